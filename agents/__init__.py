@@ -1,0 +1,1 @@
+"""HELM's brain and its two bodies. No Django below this package."""

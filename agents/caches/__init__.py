@@ -1,0 +1,1 @@
+"""Embedding rows, users' KV prefixes, and the ghosts that remember what was lost."""

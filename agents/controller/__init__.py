@@ -1,0 +1,1 @@
+"""Who proposes a ratio and who limits the proposal."""

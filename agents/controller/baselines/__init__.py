@@ -1,0 +1,1 @@
+"""Methods that learn nothing: one file each, all behind `controller.interface`."""

@@ -1,0 +1,1 @@
+"""Training: the only room of the centre that may import torch and gymnasium."""

@@ -1,0 +1,1 @@
+"""One node's brain: what to reuse, book, evict, move and refill. No clock, no I/O."""

@@ -1,0 +1,1 @@
+"""Mathematics of the brain: streaming estimators, curves, cost model, kernels."""

@@ -1,0 +1,1 @@
+"""Who owns each page of the pool, and what must move to reach another split."""

@@ -1,0 +1,1 @@
+"""The real-time body: daemons, devices, the model, the load generator."""

@@ -1,0 +1,1 @@
+"""Where bytes live and move: one interface, a CPU that emulates HBM, and CUDA."""

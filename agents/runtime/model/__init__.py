@@ -1,0 +1,1 @@
+"""The HSTU ranker in torch."""

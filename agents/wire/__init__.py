@@ -1,0 +1,1 @@
+"""Messages, ids and error codes: the only shapes shared by both ends of a wire."""

@@ -1,0 +1,1 @@
+"""Request streams: generators, traces, journals. The only part of the brain that reads files."""

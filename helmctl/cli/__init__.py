@@ -1,0 +1,1 @@
+"""The `helmctl` command line."""
