@@ -1,0 +1,370 @@
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from agents.numerics import reuse
+from agents.numerics.reuse import Pace, ReuseState, curve, histogram_per_second, new_reuse, reference, reference_rows, reference_users
+
+SECOND = 1_000_000_000
+ONE = np.ones(1)
+
+
+def stack_distances(keys: list[int], sizes: list[int]) -> list[float]:
+    """Slow reference: walk an ordered dict from the newest entry down to the key."""
+    stack: OrderedDict[int, int] = OrderedDict()
+    distances: list[float] = []
+    for key, size in zip(keys, sizes, strict=True):
+        if key in stack:
+            above = list(stack)[::-1]
+            distances.append(float(sum(stack[other] for other in above[: above.index(key) + 1])))
+            del stack[key]
+        else:
+            distances.append(float("inf"))
+        stack[key] = size
+    return distances
+
+
+def lru_with_doorkeeper_hits(keys: list[int], times: list[int], capacity: int, window_ns: int) -> int:
+    """Slow reference: a real LRU cache of unit-size keys that admits on the second reference within a window."""
+    cache: OrderedDict[int, None] = OrderedDict()
+    seen: dict[int, int] = {}
+    hits = 0
+    for key, now in zip(keys, times, strict=True):
+        soon = key in seen and now - seen[key] <= window_ns
+        if key in cache:
+            hits += 1
+            cache.move_to_end(key)
+        elif soon:
+            cache[key] = None
+            if len(cache) > capacity:
+                cache.popitem(last=False)
+        seen[key] = now
+    return hits
+
+
+def zipf_mandelbrot(count: int, ids: int, exponent: float, shift: float, seed: int) -> NDArray[np.int64]:
+    weights = (np.arange(1, ids + 1) + shift) ** -exponent
+    return np.random.default_rng(seed).choice(ids, size=count, p=weights / weights.sum()).astype(np.int64)
+
+
+def exact_row_hit_ratio(rows: NDArray[np.int64], capacities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hit ratio of an LRU of each capacity (in rows), from an unsampled estimator checked against brute force below."""
+    state = new_reuse(float(capacities[-1]), bins=capacities.shape[0] - 1, keys_max=1 << 17, horizon_ratio=0)
+    reference_rows(state, 0, rows, 1, ONE)
+    return np.array(curve(state, 0, Pace.FAST).value[0] / rows.shape[0])
+
+
+def assert_consistent(state: ReuseState) -> None:
+    """Every followed key is found, stacked sizes agree with the tree, free slots are the others."""
+    used = np.flatnonzero(state.positions != -2)
+    stacked = np.flatnonzero(state.positions >= 0)
+    assert state.numbers[reuse._USED] == used.size
+    assert np.count_nonzero(state.table >= 0) == used.size
+    for slot in used:
+        assert reuse._find(state, state.keys[slot], state.hashes[slot]) == slot
+    free = state.free_slots[: state.keys.size - used.size]
+    assert sorted(free) == sorted(set(range(state.keys.size)) - set(used.tolist()))
+    assert state.numbers[reuse._STACKED_SIZE] == state.sizes[stacked].sum()
+    order = stacked[np.argsort(-state.positions[stacked])]
+    above = np.concatenate([[0], np.cumsum(state.sizes[order])[:-1]]) if order.size else np.zeros(0)
+    assert [reuse._depth(state, int(slot)) for slot in order] == above.tolist()
+
+
+def test_distances_equal_a_walk_down_the_stack_at_rate_one() -> None:
+    rng = np.random.default_rng(1)
+    keys = (rng.zipf(1.3, 2500) % 200).tolist()
+    sizes = rng.integers(1, 50, 2500).tolist()
+    state = new_reuse(5000.0, keys_max=256, horizon_ratio=0)
+    found = [reference(state, 0, key, size, ONE) for key, size in zip(keys, sizes, strict=True)]
+    assert found == stack_distances(keys, sizes)
+    assert state.numbers[reuse._NEXT] < 4 * 256, "positions were compacted on the way"
+    assert_consistent(state)
+
+
+def test_value_lands_in_the_bin_whose_upper_edge_just_holds_it() -> None:
+    state = new_reuse(40.0, bins=4, channels=2, horizon_ratio=0)
+    for key, size in [(1, 10), (2, 10), (1, 10), (3, 15), (2, 10), (2, 10)]:
+        reference(state, 0, key, size, np.array([1.0, float(key)]))
+    # distances: 1 -> 10+10 = 20 exactly bin (10, 20]; 2 -> 15+10+10 = 35; 2 again -> its own 10
+    result = curve(state, SECOND, Pace.FAST)
+    rate = reuse._rate_factor(state, SECOND, 0)
+    np.testing.assert_allclose(result.edges, [0, 10, 20, 30, 40])
+    np.testing.assert_allclose(result.value, np.array([[0, 1, 2, 2, 3], [0, 2, 3, 3, 5]]) * rate)
+    np.testing.assert_allclose(result.total, np.array([3, 5]) * rate)
+    np.testing.assert_allclose(result.offered, np.array([6, 11]) * rate)
+    np.testing.assert_allclose(histogram_per_second(state, SECOND, Pace.FAST), np.array([[1, 1, 0, 1, 3], [2, 1, 0, 2, 6]]) * rate)
+
+
+def test_a_distance_beyond_the_last_edge_counts_in_the_total_only() -> None:
+    state = new_reuse(10.0, bins=2, horizon_ratio=0)
+    for key in [1, 2, 3, 1]:
+        reference(state, 0, key, 5, ONE)
+    result = curve(state, SECOND, Pace.FAST)
+    assert result.value.max() == 0.0
+    assert result.total[0] == pytest.approx(reuse._rate_factor(state, SECOND, 0))
+
+
+def test_rates_are_right_from_the_first_second_and_follow_the_stream() -> None:
+    state = new_reuse(10.0, half_life_fast_seconds=2.0, half_life_slow_seconds=20.0)
+    for tick in range(1, 301):  # 10 references a second for 30 s
+        reference(state, tick * SECOND // 10, 1, 1, ONE)
+        if tick in (20, 100, 300):
+            for pace in (Pace.FAST, Pace.SLOW):
+                assert curve(state, tick * SECOND // 10, pace).offered[0] == pytest.approx(10.0, rel=0.03)
+    idle = 50 * SECOND
+    assert curve(state, idle, Pace.FAST).offered[0] == pytest.approx(10.0 * 2.0**-10, rel=0.05)
+    assert curve(state, idle, Pace.SLOW).offered[0] == pytest.approx(10.0 * (2**-1 - 2**-2.5) / (1 - 2**-2.5), rel=0.05)
+
+
+def test_a_century_without_traffic_leaves_zero_and_not_nan() -> None:
+    state = new_reuse(10.0)
+    reference(state, 0, 1, 1, ONE)
+    reference(state, 100 * 365 * 86_400 * SECOND, 1, 1, ONE)
+    assert np.isfinite(state.bins).all()
+    result = curve(state, 200 * 365 * 86_400 * SECOND)
+    assert result.offered[0] == 0.0
+    assert np.isfinite(result.value).all()
+
+
+def test_time_running_backwards_is_taken_as_standing_still() -> None:
+    state = new_reuse(10.0)
+    reference(state, 5 * SECOND, 1, 1, ONE)
+    reference(state, 1 * SECOND, 1, 1, ONE)
+    assert state.numbers[reuse._LAST_NS] == 5 * SECOND
+    assert curve(state, 0, Pace.FAST).value[0, -1] > 0.0
+
+
+def test_the_fast_shape_is_used_after_a_drift_and_the_slow_one_at_rest() -> None:
+    state = new_reuse(100.0, bins=10, half_life_fast_seconds=10.0, half_life_slow_seconds=1000.0)
+    now = 0
+    for _ in range(200):
+        for key in range(5):
+            now += SECOND // 5
+            reference(state, now, key, 1, ONE)
+    assert reuse.drift(state) < 0.05
+    auto, slow, fast = (curve(state, now, pace) for pace in (Pace.AUTO, Pace.SLOW, Pace.FAST))
+    assert auto.offered[0] == fast.offered[0]
+    np.testing.assert_allclose(auto.value / auto.offered[0], slow.value / slow.offered[0])
+    for _ in range(50):
+        for key in range(100, 190):
+            now += SECOND // 90
+            reference(state, now, key, 1, ONE)
+    assert reuse.drift(state) > 0.1
+    np.testing.assert_array_equal(curve(state, now).value, curve(state, now, Pace.FAST).value)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_sample_of_one_in_eight_is_near_the_exact_curve(seed: int) -> None:
+    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 3000.0, seed=7)
+    capacities = np.linspace(0, 20_000, 65)
+    exact = exact_row_hit_ratio(rows, capacities)
+    state = new_reuse(20_000.0, bins=64, keys_max=8192, sampling_rate=1 / 8, seed=seed)
+    reference_rows(state, 0, rows, 1, ONE)
+    assert reuse.sampling_rate(state) == 1 / 8
+    estimate = curve(state, 0, Pace.FAST).value[0] / rows.shape[0]
+    assert np.abs(estimate - exact).max() <= 0.1
+    assert 0.5 < exact[-1] < 0.95, "a curve that means something"
+
+
+def test_the_repair_of_the_first_bin_matters_for_a_few_very_hot_keys() -> None:
+    rng = np.random.default_rng(3)
+    rows = np.where(rng.random(100_000) < 0.5, rng.integers(0, 4, 100_000), rng.integers(4, 20_000, 100_000)).astype(np.int64)
+    exact = exact_row_hit_ratio(rows, np.linspace(0, 10_000, 33))
+    repaired, raw = [], []
+    for seed in range(5):
+        state = new_reuse(10_000.0, bins=32, keys_max=4096, sampling_rate=1 / 8, seed=seed)
+        reference_rows(state, 0, rows, 1, ONE)
+        repaired.append(np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max())
+        raw_bins = state.bins[0, 0, :32].cumsum() / rows.size
+        raw.append(np.abs(raw_bins - exact[1:]).max())
+    assert max(repaired) <= 0.04
+    assert max(raw) >= 0.1
+
+
+def test_a_bounded_set_lowers_its_rate_and_stays_accurate() -> None:
+    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 30.0, seed=7)
+    exact = exact_row_hit_ratio(rows, np.linspace(0, 20_000, 65))
+    state = new_reuse(20_000.0, bins=64, keys_max=1024, sampling_rate=1.0, horizon_ratio=0)
+    reference_rows(state, 0, rows, 1, ONE)
+    assert state.numbers[reuse._USED] <= 1024
+    assert 1024 / 30_000 * 0.7 < reuse.sampling_rate(state) < 1024 / 30_000 * 1.1
+    assert np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max() <= 0.08
+    assert_consistent(state)
+
+
+def test_a_stream_thinned_by_key_gives_the_same_curve_at_the_same_total_rate() -> None:
+    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 30.0, seed=7)
+    keep = reuse_hash_below(rows, 1 / 4)
+    full = new_reuse(20_000.0, bins=32, sampling_rate=1 / 16)
+    thinned = new_reuse(20_000.0, bins=32, sampling_rate=1 / 16, stream_rate=1 / 4, seed=1)
+    reference_rows(full, 0, rows, 1, ONE)
+    reference_rows(thinned, 0, rows[keep], 1, ONE)
+    assert reuse.sampling_rate(thinned) == reuse.sampling_rate(full) == 1 / 16
+    first, second = curve(full, 0, Pace.FAST), curve(thinned, 0, Pace.FAST)
+    assert second.offered[0] == pytest.approx(first.offered[0], rel=0.05)
+    assert np.abs(first.value - second.value).max() / first.offered[0] < 0.1
+
+
+def reuse_hash_below(rows: NDArray[np.int64], rate: float) -> NDArray[np.bool_]:
+    return np.array([int(reuse._hash(np.uint64(row), np.uint64(99))) < rate * 2**64 for row in range(30_000)])[rows]
+
+
+def test_depth_beyond_the_horizon_is_forgotten_so_a_flood_of_new_keys_keeps_the_rate() -> None:
+    bounded = new_reuse(100.0, keys_max=1024, horizon_ratio=4.0)
+    unbounded = new_reuse(100.0, keys_max=1024, horizon_ratio=0)
+    flood = np.arange(50_000, dtype=np.int64)
+    for state in (bounded, unbounded):
+        reference_rows(state, 0, flood, 1, ONE)
+        assert_consistent(state)
+    assert reuse.sampling_rate(bounded) == 1.0
+    assert bounded.numbers[reuse._USED] == 401  # those above any one key are at most the horizon
+    assert reuse.sampling_rate(unbounded) < 0.03
+
+
+def test_a_rate_that_fell_rises_again_when_keys_are_few() -> None:
+    state = new_reuse(1e6, keys_max=64, horizon_ratio=1.0)
+    for key in range(5000):
+        reference(state, 0, key, 1, ONE)
+    fallen = reuse.sampling_rate(state)
+    for turn in range(20_000):
+        reference(state, 0, 10_000 + turn % 40, 200_000, ONE)
+    assert fallen < 0.02
+    assert fallen < reuse.sampling_rate(state) <= 1.0
+    assert_consistent(state)
+
+
+def test_memory_is_what_was_allocated_at_the_start() -> None:
+    state = new_reuse(1e6, keys_max=8192, channels=3)
+    assert sum(array.nbytes for array in state) < 1_100_000
+
+
+# --- doorkeeper ---------------------------------------------------------------------------
+
+
+def test_a_key_enters_at_its_second_reference_within_the_window() -> None:
+    state = new_reuse(10.0, bins=10, window_ns=60)
+    found = [reference(state, now, 7, 2, ONE) for now in (0, 60, 100, 500, 520)]
+    # unseen; seen 60 ago, enters; hit; late, but still there; hit
+    assert found == [np.inf, np.inf, 2.0, 2.0, 2.0]
+
+
+def test_a_reference_one_nanosecond_too_late_does_not_enter() -> None:
+    state = new_reuse(10.0, bins=10, window_ns=60)
+    assert [reference(state, now, 7, 2, ONE) for now in (0, 61, 122, 182, 183)] == [np.inf, np.inf, np.inf, np.inf, 2.0]
+
+
+def test_a_late_return_stays_only_in_caches_that_still_held_it() -> None:
+    state = new_reuse(10.0, bins=10, window_ns=10)
+    for now, key in [(0, 1), (1, 1), (2, 2), (3, 2), (4, 3), (5, 3)]:
+        reference(state, now, key, 1, ONE)
+    assert reference(state, 100, 1, 1, ONE) == 3.0  # late: caches under 3 do not take it back
+    assert reference(state, 200, 1, 1, ONE) == 3.0  # on top of the stack, yet absent below 3
+    assert reference(state, 205, 1, 1, ONE) == 3.0  # soon: now every cache takes it
+    assert reference(state, 206, 1, 1, ONE) == 1.0
+
+
+def test_the_doorkeepers_curve_equals_real_caches_on_visits() -> None:
+    rng = np.random.default_rng(5)
+    events: list[tuple[int, int]] = []
+    for user in range(600):  # visits of several requests, then a long absence; some users come once
+        for _ in range(int(rng.integers(1, 4))):
+            start = int(rng.integers(0, 1_440_000))
+            gaps = rng.integers(1000, 50_000, int(rng.integers(1, 7)))
+            events += [(int(start + gap), user) for gap in np.cumsum(gaps)]
+    events.sort()
+    times, keys = [time for time, _ in events], [key for _, key in events]
+    state = new_reuse(100.0, bins=20, keys_max=4096, window_ns=60_000)
+    for now, key in events:
+        reference(state, now, key, 1, ONE)
+    counted = state.bins[0, 0, :20].cumsum()
+    real = np.array([lru_with_doorkeeper_hits(keys, times, capacity, 60_000) for capacity in range(5, 101, 5)])
+    admitted_all = np.array([sum(d <= capacity for d in stack_distances(keys, [1] * len(keys))) for capacity in range(5, 101, 5)])
+    assert np.abs(counted - real).max() / len(keys) < 0.02
+    assert np.abs(admitted_all - real).max() / len(keys) > 0.1, "plain LRU distances would have been wrong"
+
+
+def test_keys_seen_once_do_not_push_others_out_of_the_sample() -> None:
+    state = new_reuse(50.0, keys_max=256, window_ns=10)
+    for turn in range(1, 4001):
+        reference(state, turn, turn % 5, 1, ONE)
+        reference(state, turn, 1_000 + turn, 1, ONE)
+    assert reuse.sampling_rate(state) == 1.0
+    assert state.numbers[reuse._STACKED_SIZE] == 5
+    assert_consistent(state)
+
+
+# --- robustness ---------------------------------------------------------------------------
+
+
+def test_values_that_are_not_finite_are_left_out() -> None:
+    state = new_reuse(10.0, channels=2)
+    for value in (np.nan, np.inf, -np.inf, 1.0):
+        reference(state, 0, 1, 1, np.array([value, 1.0]))
+    assert np.isfinite(state.bins).all()
+    assert np.isfinite(state.offered).all()
+    assert state.offered[0].tolist() == [1.0, 4.0]
+
+
+def test_users_in_one_call_equal_users_one_by_one() -> None:
+    rng = np.random.default_rng(2)
+    keys = rng.integers(0, 2**63, 50).astype(np.uint64)[rng.integers(0, 50, 400)] | np.uint64(1 << 63)
+    sizes = rng.integers(1, 9, 400)
+    values = rng.random((400, 2))
+    together, alone = (new_reuse(100.0, channels=2, sampling_rate=0.5) for _ in range(2))
+    reference_users(together, 5, keys, sizes, values)
+    for key, size, value in zip(keys, sizes, values, strict=True):
+        reference(alone, 5, int(key), int(size), value)
+    for first, second in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_rows_in_one_call_equal_users_of_constant_size() -> None:
+    rows = zipf_mandelbrot(3000, 500, 1.0, 5.0, seed=1)
+    as_rows, as_users = (new_reuse(100.0 * 256, sampling_rate=0.5) for _ in range(2))
+    reference_rows(as_rows, 5, rows, 256, np.array([2.0]))
+    reference_users(as_users, 5, rows.astype(np.uint64), np.full(3000, 256), np.full((3000, 1), 2.0))
+    np.testing.assert_array_equal(as_rows.bins, as_users.bins)
+    np.testing.assert_allclose(as_rows.offered, as_users.offered)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"capacity_max": 0.0}, "capacity_max"),
+        ({"capacity_max": float("nan")}, "capacity_max"),
+        ({"sampling_rate": 0.0}, "sampling_rate"),
+        ({"stream_rate": 1.5}, "stream_rate"),
+        ({"window_ns": -1}, "window_ns"),
+        ({"horizon_ratio": 0.5}, "horizon_ratio"),
+        ({"half_life_slow_seconds": 0.0}, "half-lives"),
+        ({"keys_max": 1}, "keys_max"),
+    ],
+)
+def test_an_impossible_estimator_is_refused_by_name(change: dict[str, float], field: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        new_reuse(**({"capacity_max": 10.0} | change))  # type: ignore[arg-type]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30), st.integers(0, 20)), min_size=1, max_size=200),
+    window=st.sampled_from([0, 15]),
+    horizon=st.sampled_from([0.0, 1.0, 4.0]),
+)
+def test_any_stream_keeps_the_state_consistent_and_the_curve_monotone(
+    steps: list[tuple[int, int, int]], window: int, horizon: float
+) -> None:
+    state = new_reuse(60.0, bins=6, keys_max=16, window_ns=window, horizon_ratio=horizon)
+    now = 0
+    for key, size, gap in steps:
+        now += gap
+        reference(state, now, key, size, ONE)
+    assert_consistent(state)
+    result = curve(state, now)
+    assert (np.diff(result.value, axis=1) >= -1e-12).all()
+    assert (result.value[:, -1] <= result.total * (1 + 1e-9) + 1e-12).all()
+    assert (result.total <= result.offered * (1 + 1e-9) + 1e-12).all()
