@@ -1,0 +1,259 @@
+"""What a router knows, as a handful of record arrays that kernels read and write.
+
+Few arrays on purpose: every array costs about 0.1 us to hand to a kernel, so the fields of one
+thing (a node, a user, a reservation) stand together in one record.
+"""
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEVER = -1  # a time that was not
+NO_SLOT = -1
+IN_USE = -2  # marks a reservation slot that is not on the free list
+
+
+class Policy(IntEnum):
+    """How to choose among the nodes; the names of the command line are in `POLICIES`."""
+
+    ROUND_ROBIN = 0
+    LEAST_LOADED = 1
+    CONSISTENT_HASH = 2
+    KV_AFFINITY = 3
+    JOINT = 4
+
+
+POLICIES: dict[str, Policy] = {
+    "round-robin": Policy.ROUND_ROBIN,
+    "least-loaded": Policy.LEAST_LOADED,
+    "consistent-hash": Policy.CONSISTENT_HASH,
+    "kv-affinity": Policy.KV_AFFINITY,
+    "joint": Policy.JOINT,
+}
+
+
+class NodePhase(IntEnum):
+    """`wire.Phase` as a number."""
+
+    OFFLINE = 0
+    READY = 1
+    DRAINING = 2
+
+
+class Filter(IntEnum):
+    """Why a node was not considered. Above `HARD_LAST` a filter gives way when nobody else is left."""
+
+    NONE = 0
+    OFFLINE = 1
+    DRAINING = 2
+    EXCLUDED = 3  # already tried for this request, or its breaker is open
+    STALE = 4
+    LOAD_CAP = 5
+    SHARE_CAP = 6
+
+
+HARD_LAST = Filter.EXCLUDED
+
+
+class Column(IntEnum):
+    """Columns of `RouterState.scores`: one row per node, the components of the last pick in milliseconds."""
+
+    QUEUE = 0  # work ahead of this request
+    FIXED = 1
+    KV = 2  # recompute of the tokens beyond the resident prefix
+    EMB = 3  # expected missing rows
+    CANDIDATES = 4
+    REFILL = 5  # foreground misses share the link with background refill
+    RENT = 6  # value of what a second copy would displace
+    CORRECTION = 7  # factor on everything, learned from observed over predicted
+    SERVICE = 8  # predicted work of this request on this node, without the queue
+    PREDICTED = 9  # queue + service
+    SCORE = 10  # predicted + rent
+    CACHED = 11  # tokens
+    FILTER = 12  # a Filter
+    PREFERENCE = 13  # what the paper's rule scored, unitless
+
+
+COLUMNS = len(Column)
+
+NODE = np.dtype(
+    [
+        ("hash", "u8"),
+        ("phase", "i8"),
+        ("load_at_ns", "i8"),
+        ("sequence", "i8"),
+        ("synced", "i8"),  # a snapshot or an unbroken range was applied since the node appeared
+        ("queued_ms", "f8"),
+        ("queue_depth", "i8"),
+        ("emb_hit_ratio", "f8"),
+        ("ms_fixed", "f8"),
+        ("ms_per_missing_row", "f8"),
+        ("ms_per_token", "f8"),
+        ("ms_per_token_squared", "f8"),
+        ("ms_per_candidate", "f8"),
+        ("refill_backlog_bytes", "f8"),
+        ("kv_tokens_capacity", "f8"),
+        ("kv_tokens_used", "f8"),
+        ("served_total", "i8"),
+        ("epoch", "i8"),  # counts load reports
+        ("in_flight", "i8"),
+        ("reserved_ms", "f8"),  # predicted service of everything in flight, in the node's own milliseconds
+        ("unreported_ms", "f8"),  # the part picked after the last report
+        ("completed_ms", "f8"),  # work inside the last report that ended since
+        ("log_correction", "f8"),
+        ("learned", "i8"),  # observations since the last report
+        ("recent_picks", "f8"),  # decayed
+        ("picks_total", "i8"),
+        ("failures_total", "i8"),
+        ("resident_users", "i8"),
+        ("resident_tokens", "i8"),
+    ],
+    align=True,
+)
+
+USER = np.dtype([("key", "u8"), ("seen_ns", "i8"), ("head", "i4"), ("last_node", "i4")], align=True)
+COPY = np.dtype([("next", "i4"), ("node", "i4"), ("tokens", "i4")], align=True)
+RESERVATION = np.dtype(
+    [("at_ns", "i8"), ("epoch", "i8"), ("service_ms", "f8"), ("predicted_ms", "f8"), ("node", "i4"), ("next", "i4"), ("generation", "i8")],
+    align=True,
+)
+TOTALS = np.dtype(
+    [
+        ("random", "u8"),
+        ("round_robin", "i8"),
+        ("decayed_at_ns", "i8"),
+        ("users", "i8"),
+        ("copies", "i8"),
+        ("copy_free", "i8"),
+        ("hand", "i8"),
+        ("reservations", "i8"),
+        ("reservation_free", "i8"),
+        ("picks", "i8"),
+        ("samples", "i8"),
+        ("users_dropped", "i8"),
+        ("copies_dropped", "i8"),
+        ("reservations_expired", "i8"),
+        ("without_reservation", "i8"),
+        ("without_user", "i8"),
+    ],
+    align=True,
+)
+SETTINGS = np.dtype(
+    [
+        ("policy", "i8"),
+        ("fresh_ns", "i8"),
+        ("admission_window_ns", "i8"),
+        ("memory_ns", "i8"),
+        ("reservation_ttl_ns", "i8"),
+        ("share_half_life_ns", "i8"),
+        ("sample_every", "i8"),
+        ("users_max", "i8"),
+        ("load_cap_ms", "f8"),
+        ("busy_ms", "f8"),
+        ("share_cap_ratio", "f8"),
+        ("share_picks_min", "f8"),
+        ("rent_weight", "f8"),
+        ("pressure_weight", "f8"),
+        ("refill_weight", "f8"),
+        ("refill_half_bytes", "f8"),
+        ("tie_ms", "f8"),
+        ("tie_ratio", "f8"),
+        ("cold_window_ms", "f8"),
+        ("cold_window_ratio", "f8"),
+        ("learning_rate", "f8"),
+        ("correction_max", "f8"),
+        ("correction_decay", "f8"),
+        ("spill_ratio", "f8"),
+        ("affinity_bonus", "f8"),
+    ],
+    align=True,
+)
+
+
+class RouterConfig(NamedTuple):
+    """Settings of one router; every bound with its reason."""
+
+    policy: str = "joint"
+    fresh_ns: int = 2_000_000_000  # ten missed load reports: the node's queue is unknown
+    admission_window_ns: int = 60_000_000_000  # nodes cache a user on the second request within it; 0: at once
+    memory_ns: int = 900_000_000_000  # a user not seen for longer and resident nowhere is forgotten
+    reservation_ttl_ns: int = 120_000_000_000  # longer than any upstream timeout: only a lost response expires
+    share_half_life_ns: int = 2_000_000_000
+    load_cap_ms: float = 2_000.0  # nobody waits this long for an answer; spill before the node refuses
+    busy_ms: float = 120.0  # queue that counts as load 1.0 in the published rule: the profile's SLO
+    share_cap_ratio: float = 1.3  # of an even share: a locality that loads a node further costs more than it saves
+    share_picks_min: float = 16.0  # per node: below it a share is noise
+    rent_weight: float = 1.0  # a displaced copy is worth about as much as the one that displaces it
+    pressure_weight: float = 0.25  # the victim of a full cache is worth less than average
+    refill_weight: float = 0.1
+    refill_half_bytes: float = 1_048_576.0
+    tie_ms: float = 0.05
+    tie_ratio: float = 0.02
+    cold_window_ms: float = 1.0
+    cold_window_ratio: float = 0.10
+    learning_rate: float = 0.02  # 50 answers to move by a factor of e: one slow answer must not steer
+    correction_max: float = 4.0
+    correction_decay: float = 0.99  # per unlearned report (0.2 s): an avoided node is tried again in a minute
+    spill_ratio: float = 0.85  # the published rule's threshold
+    affinity_bonus: float = 0.1
+    users_max: int = 131_072  # 48 bytes each with the table half full
+    copies_max: int = 262_144  # 12 bytes each
+    reservations_max: int = 8_192  # above any sane concurrency of one router
+    ring: int = 1_024
+    sample_every: int = 1
+
+
+class RouterState(NamedTuple):
+    """All of it. Only kernels write; one thread owns it."""
+
+    nodes: NDArray[np.void]  # [N] NODE
+    users: NDArray[np.void]  # [power of two] USER, linear probing
+    copies: NDArray[np.void]  # COPY, one list per user
+    reservations: NDArray[np.void]  # RESERVATION
+    totals: NDArray[np.void]  # [1] TOTALS
+    settings: NDArray[np.void]  # [1] SETTINGS
+    scores: NDArray[np.float64]  # [N, COLUMNS] of the last pick
+    ring: NDArray[np.float32]  # [ring, N, COLUMNS] of sampled picks
+    eligible: NDArray[np.int64]  # [N] scratch
+
+
+def _settings(config: RouterConfig) -> NDArray[np.void]:
+    settings: NDArray[Any] = np.zeros(1, dtype=SETTINGS)
+    known = config._asdict() | {"policy": int(POLICIES[config.policy])}
+    for name in SETTINGS.names or ():
+        settings[name] = known[name]
+    return settings
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << max(3, (least - 1).bit_length())
+
+
+def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> RouterState:
+    """Empty knowledge about nodes with these stable hashes (of their names, for the hash orders)."""
+    if config.policy not in POLICIES:
+        raise ValueError(f"policy: unknown {config.policy!r}, choose one of {', '.join(POLICIES)}")
+    nodes: NDArray[Any] = np.zeros(len(node_hashes), dtype=NODE)
+    nodes["hash"] = np.array(node_hashes, dtype=np.uint64)
+    nodes["load_at_ns"] = NEVER
+    users: NDArray[Any] = np.zeros(_power_of_two(2 * config.users_max), dtype=USER)
+    copies: NDArray[Any] = np.zeros(config.copies_max, dtype=COPY)
+    copies["next"] = np.append(np.arange(1, config.copies_max), NO_SLOT)
+    reservations: NDArray[Any] = np.zeros(config.reservations_max, dtype=RESERVATION)
+    reservations["next"] = np.append(np.arange(1, config.reservations_max), NO_SLOT)
+    totals: NDArray[Any] = np.zeros(1, dtype=TOTALS)
+    totals["random"] = np.uint64(seed)
+    totals["round_robin"] = NO_SLOT
+    return RouterState(
+        nodes=nodes,
+        users=users,
+        copies=copies,
+        reservations=reservations,
+        totals=totals,
+        settings=_settings(config),
+        scores=np.zeros((len(node_hashes), COLUMNS)),
+        ring=np.zeros((config.ring, len(node_hashes), COLUMNS), dtype=np.float32),
+        eligible=np.zeros(len(node_hashes), dtype=np.int64),
+    )
