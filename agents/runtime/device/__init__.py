@@ -1,1 +1,1 @@
-"""Where bytes live and move: one interface, a CPU that emulates HBM, and CUDA."""
+"""Devices: the memory a node shares between its caches, and the work done on it, behind one interface."""
