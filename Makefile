@@ -1,0 +1,37 @@
+# HELM's verbs. `make` alone lists them. Every recipe uses relative paths, so that a clone may lie anywhere.
+NODES ?= 0
+WORKLOAD ?= demo
+SEED ?= 1
+HOST ?= 127.0.0.1
+ROUTER_PORT ?= 8780
+NODE_PORT ?= 8790
+
+FLEET_OPTIONS = --nodes "$(NODES)" --workload "$(WORKLOAD)" --seed "$(SEED)" --host "$(HOST)" --router-port "$(ROUTER_PORT)" --node-port "$(NODE_PORT)"
+
+.PHONY: help setup fleet down test clean
+.SILENT:
+
+help:
+	echo "make fleet   start router, nodes and load generator (NODES=8 WORKLOAD=demo SEED=1 HOST= ROUTER_PORT= NODE_PORT=)"
+	echo "make down    stop what runs"
+	echo "make test    install what the tests need and run them"
+	echo "make setup   prepare without starting"
+	echo "make clean   remove the state folder"
+
+setup:
+	PYTHON="$(PYTHON)" scripts/bootstrap.sh
+
+fleet: setup
+	.venv/bin/python -m helmctl.cli.main fleet $(FLEET_OPTIONS)
+
+down:
+	.venv/bin/python -m helmctl.cli.main down
+
+test:
+	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
+	.venv/bin/python -m helmctl.supervisor.browser
+	.venv/bin/python -m pytest
+
+clean:
+	if [ -x .venv/bin/python ]; then .venv/bin/python -m helmctl.cli.main down >/dev/null; fi
+	rm -rf -- "$${HELM_STATE_DIR:-.helm}"

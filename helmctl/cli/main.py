@@ -1,0 +1,106 @@
+"""`helmctl`: one file per group of commands, imported only when it is asked for, so that `--help` answers at once."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
+
+import typer
+
+from helmctl.supervisor.refusal import Refusal
+
+
+class Entry(NamedTuple):
+    """Where a command lives: an attribute that is a function (one command) or a `typer.Typer` (a group)."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "up": Entry("helmctl.cli.up", "up", "Run the whole system on this machine."),
+    "fleet": Entry("helmctl.cli.fleet", "fleet", "Run router, nodes and load generator, without the control plane."),
+    "down": Entry("helmctl.cli.fleet", "down", "Stop what runs on this machine."),
+    "top": Entry("helmctl.cli.top", "top", "Watch the nodes of this machine."),
+    "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router."),
+    "status": Entry("helmctl.cli.node", "status", "State of the fleet, from the control plane."),
+    "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
+    "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
+    "bench": Entry("helmctl.cli.bench", "app", "Measure."),
+}
+
+
+def available(commands: dict[str, Entry] = COMMANDS) -> dict[str, Entry]:
+    """Commands whose module is installed: the worker's and the agent's images lack some."""
+    return {name: entry for name, entry in commands.items() if importlib.util.find_spec(entry.module) is not None}
+
+
+def build(wanted: str | None) -> typer.Typer:
+    """The command line with `wanted` imported and the others as names with a line of help."""
+    root = typer.Typer(
+        help="HELM: one pool of HBM per node, shared by embedding rows and KV prefixes.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    root.callback()(_group)
+    for name, entry in available().items():
+        if name != wanted:
+            root.command(name, help=entry.help)(_placeholder)
+            continue
+        target: typer.Typer | Callable[..., object] = getattr(importlib.import_module(entry.module), entry.attribute)
+        if isinstance(target, typer.Typer):
+            root.add_typer(target, name=name, help=entry.help)
+        else:
+            root.command(name, help=entry.help)(target)
+    return root
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Exit code of `helmctl ARGUMENTS`: 2 with one line for whatever the person got wrong."""
+    arguments = list(arguments) or ["--help"]
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        result = build(wanted)(args=arguments, prog_name="helmctl", standalone_mode=False)
+    except typer.Abort:
+        return 130
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group named without its command: the message is its help
+            sys.stderr.write(f"{error}\n")
+            return 2
+        return _refuse(_message(error))
+    except Refusal as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def app() -> NoReturn:
+    """Entry point of the `helmctl` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _group() -> None:
+    """Only here so that a single command is still named on the command line."""
+
+
+def _placeholder() -> None:
+    """Stands for a command that was not asked for."""
+
+
+def _refuse(line: str) -> int:
+    sys.stderr.write(f"helmctl: {line}\n")
+    return 2
+
+
+def _message(error: typer.TyperException) -> str:
+    """The error in one line."""
+    text = error.format_message() if hasattr(error, "format_message") else str(error)
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,70 @@
+"""The state folder: everything a running HELM writes, in one place that `make clean` removes."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+OWNER_ONLY = 0o700
+
+
+class StateFolder(NamedTuple):
+    """Paths inside `.helm`; making the object touches nothing."""
+
+    root: Path
+
+    @property
+    def fleet_file(self) -> Path:
+        """Addresses and key of the fleet (`agents.wire.messages.FleetFile`), mode 0600."""
+        return self.root / "fleet.json"
+
+    @property
+    def logs(self) -> Path:
+        """One log file per process, and one older one."""
+        return self.root / "logs"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one running supervisor; its text is that supervisor's pid."""
+        return self.root / "supervisor.pid"
+
+    @property
+    def children_file(self) -> Path:
+        """The processes that were started, for the case that their supervisor is killed."""
+        return self.root / "children.json"
+
+    @property
+    def caches(self) -> Path:
+        """Caches of libraries that would otherwise write into the home folder."""
+        return self.root / "cache"
+
+    def cache_env(self) -> dict[str, str]:
+        """Environment that sends every cache into the state folder: a home may be read-only."""
+        return {
+            "NUMBA_CACHE_DIR": str(self.root / "numba"),
+            "XDG_CACHE_HOME": str(self.caches),
+            "MPLCONFIGDIR": str(self.caches / "matplotlib"),
+            "TORCHINDUCTOR_CACHE_DIR": str(self.caches / "torch"),
+            "npm_config_cache": str(self.caches / "npm"),
+        }
+
+    def adopt_caches(self) -> None:
+        """Send this process's own caches into the state folder; call before Numba is imported."""
+        os.environ.update(self.cache_env())
+
+    def prepare(self) -> None:
+        """Make the folders; the owner alone may read them, for they hold keys."""
+        for folder in (self.root, self.logs, self.caches, self.root / "numba"):
+            folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Delete all of it."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def find_state_folder(environ: Mapping[str, str] | None = None) -> StateFolder:
+    """`.helm` beside the code, or where HELM_STATE_DIR points."""
+    named = (os.environ if environ is None else environ).get("HELM_STATE_DIR")
+    return StateFolder(Path(named).expanduser().absolute() if named else ROOT / ".helm")
