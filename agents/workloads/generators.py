@@ -194,10 +194,10 @@ class UserLog:
         capacity = items.shape[0] + max(64, items.shape[0] // 4)
         self._items = np.zeros(capacity, dtype=np.int32)
         self._actions = np.zeros(capacity, dtype=np.int16)
-        self._timestamps = np.zeros(capacity, dtype=np.int64)
+        self._timestamps = np.zeros(capacity, dtype=np.uint32)
         self._keep = items.shape[0]
-        self._length = 0
-        self._first = total - items.shape[0]  # position in the whole log of the first event kept
+        self._length: int = 0
+        self._first: int = total - items.shape[0]  # position in the whole log of the first event kept
         self.start = -1  # position of the first event of the last window; -1: no window yet
         self.seen_seconds = -math.inf
         self.append(items, actions, timestamps)
@@ -210,8 +210,7 @@ class UserLog:
     @property
     def last_timestamp(self) -> int:
         """Unix seconds of the newest event."""
-        newest: int = self._timestamps[self._length - 1].item()
-        return newest
+        return int(self._timestamps[self._length - 1])
 
     def append(self, items: NDArray[np.int64], actions: NDArray[np.int64], timestamps: NDArray[np.int64]) -> None:
         """Add events; the oldest beyond what a request can carry are forgotten when space runs out."""
@@ -237,7 +236,7 @@ class UserLog:
         else:
             self.start += window_start(self.total - self.start, tokens_max)
         place = slice(self.start - self._first, self._length)
-        return self._items[place].astype(np.int64), self._actions[place].astype(np.int64), self._timestamps[place].copy()
+        return self._items[place].astype(np.int64), self._actions[place].astype(np.int64), self._timestamps[place].astype(np.int64)
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
