@@ -245,9 +245,7 @@ def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) ->
 
 
 @kernel
-def append_blocks(
-    state: PoolState, entry: int, hashes: NDArray[np.uint64], block_tokens: int, pages_out: NDArray[np.int32]
-) -> int:
+def append_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64], block_tokens: int, pages_out: NDArray[np.int32]) -> int:
     """Grow a prefix to cover all `hashes`, evicting others as needed; returns pages written to `pages_out`.
 
     Stops early when every other prefix is pinned or KV has no page left: a shorter prefix is still useful.

@@ -1,0 +1,401 @@
+"""A node's brain, assembled: book a batch, learn from it, and every tick decide, move and refill.
+
+Read this file first. Each method is one entry of a body into the brain; all of them are
+deterministic in their arguments, so a journal of the calls replays to the same decisions.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.caches import emb, kv
+from agents.caches.policy import CachePolicy, cache_policy
+from agents.controller.guard import Guard, GuardInputs
+from agents.controller.interface import Controller
+from agents.controller.registry import make_controller, uses_cluster_reuse
+from agents.node import booking, desired, residency
+from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
+from agents.node.estimators import NodeEstimators
+from agents.node.report import BodyFacts, Reporter
+from agents.pool import migration
+from agents.pool.ledger import Ledger
+from agents.pool.state import Counter, Owner, allocate, power_of_two_at_least
+from agents.profiles import Profile
+from agents.wire.events import EventKind
+from agents.wire.messages import (
+    ClusterReuse,
+    ControllerMode,
+    ControlRequest,
+    DecisionRecord,
+    GuardRails,
+    Mode,
+    NodeLoad,
+    NodeSpec,
+    NodeTelemetry,
+    Phase,
+    ResidencyDelta,
+    ResidencySnapshot,
+)
+
+REFILL_ROWS_PER_TICK_MAX = 4_096  # 1 MiB of 256 B rows: more than any budget lets through in a tick
+DECISIONS_KEPT = 512  # ring behind `helmctl node explain`; older ones live in the control plane
+COLDEST_PAGE_SAMPLE = 16  # pages compared when EMB gives one back; 16 x 256 slots are read in microseconds
+
+
+class NodeConfig(NamedTuple):
+    """How one node is run."""
+
+    controller: str = "b5"
+    admission: str = "shipped"
+    seed: int = 0
+    guard_rails: GuardRails = GuardRails()
+    emb_ratio_start: float | None = None
+    tick_ns: int = 100_000_000
+    row_sampling_rate: float = 1.0  # share of rows the stream was thinned to before it came here (simulation)
+
+
+class TickInputs(NamedTuple):
+    """What the body measured since the last tick."""
+
+    queue_depth: int
+    queued_ms: float
+    refill_backlog_bytes: int
+    failures: int
+
+
+class Effects(NamedTuple):
+    """What the body must do after a tick. `refill_rows` replaces every earlier wish."""
+
+    serial: int
+    moves: Moves
+    refill_rows: NDArray[np.int64]
+    records: list[DecisionRecord]
+    events: list[tuple[EventKind, dict[str, str]]]
+
+
+class _Ticket(NamedTuple):
+    batch: Batch
+    plan: BatchPlan
+    entries: NDArray[np.int32]
+
+
+class Node:
+    """One node. One thread owns it."""
+
+    def __init__(self, name: str, profile: Profile, config: NodeConfig, policy: CachePolicy | None = None) -> None:
+        self.name = name
+        self.profile = profile
+        self.config = config
+        self._policy = policy or cache_policy(config.admission, profile.rows_per_page)
+        start_ratio = profile.emb_ratio_start if config.emb_ratio_start is None else config.emb_ratio_start
+        self.state = allocate(profile.pages, profile.rows_per_page, self._pages_of(start_ratio))
+        self.ledger = Ledger(self.state, profile.rows_per_page)
+        self._desired = desired.initial(config.guard_rails)
+        self._controller: Controller = make_controller(config.controller, config.guard_rails)
+        self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
+        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self._policy)
+        self._reporter = Reporter(name, profile, config.controller)
+        self._tickets: dict[int, _Ticket] = {}
+        self._next_ticket = 1
+        self._scratch_places = 0
+        self._grow_scratch(profile.batch_max * (profile.model.tokens_max + profile.candidates))
+        self._serial = 0
+        self._migrating: dict[int, list[int]] = {}
+        self._next_decision_ns = 0
+        self._decisions: list[DecisionRecord] = []
+        self._proposed_ratio = self.ledger.emb_ratio
+        self._pending_events: list[tuple[EventKind, dict[str, str]]] = []
+
+    # --- per batch ------------------------------------------------------------------------
+
+    def admit(self, now_ns: int, batch: Batch) -> tuple[int, BatchPlan]:
+        """Book a batch: what is reused, what is missing, where new rows and blocks go. Users must be distinct."""
+        entries, plan = self._book(now_ns, batch)
+        ticket = self._next_ticket
+        self._next_ticket += 1
+        self._tickets[ticket] = _Ticket(batch, plan, entries)
+        self._estimators.booked(now_ns, batch, plan)
+        return ticket, plan
+
+    def complete(self, now_ns: int, ticket: int, timings: StageTimings) -> None:
+        """The device served a batch: unpin its prefixes and learn what it cost."""
+        done = self._tickets.pop(ticket)
+        booking.unpin(self.state, done.entries)
+        self._estimators.completed(now_ns, done.batch, done.plan, timings)
+
+    def abort(self, now_ns: int, ticket: int) -> None:
+        """The device failed: what was booked but never written is forgotten."""
+        failed = self._tickets.pop(ticket)
+        plan = failed.plan
+        booking.undo_batch(
+            self.state, self.profile.block_tokens, failed.entries, plan.cached_tokens, plan.rows, plan.missing, plan.insert_slots
+        )
+
+    def _book(self, now_ns: int, batch: Batch) -> tuple[NDArray[np.int32], BatchPlan]:
+        requests = batch.user_keys.shape[0]
+        blocks = int(batch.block_offsets[-1])
+        cached, reasons = np.empty(requests, np.int64), np.empty(requests, np.int8)
+        entries = np.empty(requests, np.int32)
+        read_pages, read_offsets = np.empty(blocks, np.int32), np.empty(requests + 1, np.int64)
+        write_pages, write_offsets = np.empty(blocks, np.int32), np.empty(requests + 1, np.int64)
+        costs = self._estimators.costs
+        booking.book_prefixes(
+            self.state,
+            self._policy,
+            now_ns,
+            self.profile.block_tokens,
+            costs.ms_per_token,
+            costs.ms_per_token_squared,
+            batch.user_keys,
+            batch.history_tokens,
+            batch.block_hashes,
+            batch.block_offsets,
+            batch.reuse_gap_ns,
+            batch.resident_elsewhere,
+            cached,
+            reasons,
+            entries,
+            read_pages,
+            read_offsets,
+            write_pages,
+            write_offsets,
+        )
+        uses = int(batch.history_offsets[-1] - cached.sum() + batch.candidate_offsets[-1])
+        self._grow_scratch(uses)
+        rows, row_slots = np.empty(uses, np.int64), np.empty(uses, np.int32)
+        row_index, row_offsets = np.empty(uses, np.int32), np.empty(requests + 1, np.int64)
+        missing, insert_slots = np.empty(uses, np.int32), np.empty(uses, np.int32)
+        unique, misses = booking.book_rows(
+            self.state,
+            self._policy,
+            now_ns,
+            self.profile.rows_per_page,
+            self._next_ticket,
+            batch.history_rows,
+            batch.history_offsets,
+            batch.candidate_rows,
+            batch.candidate_offsets,
+            cached,
+            self._scratch_serial,
+            self._scratch_row,
+            self._scratch_position,
+            rows,
+            row_slots,
+            row_index,
+            row_offsets,
+            missing,
+            insert_slots,
+        )
+        return entries, BatchPlan(
+            cached_tokens=cached,
+            miss_reasons=reasons,
+            read_pages=read_pages[: read_offsets[-1]],
+            read_offsets=read_offsets,
+            write_pages=write_pages[: write_offsets[-1]],
+            write_offsets=write_offsets,
+            rows=rows[:unique],
+            row_slots=row_slots[:unique],
+            row_index=row_index,
+            row_offsets=row_offsets,
+            missing=missing[:misses],
+            insert_slots=insert_slots[:misses],
+        )
+
+    def _grow_scratch(self, uses: int) -> None:
+        """Room to see every row of a batch once; grows for a rare oversized batch and stays."""
+        places = power_of_two_at_least(2 * uses)
+        if places > self._scratch_places:
+            self._scratch_places = places
+            self._scratch_serial = np.zeros(places, np.int64)
+            self._scratch_row = np.zeros(places, np.int64)
+            self._scratch_position = np.zeros(places, np.int32)
+
+    # --- per tick -------------------------------------------------------------------------
+
+    def tick(self, now_ns: int, inputs: TickInputs) -> Effects:
+        """Expire, decide when it is time, take one bounded migration step, name the rows worth refilling."""
+        self._estimators.ticked(now_ns, self.state, inputs.queue_depth, inputs.queued_ms, inputs.refill_backlog_bytes)
+        self._expire(now_ns)
+        records = self._decide(now_ns) if now_ns >= self._next_decision_ns else []
+        self._serial += 1
+        moves = self._migrate(self._pages_of(self._guard.step(now_ns)))
+        wanted = np.empty(self._refillable_rows(), np.int64)
+        found = emb.wanted_rows(self.state, wanted) if wanted.shape[0] else 0
+        events, self._pending_events = self._pending_events, []
+        return Effects(self._serial, moves, wanted[:found], records, events)
+
+    def moves_done(self, now_ns: int, serial: int) -> None:
+        """The device finished the row copies of that tick: the pages they left become KV's."""
+        for page in self._migrating.pop(serial, []):
+            migration.grant_to_kv(self.state, page)
+
+    def refill_commit(self, now_ns: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Book rows that were staged from host memory; -1 where a row is no longer wanted."""
+        slots = np.empty(rows.shape[0], np.int32)
+        emb.refill_rows(self.state, rows, self.profile.rows_per_page, slots)
+        return slots
+
+    def _expire(self, now_ns: int) -> None:
+        if self._desired.expired(now_ns):
+            self._desired = self._desired.released()
+            self._next_decision_ns = 0
+            self._pending_events.append((EventKind.OVERRIDE_EXPIRED, {}))
+
+    def _decide(self, now_ns: int) -> list[DecisionRecord]:
+        """One decision: observe, propose, limit, record. Every method is limited by the same guard."""
+        self._next_decision_ns = now_ns + self._controller.period_ns
+        before = self.ledger.emb_ratio
+        observation = self._estimators.observation(now_ns, before, self.state)
+        proposal = self._controller.propose(observation)
+        self._proposed_ratio = proposal.emb_ratio
+        active = self._desired.controller is ControllerMode.ACTIVE
+        target = self._guard.target
+        limited = self._guard.limit(
+            now_ns,
+            GuardInputs(
+                proposed=proposal.emb_ratio if active else None,
+                held=self._desired.emb_ratio,
+                emb_ratio=before,
+                data_age_ns=self._estimators.data_age_ns(now_ns),
+                reuse_age_ns=observation.reuse_age_ns if uses_cluster_reuse(self._controller) else 0,
+            ),
+        )
+        moved = limited.target != target
+        if moved:
+            self._pending_events.append((EventKind.RATIO_MOVED, {"from": f"{target:.3f}", "to": f"{limited.target:.3f}"}))
+        self._estimators.retargeted(now_ns, moved)
+        record = self._reporter.decision(now_ns, self.mode, observation, proposal, limited)
+        self._decisions = [*self._decisions[-(DECISIONS_KEPT - 1) :], record]
+        return [record]
+
+    def _pages_of(self, emb_ratio: float) -> int:
+        """Whole pages of EMB for a ratio; each cache keeps at least one."""
+        return min(max(round(emb_ratio * self.profile.pages), 1), self.profile.pages - 1)
+
+    def _migrate(self, setpoint_pages: int) -> Moves:
+        """One step to the paced setpoint; a step that was held up is caught up with at most a second's worth a tick."""
+        most = max(1, round(self.profile.move_ratio_per_second * self.profile.pages))
+        step = migration.migration_step(self.emb_pages, setpoint_pages, most)
+        if step.kv_to_emb > 0 and self._migrating:
+            step = migration.MigrationStep(0, 0)  # shrink before grow: the last shrink is not finished yet
+        for _ in range(step.kv_to_emb):
+            if not self._grow_emb():
+                break
+        return self._shrink_emb(step.emb_to_kv)
+
+    def _grow_emb(self) -> bool:
+        while migration.grant_to_emb(self.state) == -1:
+            if not kv.evict_one(self.state, self.profile.block_tokens, True):
+                return False  # every prefix is in use by a batch in flight: try again next tick
+        return True
+
+    def _shrink_emb(self, pages: int) -> Moves:
+        bound = self._policy.rescue_rows_per_page
+        sources, targets = np.empty(pages * bound, np.int32), np.empty(pages * bound, np.int32)
+        copies = 0
+        for _ in range(pages):
+            page = emb.coldest_page(self.state, self.profile.rows_per_page, COLDEST_PAGE_SAMPLE)
+            copies += emb.clear_page(self.state, page, self.profile.rows_per_page, self._policy, sources[copies:], targets[copies:])
+            migration.release_emb_page(self.state, page)
+            self._migrating.setdefault(self._serial, []).append(page)
+        return Moves(sources[:copies], targets[:copies])
+
+    def _refillable_rows(self) -> int:
+        """Rows that fresh pages could take now; a refill never displaces anything."""
+        fresh = self.state.fresh[: self.state.counters[Counter.FRESH_PAGES]]
+        empty = fresh.shape[0] * self.profile.rows_per_page - int(self.state.page_filled[fresh].sum())
+        return min(empty, REFILL_ROWS_PER_TICK_MAX)
+
+    # --- commands and knowledge from outside ----------------------------------------------
+
+    def apply(self, now_ns: int, spec: NodeSpec) -> None:
+        """Desired state from the control plane; `WireError` if refused, and then nothing changes."""
+        self._set_desired(desired.from_spec(self._desired, now_ns, spec))
+
+    def control(self, now_ns: int, request: ControlRequest) -> None:
+        """Local override, pin or release; `WireError` if refused, and then nothing changes."""
+        self._set_desired(desired.from_control(self._desired, now_ns, request))
+
+    def _set_desired(self, wanted: desired.Desired) -> None:
+        kinds = {Mode.OVERRIDE: EventKind.OVERRIDE_APPLIED, Mode.PIN: EventKind.PIN_APPLIED}
+        if wanted.mode is not Mode.AUTO:
+            self._pending_events.append((kinds[wanted.mode], {"emb_ratio": f"{wanted.emb_ratio:.3f}", "reason": wanted.reason}))
+        elif self._desired.mode is not Mode.AUTO:
+            self._pending_events.append((EventKind.RELEASED, {}))
+        self._desired = wanted
+        self._guard.set_rails(wanted.guard_rails)
+        self._next_decision_ns = 0  # a command is obeyed at the next tick, not at the next period
+
+    def reuse(self, now_ns: int, message: ClusterReuse) -> None:
+        """The cluster's reuse statistics from one router."""
+        self._estimators.reuse(now_ns, message)
+
+    def version_flip(self, now_ns: int) -> None:
+        """A new model version: every prefix not in use is void."""
+        live = self.state.live[: self.state.counters[Counter.ENTRIES_LIVE]].copy()
+        for entry in live:
+            if self.state.entry_pins[entry] == 0:
+                kv.remember_fate(self.state, self.state.entry_key[entry], kv.REASON_VERSION)
+                kv.truncate_entry(self.state, int(entry), 0, self.profile.block_tokens)
+
+    # --- what others may know -------------------------------------------------------------
+
+    @property
+    def emb_pages(self) -> int:
+        """Pages granted to EMB."""
+        return int(self.state.counters[Counter.EMB_PAGES])
+
+    @property
+    def target_emb_ratio(self) -> float:
+        """Ratio the migration is heading for."""
+        return self._guard.target
+
+    @property
+    def mode(self) -> Mode:
+        """Mode in force."""
+        return self._desired.mode
+
+    @property
+    def desired(self) -> desired.Desired:
+        """Desired state in force."""
+        return self._desired
+
+    def residency_since(self, seq: int) -> ResidencySnapshot | ResidencyDelta | None:
+        """Residency changes after `seq`, or a snapshot; `None` when there is nothing newer."""
+        return residency.residency_since(self.state, self.profile.block_tokens, seq)
+
+    def load(self, now_ns: int, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad:
+        """What a router needs to predict this node's milliseconds. `queued_ms` is the body's sum of `predict_ms`."""
+        return self._estimators.load(self.state, queue_depth, queued_ms, phase, at_unix_ns)
+
+    def predict_ms(self, now_ns: int, user_key: int, history_tokens: int, candidates: int) -> float:
+        """Expected service time of one request here, for queue estimates and deadlines."""
+        entry = kv.find_entry(self.state, np.uint64(user_key)) if user_key else -1
+        cached = int(self.state.entry_blocks[entry]) * self.profile.block_tokens if entry != -1 else 0
+        return self._estimators.predict_ms(min(cached, history_tokens), history_tokens, candidates)
+
+    def telemetry(self, now_ns: int, facts: BodyFacts) -> NodeTelemetry:
+        """The node's state in one message."""
+        return self._reporter.telemetry(
+            now_ns,
+            facts,
+            self.state,
+            self._desired,
+            self._pages_of(self._guard.target),
+            self._proposed_ratio,
+            self._migrating_pages(),
+            self._estimators,
+        )
+
+    def _migrating_pages(self) -> int:
+        return int(np.count_nonzero(self.state.owner == Owner.MIGRATING))
+
+    def decisions(self, limit: int) -> list[DecisionRecord]:
+        """The newest decisions, newest first."""
+        return self._decisions[::-1][:limit]
+
+    def evictions(self) -> int:
+        """Rows and prefixes evicted so far, for any reason."""
+        which = (Counter.EMB_EVICTED_PRESSURE, Counter.EMB_EVICTED_SHRINK, Counter.KV_EVICTED_PRESSURE, Counter.KV_EVICTED_SHRINK)
+        return sum(self.ledger.counter(counter) for counter in which)

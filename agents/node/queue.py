@@ -1,0 +1,206 @@
+"""Which requests wait, in which order they leave, and when a batch is closed.
+
+A bounded queue over flat arrays, in order of arrival. A batch takes the earliest deadlines first
+(arrival breaks ties) and at most one request of a user, none of a user who is being served now:
+a second request would find the first one's prefix unfinished, and find it complete a moment later.
+
+The closing rule. An idle device takes what is there: waiting for company would be latency without
+gain. A busy device gets its next batch prepared only when a full one is waiting, because until
+then company may still come. A batch stops growing when one more request would make the most
+urgent one late; a request that is late anyway does not hold the others back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.numerics.jit import kernel
+
+NO_USER = 0  # user key of nobody: never in the way of another request
+
+
+class QueueState(NamedTuple):
+    """Struct of arrays; the first `size[0]` places are in use, oldest arrival first."""
+
+    size: NDArray[np.int64]  # [1]
+    request_id: NDArray[np.int64]  # [Q]
+    user_key: NDArray[np.uint64]  # [Q]
+    arrival_ns: NDArray[np.int64]  # [Q]
+    deadline_ns: NDArray[np.int64]  # [Q]
+    work_ns: NDArray[np.int64]  # [Q] predicted service time
+
+
+@kernel
+def push(state: QueueState, request_id: int, user_key: np.uint64, arrival_ns: int, deadline_ns: int, work_ns: int) -> bool:
+    """Append a request; False when the queue is full."""
+    place = state.size[0]
+    if place == state.request_id.shape[0]:
+        return False
+    state.request_id[place] = request_id
+    state.user_key[place] = user_key
+    state.arrival_ns[place] = arrival_ns
+    state.deadline_ns[place] = deadline_ns
+    state.work_ns[place] = work_ns
+    state.size[0] = place + 1
+    return True
+
+
+@kernel
+def _keep(state: QueueState, dropped: NDArray[np.bool_]) -> None:
+    """Close the gaps of the dropped places; arrival order stays."""
+    kept = 0
+    for place in range(state.size[0]):
+        if dropped[place]:
+            continue
+        state.request_id[kept] = state.request_id[place]
+        state.user_key[kept] = state.user_key[place]
+        state.arrival_ns[kept] = state.arrival_ns[place]
+        state.deadline_ns[kept] = state.deadline_ns[place]
+        state.work_ns[kept] = state.work_ns[place]
+        kept += 1
+    state.size[0] = kept
+
+
+@kernel
+def remove(state: QueueState, request_id: int) -> bool:
+    """Take one request out; False when it is not waiting."""
+    dropped = np.zeros(state.size[0], np.bool_)
+    found = False
+    for place in range(state.size[0]):
+        if state.request_id[place] == request_id:
+            dropped[place] = True
+            found = True
+    if found:
+        _keep(state, dropped)
+    return found
+
+
+@kernel
+def expire(state: QueueState, now_ns: int, out: NDArray[np.int64]) -> int:
+    """Take out every request whose deadline has passed; ids go to `out`, returns how many."""
+    dropped = np.zeros(state.size[0], np.bool_)
+    count = 0
+    for place in range(state.size[0]):
+        if state.deadline_ns[place] <= now_ns:
+            dropped[place] = True
+            out[count] = state.request_id[place]
+            count += 1
+    if count:
+        _keep(state, dropped)
+    return count
+
+
+@kernel
+def _blocked(key: np.uint64, busy_keys: NDArray[np.uint64]) -> bool:
+    if key == NO_USER:
+        return False
+    for position in range(busy_keys.shape[0]):
+        if busy_keys[position] == key:
+            return True
+    return False
+
+
+@kernel
+def _most_urgent(state: QueueState, barred: NDArray[np.bool_]) -> int:
+    """Place of the earliest deadline that is not barred, -1 when there is none; older arrivals win ties."""
+    best = -1
+    for place in range(state.size[0]):
+        if not barred[place] and (best == -1 or state.deadline_ns[place] < state.deadline_ns[best]):
+            best = place
+    return best
+
+
+@kernel
+def _would_be_late(state: QueueState, first: int, now_ns: int, work_ns: int, more_ns: int) -> bool:
+    """Whether `more_ns` of further work makes the first of the batch miss a deadline it can meet so far."""
+    slack_ns = state.deadline_ns[first] - now_ns - work_ns
+    return slack_ns >= 0 and more_ns > slack_ns
+
+
+@kernel
+def close_batch(
+    state: QueueState, now_ns: int, batch_max: int, busy_keys: NDArray[np.uint64], device_idle: bool, out: NDArray[np.int64]
+) -> int:
+    """Choose and take out the next batch; ids go to `out` in order, returns how many (0: not yet)."""
+    waiting = state.size[0]
+    barred = np.zeros(waiting, np.bool_)
+    for place in range(waiting):
+        barred[place] = _blocked(state.user_key[place], busy_keys)
+    chosen = np.zeros(waiting, np.bool_)
+    first = -1
+    count = 0
+    work_ns = 0
+    full = False
+    while count < batch_max:
+        place = _most_urgent(state, barred)
+        if place == -1:
+            break
+        if first != -1 and _would_be_late(state, first, now_ns, work_ns, state.work_ns[place]):
+            full = True
+            break
+        if first == -1:
+            first = place
+        chosen[place] = True
+        out[count] = state.request_id[place]
+        work_ns += state.work_ns[place]
+        count += 1
+        barred[place] = True
+        key = state.user_key[place]
+        if key != NO_USER:
+            for other in range(waiting):
+                if state.user_key[other] == key:
+                    barred[other] = True
+    if not device_idle and count < batch_max and not full:
+        return 0
+    _keep(state, chosen)
+    return count
+
+
+@kernel
+def queued_work_ns(state: QueueState) -> int:
+    """Predicted service time of everything that waits."""
+    return int(state.work_ns[: state.size[0]].sum())
+
+
+class RequestQueue:
+    """The queue as its bodies use it. `capacity` bounds memory and how stale an answer can be."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError("capacity must be at least 1")
+        self.state = QueueState(
+            size=np.zeros(1, np.int64),
+            request_id=np.zeros(capacity, np.int64),
+            user_key=np.zeros(capacity, np.uint64),
+            arrival_ns=np.zeros(capacity, np.int64),
+            deadline_ns=np.zeros(capacity, np.int64),
+            work_ns=np.zeros(capacity, np.int64),
+        )
+        self._out = np.zeros(capacity, np.int64)
+
+    def __len__(self) -> int:
+        return int(self.state.size[0])
+
+    @property
+    def queued_ns(self) -> int:
+        """Predicted service time of everything that waits."""
+        return int(queued_work_ns(self.state))
+
+    def offer(self, request_id: int, user_key: int, arrival_ns: int, deadline_ns: int, work_ns: int) -> bool:
+        """Append a request; False when the queue is full."""
+        return bool(push(self.state, request_id, np.uint64(user_key), arrival_ns, deadline_ns, work_ns))
+
+    def drop(self, request_id: int) -> bool:
+        """Forget a request whose client has gone; False when it is not waiting any more."""
+        return bool(remove(self.state, request_id))
+
+    def expire(self, now_ns: int) -> list[int]:
+        """Take out and name the requests whose deadline has passed."""
+        count = expire(self.state, now_ns, self._out)
+        return [int(request_id) for request_id in self._out[:count]]
+
+    def close(self, now_ns: int, batch_max: int, busy_keys: NDArray[np.uint64], device_idle: bool) -> list[int]:
+        """Take out and name the next batch, most urgent first; empty when it is better to wait."""
+        count = close_batch(self.state, now_ns, batch_max, busy_keys, device_idle, self._out)
+        return [int(request_id) for request_id in self._out[:count]]

@@ -1,0 +1,183 @@
+"""What a node says about itself: telemetry once a second, and a record of every decision."""
+
+import math
+from typing import NamedTuple
+
+from agents.controller.guard import GuardedRatio
+from agents.controller.interface import Observation, Proposal
+from agents.node.batch import MissReason
+from agents.node.desired import Desired
+from agents.node.estimators import NodeEstimators
+from agents.numerics import sketch
+from agents.pool.state import Counter, PoolState
+from agents.profiles import Profile
+from agents.wire.messages import (
+    Condition,
+    ConditionStatus,
+    DecisionRecord,
+    LatencySketch,
+    Mode,
+    NodeTelemetry,
+    Phase,
+    PoolBytes,
+    StageMillis,
+)
+
+REUSE_STALE_NS = 10_000_000_000
+P99_COUNT_MIN = 300  # below it the 99th percentile is one of three requests
+
+
+class BodyFacts(NamedTuple):
+    """What only the body knows."""
+
+    at_unix_ns: int
+    seq: int
+    phase: Phase
+    queue_depth: int
+    failures_total: int
+    refill_backlog_bytes: int
+    refill_bytes_total: int
+    refill_throttled_seconds_total: float
+    device: str
+    emulated: bool
+    model_version: str
+    started_ns: int
+
+
+class Reporter:
+    """Turns state into messages; remembers only when conditions last changed."""
+
+    def __init__(self, name: str, profile: Profile, controller: str) -> None:
+        self._name = name
+        self._profile = profile
+        self._controller = controller
+        self._decision_seq = 0
+        self._conditions: dict[str, Condition] = {}
+        self._last_reuse_age_ns = 0
+
+    def decision(self, now_ns: int, mode: Mode, observation: Observation, proposal: Proposal, limited: GuardedRatio) -> DecisionRecord:
+        """One decision in full. Time is the node's monotonic time; the body knows its offset to unix time."""
+        self._decision_seq += 1
+        self._last_reuse_age_ns = observation.reuse_age_ns
+        scalars = {key: value for key, value in observation._asdict().items() if isinstance(value, int | float)}
+        return DecisionRecord(
+            name=self._name,
+            at_unix_ns=now_ns,
+            seq=self._decision_seq,
+            controller=self._controller,
+            mode=mode,
+            emb_ratio_before=observation.emb_ratio,
+            emb_ratio_proposed=proposal.emb_ratio,
+            emb_ratio_granted=limited.target,
+            reason=proposal.reason,
+            guard_reasons=list(limited.reasons),
+            shadow_emb_ratio=None,
+            features={key: float(value) for key, value in scalars.items() if math.isfinite(value)},
+            layers=proposal.layers,
+            decision_us=0.0,
+        )
+
+    def telemetry(
+        self,
+        now_ns: int,
+        facts: BodyFacts,
+        state: PoolState,
+        desired: Desired,
+        target_pages: int,
+        recommended_ratio: float,
+        migrating_pages: int,
+        estimators: NodeEstimators,
+    ) -> NodeTelemetry:
+        """The node's state now."""
+        counters, profile = state.counters, self._profile
+        pages, page_bytes = profile.pages, profile.page_bytes
+        counts = estimators.latency_counts(now_ns)
+        latency_count = int(counts.sum())
+        indexes, sparse = sketch.to_sparse(counts)
+        stages = estimators.stages
+        return NodeTelemetry(
+            name=self._name,
+            at_unix_ns=facts.at_unix_ns,
+            seq=facts.seq,
+            phase=facts.phase,
+            mode=desired.mode,
+            observed_generation=desired.generation,
+            emb_ratio=int(counters[Counter.EMB_PAGES]) / pages,
+            target_emb_ratio=target_pages / pages,
+            recommended_emb_ratio=_finite(recommended_ratio),
+            emb_hit_ratio=_finite(estimators.emb_hit_ratio),
+            kv_hit_ratio=_finite(estimators.kv_hit_ratio),
+            latency_ms_p50=_finite(sketch.quantile(counts, 0.50)),
+            latency_ms_p99=_finite(sketch.quantile(counts, 0.99)) if latency_count >= P99_COUNT_MIN else None,
+            latency_count=latency_count,
+            slo_ms=profile.slo_ms,
+            slo_ratio=_finite(sketch.share_at_most(counts, profile.slo_ms)),
+            requests_per_second=estimators.requests_per_second(now_ns),
+            requests_total=estimators.requests_total,
+            failures_total=facts.failures_total,
+            queue_depth=facts.queue_depth,
+            utilisation=estimators.utilisation(now_ns),
+            emb=PoolBytes(
+                requested_bytes=target_pages * page_bytes,
+                granted_bytes=int(counters[Counter.EMB_PAGES]) * page_bytes,
+                used_bytes=int(counters[Counter.EMB_ROWS]) * profile.row_bytes,
+            ),
+            kv=PoolBytes(
+                requested_bytes=(pages - target_pages) * page_bytes,
+                granted_bytes=int(counters[Counter.KV_PAGES]) * page_bytes,
+                used_bytes=int(counters[Counter.KV_PAGES_USED]) * page_bytes,
+            ),
+            pool_bytes=profile.pool_bytes,
+            migrating_bytes=migrating_pages * page_bytes,
+            refill_backlog_bytes=facts.refill_backlog_bytes,
+            refill_bytes_total=facts.refill_bytes_total,
+            refill_throttled_seconds_total=facts.refill_throttled_seconds_total,
+            emb_evictions_total=int(counters[Counter.EMB_EVICTED_PRESSURE] + counters[Counter.EMB_EVICTED_SHRINK]),
+            kv_evictions_total=int(counters[Counter.KV_EVICTED_PRESSURE] + counters[Counter.KV_EVICTED_SHRINK]),
+            moved_pages_total=int(counters[Counter.MOVED_PAGES]),
+            moves_total=estimators.moves_total,
+            stages=StageMillis(
+                queue_ms=_zero(stages.queue.mean),
+                emb_ms=_zero(stages.emb.mean),
+                kv_ms=_zero(stages.kv.mean),
+                compute_ms=_zero(stages.compute.mean),
+            ),
+            miss_reasons={reason.name.lower(): int(estimators.miss_reasons[reason]) for reason in MissReason},
+            sketch=LatencySketch(indexes=indexes, counts=sparse),
+            conditions=self._conditions_now(facts, desired, target_pages, int(counters[Counter.EMB_PAGES])),
+            controller=self._controller,
+            profile=profile.name,
+            device=facts.device,
+            emulated=facts.emulated,
+            model_version=facts.model_version,
+            override_remaining_ms=None if desired.deadline_ns is None else max(0, (desired.deadline_ns - now_ns) // 1_000_000),
+        )
+
+    def _conditions_now(self, facts: BodyFacts, desired: Desired, target_pages: int, emb_pages: int) -> list[Condition]:
+        stale = self._last_reuse_age_ns > REUSE_STALE_NS
+        moving = target_pages != emb_pages
+        self._condition(facts, desired, "Ready", facts.phase is Phase.READY, "Serving" if facts.phase is Phase.READY else "Draining")
+        self._condition(facts, desired, "Migrating", moving, "MovingPages" if moving else "AtTarget")
+        self._condition(facts, desired, "ReuseStale", stale, "NoRouterStatistics" if stale else "Fresh")
+        return list(self._conditions.values())
+
+    def _condition(self, facts: BodyFacts, desired: Desired, kind: str, holds: bool, reason: str) -> None:
+        status = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
+        before = self._conditions.get(kind)
+        since = before.last_transition_unix_ns if before is not None and before.status is status else facts.at_unix_ns
+        self._conditions[kind] = Condition(
+            type=kind,
+            status=status,
+            reason=reason,
+            message="",
+            last_transition_unix_ns=since,
+            observed_generation=desired.generation,
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

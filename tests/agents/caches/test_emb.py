@@ -1,0 +1,151 @@
+"""Rows on a pool of a few pages of four slots: who gets in, who goes, who is rescued."""
+
+import numpy as np
+
+from agents.caches import emb
+from agents.caches.policy import CachePolicy, cache_policy
+from agents.pool import migration
+from agents.pool.ledger import Ledger
+from agents.pool.state import Counter, PoolState, allocate
+
+ROWS_PER_PAGE = 4
+SHIPPED = cache_policy("shipped", ROWS_PER_PAGE)
+OPEN = cache_policy("none", ROWS_PER_PAGE)
+
+
+def tiny_pool(emb_pages: int = 2) -> PoolState:
+    return allocate(pages=emb_pages + 2, rows_per_page=ROWS_PER_PAGE, emb_pages=emb_pages)
+
+
+def touch(state: PoolState, row: int, now_ns: int = 0, policy: CachePolicy = OPEN) -> bool:
+    """One look-up as booking would do it; True on a hit."""
+    slot = emb.find_slot(state, row)
+    if slot >= 0:
+        emb.touch_slot(state, slot, policy)
+        emb.settle_slot(state, slot)
+        return True
+    if emb.knock(state, row, now_ns, policy):
+        slot = emb.take_slot(state, ROWS_PER_PAGE, policy)
+        if slot >= 0:
+            emb.put_row(state, slot, row, 1)
+    return False
+
+
+def residents(state: PoolState) -> set[int]:
+    return set(state.slot_row[state.slot_row >= 0].tolist())
+
+
+def test_slots_of_fresh_pages_are_filled_in_order() -> None:
+    state = tiny_pool()
+    for row in range(8):
+        touch(state, row)
+    assert state.slot_row[:8].tolist() == list(range(8))
+    Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_a_full_cache_evicts_the_row_the_hand_finds_unused() -> None:
+    state = tiny_pool()
+    for row in range(8):
+        touch(state, row)
+    touch(state, 100)  # one round takes every use away; the second stops at row 0
+    assert residents(state) == {100, 1, 2, 3, 4, 5, 6, 7}
+    touch(state, 1)  # used again: survives the next pass
+    touch(state, 101)
+    assert residents(state) == {100, 1, 101, 3, 4, 5, 6, 7}
+    assert state.counters[Counter.EMB_EVICTED_PRESSURE] == 2
+    Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_the_doorkeeper_lets_a_row_in_on_its_second_touch_within_the_window() -> None:
+    state = tiny_pool()
+    window_ns = SHIPPED.emb_window_ns
+    assert not touch(state, 5, now_ns=0, policy=SHIPPED)
+    assert residents(state) == set()
+    touch(state, 5, now_ns=window_ns, policy=SHIPPED)
+    assert residents(state) == {5}
+    touch(state, 6, now_ns=0, policy=SHIPPED)
+    touch(state, 6, now_ns=window_ns + 1, policy=SHIPPED)
+    assert residents(state) == {5}
+    touch(state, 6, now_ns=window_ns + 2, policy=SHIPPED)
+    assert residents(state) == {5, 6}
+
+
+def test_a_scan_of_rows_seen_once_displaces_nothing() -> None:
+    state = allocate(pages=64, rows_per_page=ROWS_PER_PAGE, emb_pages=2)  # room in the doorkeeper's table
+    for now_ns in (0, 1):
+        for row in range(8):
+            touch(state, row, now_ns, SHIPPED)
+    for row in range(1000, 2000):
+        touch(state, row, 2, SHIPPED)
+    assert residents(state) == set(range(8))
+
+
+def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
+    state = tiny_pool()
+    policy = SHIPPED._replace(admit_all=True, rescue_uses_min=2, rescue_rows_per_page=1)
+    for row in range(8):
+        touch(state, row, policy=policy)
+    for _ in range(2):
+        for row in (1, 2):
+            touch(state, row, policy=policy)
+    state.slot_uses[4:8] = 0  # page 1 has gone cold
+    sources, targets = np.empty(8, np.int32), np.empty(8, np.int32)
+    copies = emb.clear_page(state, 0, ROWS_PER_PAGE, policy, sources, targets)
+    assert copies == 1
+    assert (sources[0], targets[0]) == (1, 4)  # the bound is one: row 1 is rescued, row 2 is not
+    assert residents(state) == {1, 5, 6, 7}
+    migration.release_emb_page(state, 0)
+    migration.grant_to_kv(state, 0)
+    assert emb.find_slot(state, 1) == 4
+    Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slots_only() -> None:
+    state = tiny_pool(emb_pages=3)
+    for row in range(12):
+        touch(state, row)
+    empty = np.empty(16, np.int32)
+    policy = OPEN._replace(rescue_rows_per_page=0)
+    emb.clear_page(state, 2, ROWS_PER_PAGE, policy, empty, empty)
+    migration.release_emb_page(state, 2)
+    migration.grant_to_kv(state, 2)
+    wanted = np.empty(3, np.int64)
+    assert emb.wanted_rows(state, wanted) == 3
+    assert wanted.tolist() == [11, 10, 9]
+    slots = np.empty(3, np.int32)
+    assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 0
+    assert slots.tolist() == [-1, -1, -1]
+    page = migration.grant_to_emb(state)
+    assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 3
+    assert slots.tolist() == [page * ROWS_PER_PAGE + offset for offset in range(3)]
+    assert emb.wanted_rows(state, wanted) == 1
+    Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_the_coldest_page_is_the_one_with_the_least_use() -> None:
+    state = tiny_pool(emb_pages=3)
+    for row in range(12):
+        touch(state, row)
+    state.slot_uses[:12] = [3, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert emb.coldest_page(state, ROWS_PER_PAGE, 16) == 1
+
+
+def test_a_dropped_row_leaves_a_slot_that_is_used_again() -> None:
+    state = tiny_pool(emb_pages=1)
+    for row in range(4):
+        touch(state, row)
+    emb.drop_slot(state, emb.find_slot(state, 2))
+    touch(state, 50)
+    assert residents(state) == {0, 1, 3, 50}
+    assert state.counters[Counter.EMB_EVICTED_PRESSURE] == 0
+    Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_the_row_index_survives_thousands_of_random_touches() -> None:
+    state = tiny_pool(emb_pages=5)
+    rng = np.random.default_rng(11)
+    for step in range(4000):
+        row = int(rng.zipf(1.3)) % 64
+        touch(state, row, step)
+        assert emb.find_slot(state, row) >= 0
+    Ledger(state, ROWS_PER_PAGE).check()

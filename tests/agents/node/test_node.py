@@ -1,0 +1,218 @@
+"""A node of eleven pages, told the time: what it books, moves, obeys and reports."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from agents.node.batch import BatchPlan, MissReason, StageTimings
+from agents.node.node import Effects, Node, NodeConfig, TickInputs
+from agents.node.report import BodyFacts
+from agents.profiles import Profile, load_profile
+from agents.wire.errors import ErrorCode, WireError
+from agents.wire.events import EventKind
+from agents.wire.messages import ControlRequest, GuardRails, Mode, NodeSpec, Phase, ResidencyDelta, ResidencySnapshot
+from tests.agents.node.batches import batch_of
+
+SECOND = 1_000_000_000
+QUIET = TickInputs(0, 0.0, 0, 0)
+
+
+def tiny_profile() -> Profile:
+    """Ten pages of four rows or two tokens; a page may move every second."""
+    demo = load_profile("cpu-demo")
+    return msgspec.structs.replace(
+        demo, pool_bytes=10 * 1024, page_bytes=1024, row_bytes=256, kv_token_bytes=512, rows=100_000, move_ratio_per_second=0.1
+    )
+
+
+def tiny_node(controller: str = "static-0.50", **changes: object) -> Node:
+    config = NodeConfig(controller=controller, admission="none", guard_rails=GuardRails(dwell_seconds_min=0.0), **changes)  # type: ignore[arg-type]
+    return Node("node-0", tiny_profile(), config)
+
+
+def serve(node: Node, now_ns: int, requests: list[tuple[int, int]], **more: object) -> BatchPlan:
+    batch = batch_of(requests, block_tokens=2, **more)  # type: ignore[arg-type]
+    ticket, plan = node.admit(now_ns, batch)
+    count = len(requests)
+    node.complete(now_ns, ticket, StageTimings(np.zeros(count), 1.0, 0.0, np.full(count, 2.0), 3.0))
+    node.ledger.check()
+    return plan
+
+
+def tick(node: Node, now_ns: int) -> Effects:
+    effects = node.tick(now_ns, QUIET)
+    node.moves_done(now_ns, effects.serial)
+    node.ledger.check()
+    return effects
+
+
+def test_a_second_request_reuses_the_full_blocks_of_the_first() -> None:
+    node = tiny_node()
+    first = serve(node, 1, [(5, 5)])
+    assert first.cached_tokens.tolist() == [0]
+    assert first.miss_reasons.tolist() == [MissReason.COLD]
+    assert len(first.write_pages) == 2  # five tokens: two full blocks of two
+    second = serve(node, 2, [(5, 7)])
+    assert second.cached_tokens.tolist() == [4]
+    assert second.read_pages.tolist() == first.write_pages.tolist()
+    assert len(second.write_pages) == 1
+
+
+def test_a_changed_history_is_invalidated_and_replaced() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    plan = serve(node, 2, [(5, 4)], version=1)
+    assert plan.miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+    assert serve(node, 3, [(5, 4)], version=1).cached_tokens.tolist() == [4]
+
+
+def test_rows_shared_by_a_batch_are_looked_up_once_and_new_tokens_come_before_candidates() -> None:
+    node = tiny_node()
+    plan = serve(node, 1, [(5, 2), (6, 2)], candidates=(1, 2))
+    assert sorted(plan.rows.tolist()) == sorted({1, 2, 5000, 5007, 6000, 6007})
+    wanted = plan.rows[plan.row_index[plan.row_offsets[1] : plan.row_offsets[2]]]
+    assert wanted.tolist() == [6000, 6007, 1, 2]
+    assert len(plan.missing) == 6
+    assert (plan.insert_slots >= 0).all()
+    again = serve(node, 2, [(7, 2)], candidates=(1, 2))
+    assert (again.row_slots[np.isin(again.rows, [1, 2])] >= 0).all()
+
+
+def test_shipped_admission_keeps_a_user_from_the_second_request_within_the_window() -> None:
+    node = Node("node-0", tiny_profile(), NodeConfig(controller="static-0.50", admission="shipped"))
+    assert len(serve(node, 0, [(5, 4)]).write_pages) == 0
+    late = serve(node, 61 * SECOND, [(5, 4)])
+    assert (len(late.write_pages), late.miss_reasons.tolist()) == (0, [MissReason.NOT_ADMITTED])
+    assert len(serve(node, 90 * SECOND, [(5, 4)]).write_pages) == 2
+    assert serve(node, 91 * SECOND, [(5, 4)]).miss_reasons.tolist() == [MissReason.HIT]
+
+
+def test_the_clusters_sighting_admits_a_user_this_node_has_never_seen() -> None:
+    node = Node("node-0", tiny_profile(), NodeConfig(controller="static-0.50", admission="shipped"))
+    plan = serve(node, 0, [(5, 4)], gap_ns=SECOND, elsewhere=True)
+    assert plan.miss_reasons.tolist() == [MissReason.ROUTED_AWAY]
+    assert len(plan.write_pages) == 2
+
+
+def test_nobody_is_served_and_never_cached() -> None:
+    node = tiny_node()
+    for now_ns in (1, 2):
+        plan = serve(node, now_ns, [(0, 4)])
+        assert (len(plan.write_pages), plan.cached_tokens.tolist(), plan.miss_reasons.tolist()) == (0, [0], [MissReason.COLD])
+
+
+def test_a_prefix_bigger_than_the_cache_keeps_what_fits() -> None:
+    node = tiny_node()
+    plan = serve(node, 1, [(5, 40)])
+    assert len(plan.write_pages) == 5
+    assert serve(node, 2, [(5, 40)]).cached_tokens.tolist() == [10]
+
+
+def test_an_aborted_batch_leaves_nothing_that_was_never_written() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    ticket, plan = node.admit(2, batch_of([(5, 6), (6, 4)], block_tokens=2, candidates=(50, 51)))
+    assert len(plan.write_pages) == 3
+    node.abort(2, ticket)
+    node.ledger.check()
+    after = serve(node, 3, [(5, 6)], candidates=(50, 51))
+    assert after.cached_tokens.tolist() == [4]
+    assert set(after.rows[after.missing].tolist()) >= {50, 51}
+    assert serve(node, 4, [(6, 4)]).miss_reasons.tolist() == [MissReason.NOT_ADMITTED]
+
+
+def test_an_override_moves_pages_one_per_second_and_expires_by_the_nodes_own_clock() -> None:
+    node = tiny_node()
+    tick(node, 0)
+    node.control(0, ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.7, ttl_ms=5_000, reason="night test"))
+    ratios = []
+    for second in range(1, 5):
+        tick(node, second * SECOND)
+        ratios.append(round(node.ledger.emb_ratio, 2))
+    assert ratios == [0.6, 0.7, 0.7, 0.7]
+    assert node.mode is Mode.OVERRIDE
+    events = tick(node, 5 * SECOND).events
+    assert node.mode is Mode.AUTO
+    assert EventKind.OVERRIDE_EXPIRED in [kind for kind, _ in events]
+    for second in range(6, 16):
+        tick(node, second * SECOND)
+    assert round(node.ledger.emb_ratio, 2) == 0.5
+
+
+def test_shrinking_emb_waits_for_the_devices_copies_before_kv_gets_the_page() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)], candidates=tuple(range(100, 110)))
+    node.control(2, ControlRequest(mode=Mode.PIN, emb_ratio=0.4, reason="hold"))
+    node.tick(SECOND, QUIET)
+    effects = node.tick(2 * SECOND, QUIET)
+    assert node.ledger.shares() == (4, 5, 1, 0)
+    node.moves_done(2 * SECOND, effects.serial)
+    assert node.ledger.shares() == (4, 6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "field"),
+    [
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.95, ttl_ms=5000, reason="x"), ErrorCode.OUTSIDE_GUARD_RAILS, "emb_ratio"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=float("nan"), ttl_ms=5000, reason="x"), ErrorCode.INVALID_REQUEST, "emb_ratio"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=None, ttl_ms=5000, reason="x"), ErrorCode.INVALID_REQUEST, "emb_ratio"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.5, ttl_ms=0, reason="x"), ErrorCode.INVALID_REQUEST, "ttl_ms"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.5, reason="x"), ErrorCode.INVALID_REQUEST, "ttl_ms"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.5, ttl_ms=10**9, reason="x"), ErrorCode.INVALID_REQUEST, "ttl_ms"),
+        (ControlRequest(mode=Mode.OVERRIDE, emb_ratio=0.5, ttl_ms=5000, reason="  "), ErrorCode.INVALID_REQUEST, "reason"),
+        (ControlRequest(mode=Mode.PIN, emb_ratio=0.5, ttl_ms=5000, reason="x"), ErrorCode.INVALID_REQUEST, "ttl_ms"),
+        (ControlRequest(mode=Mode.RECOVERY, emb_ratio=0.5, reason="x"), ErrorCode.INVALID_REQUEST, "mode"),
+    ],
+)
+def test_a_bad_command_is_refused_by_name_and_changes_nothing(request_: ControlRequest, code: ErrorCode, field: str) -> None:
+    node = tiny_node()
+    with pytest.raises(WireError) as refused:
+        node.control(0, request_)
+    assert (refused.value.code, refused.value.field) == (code, field)
+    assert node.mode is Mode.AUTO
+
+
+def test_an_older_generation_is_refused() -> None:
+    node = tiny_node()
+    node.apply(0, NodeSpec(generation=3))
+    with pytest.raises(WireError) as refused:
+        node.apply(0, NodeSpec(generation=2))
+    assert refused.value.code is ErrorCode.STALE_GENERATION
+    assert node.desired.generation == 3
+
+
+def test_residency_is_told_as_a_delta_and_as_a_snapshot_to_a_stranger() -> None:
+    node = tiny_node()
+    assert node.residency_since(0) is None
+    serve(node, 1, [(5, 4)])
+    delta = node.residency_since(0)
+    assert isinstance(delta, ResidencyDelta)
+    assert (delta.user_keys, delta.cached_tokens) == ([5], [4])
+    assert node.residency_since(delta.seq) is None
+    stranger = node.residency_since(10**9)
+    assert isinstance(stranger, ResidencySnapshot)
+    assert (stranger.user_keys, stranger.cached_tokens) == ([5], [4])
+
+
+def test_a_version_flip_voids_every_prefix_and_says_so() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    node.version_flip(2)
+    node.ledger.check()
+    assert serve(node, 3, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+
+
+def test_telemetry_reports_the_ledgers_share_and_null_for_what_is_not_known() -> None:
+    node = tiny_node()
+    facts = BodyFacts(7, 1, Phase.READY, 0, 0, 0, 0, 0.0, "cpu", True, "1", 0)
+    before = node.telemetry(0, facts)
+    assert (before.emb_ratio, before.emb_hit_ratio, before.latency_ms_p50, before.latency_ms_p99) == (0.5, None, None, None)
+    tick(node, 0)
+    serve(node, 1, [(5, 4)])
+    tick(node, 2 * SECOND)
+    after = node.telemetry(2 * SECOND, facts)
+    assert after.emb_ratio == node.ledger.shares().emb / 10
+    assert after.kv_hit_ratio == 0.0
+    assert after.latency_ms_p99 is None  # one request is no percentile
+    assert after.miss_reasons["cold"] == 1
+    assert msgspec.json.decode(msgspec.json.encode(after))["name"] == "node-0"
