@@ -180,7 +180,7 @@ def knock(state: PoolState, row: int, now_ns: int, policy: CachePolicy) -> bool:
     known = state.door_row[place] == row and now_ns - state.door_seen_ns[place] <= policy.emb_window_ns
     state.door_row[place] = row
     state.door_seen_ns[place] = now_ns
-    return known
+    return bool(known)
 
 
 @kernel

@@ -189,6 +189,13 @@ def new_entry(state: PoolState, key: np.uint64) -> int:
 
 
 @kernel
+def _goes_before(state: PoolState, entry: int, other: int) -> bool:
+    if state.entry_priority[entry] != state.entry_priority[other]:
+        return bool(state.entry_priority[entry] < state.entry_priority[other])
+    return bool(state.entry_last_ns[entry] < state.entry_last_ns[other])
+
+
+@kernel
 def victim_entry(state: PoolState) -> int:
     """Unpinned entry with the lowest priority (the older one among equals), -1 when all are pinned."""
     best = -1
@@ -196,9 +203,7 @@ def victim_entry(state: PoolState) -> int:
         entry = state.live[position]
         if state.entry_pins[entry] > 0:
             continue
-        if best == -1 or state.entry_priority[entry] < state.entry_priority[best]:
-            best = entry
-        elif state.entry_priority[entry] == state.entry_priority[best] and state.entry_last_ns[entry] < state.entry_last_ns[best]:
+        if best == -1 or _goes_before(state, entry, best):
             best = entry
     return best
 

@@ -35,7 +35,7 @@ def _miss_reason(known_reason: int, gap_ns: int, resident_elsewhere: bool) -> in
     """The most telling reason: a copy elsewhere, then what this node did, then that nobody asked before."""
     if resident_elsewhere:
         return _ROUTED_AWAY
-    if known_reason == _PRESSURE or known_reason == _SHRINK or known_reason == _VERSION:
+    if known_reason in (_PRESSURE, _SHRINK, _VERSION):
         return known_reason
     return _COLD if gap_ns < 0 else _NOT_ADMITTED
 

@@ -395,6 +395,10 @@ class Node:
         """The newest decisions, newest first."""
         return self._decisions[::-1][:limit]
 
+    def moved_pages(self) -> int:
+        """Pages that changed their owner so far."""
+        return self.ledger.counter(Counter.MOVED_PAGES)
+
     def evictions(self) -> int:
         """Rows and prefixes evicted so far, for any reason."""
         which = (Counter.EMB_EVICTED_PRESSURE, Counter.EMB_EVICTED_SHRINK, Counter.KV_EVICTED_PRESSURE, Counter.KV_EVICTED_SHRINK)

@@ -35,7 +35,7 @@ class Ledger:
     @property
     def emb_ratio(self) -> float:
         """Share of the pool's pages that EMB owns."""
-        return float(self._state.counters[Counter.EMB_PAGES]) / self._state.owner.shape[0]
+        return int(self._state.counters[Counter.EMB_PAGES]) / int(self._state.owner.shape[0])
 
     def counter(self, which: Counter) -> int:
         """One scalar of the state."""

@@ -22,7 +22,7 @@ from agents.router.router import Router, RouterConfig
 from agents.sim.device import service_timings
 from agents.sim.statistics import BUCKET_SECONDS, RunStatistics
 from agents.wire.ids import user_key
-from agents.wire.messages import Phase, ResidencySnapshot
+from agents.wire.messages import Phase
 from agents.workloads.request import Request, Workload
 
 if TYPE_CHECKING:
@@ -184,8 +184,7 @@ class SimulatedFleet:
             backlog_bytes = body.refill_wish.shape[0] * self._profile.row_bytes
             inputs = TickInputs(len(body.queue), self._queued_ms(now_ns, body), backlog_bytes, 0)
             effects = body.node.tick(now_ns, inputs)
-            if effects.moves.source_slots.shape[0] or True:
-                body.node.moves_done(now_ns, effects.serial)
+            body.node.moves_done(now_ns, effects.serial)  # copies inside the arena take microseconds
             for _ in (event for event in effects.events if event[0] == "ratio_moved"):
                 self.statistics.moved(body.index)
             body.refill_wish = effects.refill_rows
@@ -223,8 +222,6 @@ class SimulatedFleet:
             body.sequence = frame.seq
             if self._router.residency(body.index, frame):
                 raise AssertionError("the simulated stream has no gaps")
-            if isinstance(frame, ResidencySnapshot):
-                body.sequence = frame.seq
 
         return publish
 
