@@ -28,7 +28,7 @@ class CostRegression:
         scales: NDArray[np.float64],
         *,
         forgetting: float = 0.999,
-        prior_weight: float = 20.0,
+        prior_weight: float = 1.0,
         trace_max: float = 1e4,
     ) -> None:
         """Start at `prior` (ms per unit of each feature), worth `prior_weight` samples of size `scales`."""

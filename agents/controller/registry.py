@@ -1,0 +1,62 @@
+"""Methods by name: the names operators, scenarios and suites use for controllers.
+
+A stranger's package adds its own through an entry point in the group `helm.controllers`: the entry's
+name is the method's, its object is called with the guard rails and returns a `Controller`.
+
+    static-0.35          a fixed ratio
+    b5, b5-hits, ...     see `known_controllers`
+    NAME+burst           any of them with the burst layer, freezing the ratio
+    NAME+burst-0.30      the same, going to a preset ratio
+"""
+
+import re
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+
+from agents.controller.baselines.b5 import B5
+from agents.controller.baselines.burst import Burst
+from agents.controller.baselines.static import Static
+from agents.controller.interface import Controller
+from agents.wire.messages import GuardRails
+
+ENTRY_POINT_GROUP = "helm.controllers"
+ControllerFactory = Callable[[GuardRails], Controller]
+
+_BUILT_IN: dict[str, ControllerFactory] = {
+    "b5": B5,
+    "b5-hits": lambda rails: B5(rails, unit="hits"),
+    "b5-node-stream": lambda rails: B5(rails, kv_stream="node"),
+}
+_STATIC = re.compile(r"static-(\d(?:\.\d+)?)")
+_BURST = re.compile(r"(?P<inner>.+)\+burst(?:-(?P<preset>\d(?:\.\d+)?))?")
+
+
+def make_controller(name: str, rails: GuardRails) -> Controller:
+    """Construct a method by its name; `ValueError` names the known ones if it is not among them."""
+    if burst := _BURST.fullmatch(name):
+        preset = burst["preset"]
+        return Burst(make_controller(burst["inner"], rails), None if preset is None else float(preset))
+    if static := _STATIC.fullmatch(name):
+        return Static(float(static[1]))
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](rails)
+    for entry in _strangers():
+        if entry.name == name:
+            factory: ControllerFactory = entry.load()
+            return factory(rails)
+    raise ValueError(f"controller: unknown {name!r}, choose one of {', '.join(known_controllers())}")
+
+
+def known_controllers() -> list[str]:
+    """Names that can be constructed; `static-0.50` and `NAME+burst` stand for their families."""
+    return [*sorted({"static-0.50", *_BUILT_IN, *(entry.name for entry in _strangers())}), "NAME+burst"]
+
+
+def uses_cluster_reuse(controller: Controller) -> bool:
+    """Whether stale statistics of the cluster must freeze this method; a stranger's is taken to."""
+    return bool(getattr(controller, "uses_cluster_reuse", True))
+
+
+def _strangers() -> list[EntryPoint]:
+    """Installed entry points; built-in names cannot be taken over."""
+    return sorted((entry for entry in entry_points(group=ENTRY_POINT_GROUP) if entry.name not in _BUILT_IN), key=lambda entry: entry.name)

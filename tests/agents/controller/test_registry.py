@@ -1,0 +1,78 @@
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+from types import ModuleType
+
+import pytest
+
+from agents.controller import registry
+from agents.controller.baselines.b5 import B5
+from agents.controller.baselines.burst import Burst
+from agents.controller.interface import Observation, Proposal
+from agents.controller.registry import known_controllers, make_controller, uses_cluster_reuse
+from agents.wire.messages import GuardRails
+from tests.agents.controller.observations import observe, rising
+
+RAILS = GuardRails()
+
+
+class Thirds:
+    """A stranger's controller, complete."""
+
+    name = "thirds"
+    period_ns = 1_000_000_000
+
+    def __init__(self, rails: GuardRails) -> None:
+        self.floor = rails.emb_ratio_min
+
+    def propose(self, observation: Observation) -> Proposal:
+        return Proposal(1 / 3, "thirds", {})
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("strangers_package")
+    module.Thirds = Thirds  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "strangers_package", module)
+    entries = [EntryPoint(name, "strangers_package:Thirds", registry.ENTRY_POINT_GROUP) for name in ("thirds", "b5")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: EntryPoints(entries).select(group=group))
+
+
+@pytest.mark.parametrize(
+    "name", ["static-0.50", "static-0.35", "b5", "b5-hits", "b5-node-stream", "b5+burst", "b5+burst-0.30", "static-0.50+burst"]
+)
+def test_a_name_constructs_the_method_that_bears_it(name: str) -> None:
+    controller = make_controller(name, RAILS)
+    assert controller.name == name
+    proposal = controller.propose(observe(emb_value=rising(0.7, 300.0)))
+    assert 0.0 < proposal.emb_ratio < 1.0
+
+
+def test_rails_reach_the_method() -> None:
+    controller = make_controller("b5", GuardRails(emb_ratio_min=0.2, emb_ratio_max=0.6))
+    assert controller.propose(observe(emb_value=rising(1.0, 900.0), kv_value=rising(1.0, 1.0))).emb_ratio == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", ["b6", "", "static", "static-", "static-x", "b5+bursts", "+burst", "B5"])
+def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ValueError, match=r"controller: unknown .* b5, b5-hits, b5-node-stream, static-0\.50"):
+        make_controller(name, RAILS)
+
+
+@pytest.mark.parametrize("name", ["static-1.5", "static-0", "b5+burst-1.00"])
+def test_a_ratio_out_of_range_in_a_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="_ratio"):
+        make_controller(name, RAILS)
+
+
+@pytest.mark.usefixtures("stranger")
+def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name() -> None:
+    assert make_controller("thirds", RAILS).propose(observe()).emb_ratio == pytest.approx(1 / 3)
+    assert make_controller("thirds+burst", RAILS).name == "thirds+burst"
+    assert isinstance(make_controller("b5", RAILS), B5)
+    assert known_controllers() == ["b5", "b5-hits", "b5-node-stream", "static-0.50", "thirds", "NAME+burst"]
+
+
+def test_only_methods_that_price_the_clusters_reuse_freeze_when_it_is_stale() -> None:
+    names = ["b5", "b5+burst", "b5-node-stream", "static-0.50", "static-0.50+burst"]
+    assert [uses_cluster_reuse(make_controller(name, RAILS)) for name in names] == [True, True, False, False, False]
+    assert uses_cluster_reuse(Burst(Thirds(RAILS)))
