@@ -95,10 +95,10 @@ def expire(state: QueueState, now_ns: int, out: NDArray[np.int64]) -> int:
 def _blocked(key: np.uint64, busy_keys: NDArray[np.uint64]) -> bool:
     if key == NO_USER:
         return False
+    blocked = False
     for position in range(busy_keys.shape[0]):
-        if busy_keys[position] == key:
-            return True
-    return False
+        blocked |= busy_keys[position] == key
+    return blocked
 
 
 @kernel
@@ -115,7 +115,7 @@ def _most_urgent(state: QueueState, barred: NDArray[np.bool_]) -> int:
 def _would_be_late(state: QueueState, first: int, now_ns: int, work_ns: int, more_ns: int) -> bool:
     """Whether `more_ns` of further work makes the first of the batch miss a deadline it can meet so far."""
     slack_ns = state.deadline_ns[first] - now_ns - work_ns
-    return slack_ns >= 0 and more_ns > slack_ns
+    return bool(slack_ns >= 0 and more_ns > slack_ns)
 
 
 @kernel

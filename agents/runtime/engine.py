@@ -1,0 +1,496 @@
+"""The engine: one loop owns the node's brain, one device thread does what it has booked.
+
+Requests wait in a bounded queue; a batch is closed by the rule in `agents.node.queue`, booked on
+the loop, run on the device thread, completed on the loop. At most one batch runs while one more is
+prepared. Ticks, refills and commands go through the same loop, so the brain has one owner and its
+calls one order.
+"""
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agents.node.batch import Batch, BatchPlan, MissReason, StageTimings
+from agents.node.node import TickInputs
+from agents.node.queue import RequestQueue
+from agents.node.report import BodyFacts
+from agents.profiles import Profile
+from agents.runtime.clock import Clock
+from agents.runtime.device.base import DeviceExecutor, Execution
+from agents.runtime.device_thread import DeviceThread
+from agents.runtime.journal_writer import Brain
+from agents.runtime.refill import RefillFeeder
+from agents.wire.errors import ErrorCode, WireError
+from agents.wire.events import EventKind
+from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase
+
+PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon guesses and only add wait
+DECISIONS_KEPT = 512  # for `GET /v1/decisions`; older ones live in the control plane
+DEADLINE_SLO_MULTIPLE = 8  # default deadline: an answer later than 8 SLOs is of no use to a page
+
+log = structlog.get_logger(__name__)
+
+Event = tuple[EventKind, dict[str, str]]
+
+
+class RankRequest(NamedTuple):
+    """One validated request. `user_key` is never zero; a client without an id gets a key used once."""
+
+    user_key: int
+    items: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    block_hashes: NDArray[np.uint64]  # empty: nothing of it may be kept
+    candidates: NDArray[np.int64]
+    reuse_gap_ns: int = -1
+    resident_elsewhere: bool = False
+    deadline_ms: float | None = None
+
+
+class RankResult(NamedTuple):
+    """Scores of one request, where its time went, and what its prefix was worth."""
+
+    scores: NDArray[np.float32]
+    queue_ms: float
+    emb_ms: float
+    kv_ms: float
+    compute_ms: float
+    service_ms: float  # of the whole batch
+    cached_blocks: int
+    cacheable_blocks: int
+    miss_reason: MissReason
+
+
+class _Waiting(NamedTuple):
+    request: RankRequest
+    arrival_ns: int
+    work_ns: int
+    answer: "asyncio.Future[RankResult]"
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A booked batch on its way through the device."""
+
+    ticket: int
+    plan: BatchPlan
+    members: list[_Waiting]
+    fence: int
+    started_ns: int = 0
+    discarded: bool = False
+    users: list[int] = field(default_factory=list)
+
+    @property
+    def work_ns(self) -> int:
+        return sum(member.work_ns for member in self.members)
+
+
+class Engine:
+    """Serves requests on one node. Every method runs on the event loop it was made on."""
+
+    def __init__(self, brain: Brain, device: DeviceExecutor, profile: Profile, clock: Clock, tick_ns: int, model_version: str) -> None:
+        self.name = brain.name
+        self.profile = profile
+        self.model_version = model_version
+        self.phase = Phase.READY
+        self.failures_total = 0
+        self.requests_total = 0
+        self.rejections_total: dict[ErrorCode, int] = {}
+        self.on_answer: list[Callable[[RankResult], None]] = []
+        self.on_decision: list[Callable[[DecisionRecord], None]] = []
+        self.on_event: list[Callable[[Event], None]] = []
+        self.residency_watchers: set[asyncio.Event] = set()
+        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._brain = brain
+        self._device = device
+        self._clock = clock
+        self._tick_ns = tick_ns
+        self._loop = asyncio.get_running_loop()
+        self._thread = DeviceThread(self._loop)
+        self._refill = RefillFeeder(profile, device.stage_rows, self._refill_staged, self._loop)
+        self._queue = RequestQueue(profile.queue_max)
+        self._waiting: dict[int, _Waiting] = {}
+        self._flights: list[_Flight] = []
+        self._fence = 0
+        self._next_id = 1
+        self._failures_at_tick = 0
+        self._telemetry_seq = 0
+        self._decisions: deque[DecisionRecord] = deque(maxlen=DECISIONS_KEPT)
+        self._started_ns = clock.now_ns()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._ticker: asyncio.Task[None] | None = None
+
+    # --- requests -------------------------------------------------------------------------
+
+    async def infer(self, request: RankRequest) -> RankResult:
+        """Answer one request; `WireError` says why not. A cancelled caller leaves the queue."""
+        request_id, answer = self._enqueue(request)
+        self._pump()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._queue.drop(request_id)
+            self._waiting.pop(request_id, None)
+            self._note_quiet()
+            raise
+
+    def _enqueue(self, request: RankRequest) -> "tuple[int, asyncio.Future[RankResult]]":
+        if self.phase is not Phase.READY:
+            raise self._refusal(ErrorCode.DRAINING, "the node is draining")
+        now_ns = self._clock.now_ns()
+        work_ms = self._brain.predict_ms(now_ns, request.user_key, request.items.shape[0], request.candidates.shape[0])
+        deadline_ms = self.profile.slo_ms * DEADLINE_SLO_MULTIPLE if request.deadline_ms is None else request.deadline_ms
+        waiting = _Waiting(request, now_ns, int(work_ms * 1e6), self._loop.create_future())
+        request_id = self._next_id
+        if not self._queue.offer(request_id, request.user_key, now_ns, now_ns + int(deadline_ms * 1e6), waiting.work_ns):
+            raise self._refusal(ErrorCode.QUEUE_FULL, f"the queue is full ({self.profile.queue_max} requests)")
+        self._next_id += 1
+        self._waiting[request_id] = waiting
+        self._quiet.clear()
+        return request_id, waiting.answer
+
+    def _refusal(self, code: ErrorCode, detail: str) -> WireError:
+        self.rejections_total[code] = self.rejections_total.get(code, 0) + 1
+        return WireError(code, detail)
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """When it makes sense to try again: the predicted work ahead, at least a second."""
+        return max(1, math.ceil(self._queued_ms(self._clock.now_ns()) / 1e3))
+
+    def _pump(self) -> None:
+        """Answer what is too late, then book batches while the device has room."""
+        now_ns = self._clock.now_ns()
+        self._expire(now_ns)
+        while len(self._flights) < PIPELINE_BATCHES:
+            busy = np.array([key for flight in self._flights for key in flight.users], np.uint64)
+            ids = self._queue.close(now_ns, self.profile.batch_max, busy, device_idle=not self._flights)
+            if not ids:
+                break
+            self._launch(now_ns, [self._waiting.pop(request_id) for request_id in ids])
+        self._note_quiet()
+
+    def _expire(self, now_ns: int) -> None:
+        for request_id in self._queue.expire(now_ns):
+            self.failures_total += 1
+            late = self._waiting.pop(request_id)
+            waited_ms = (now_ns - late.arrival_ns) / 1e6
+            _refuse(late, self._refusal(ErrorCode.DEADLINE_EXCEEDED, f"deadline exceeded after {waited_ms:.0f} ms in the queue"))
+
+    def _launch(self, now_ns: int, members: list[_Waiting]) -> None:
+        requests = [member.request for member in members]
+        batch = batch_of(requests)
+        try:
+            ticket, plan = self._brain.admit(now_ns, batch)
+        except Exception as error:
+            log.exception("admission_failed")
+            self._fail(members, error)
+            return
+        flight = _Flight(ticket, plan, members, self._fence, users=[request.user_key for request in requests])
+        self._flights.append(flight)
+        actions = np.concatenate([request.actions for request in requests])
+        timestamps = np.concatenate([request.timestamps for request in requests])
+
+        def run() -> Execution:
+            flight.started_ns = self._clock.now_ns()
+            return self._device.execute(plan, batch, actions, timestamps)
+
+        self._thread.submit_batch(flight.fence, run, lambda future: self._landed(flight, future))
+        self._residency_changed()
+
+    def _landed(self, flight: _Flight, future: "Future[Execution]") -> None:
+        """A batch came back from the device thread."""
+        if flight.discarded:
+            return
+        error = future.exception()
+        try:
+            if error is None:
+                self._complete(flight, future.result())
+            else:
+                self._abort(flight, error)
+            self._pump()
+        except Exception as bug:
+            log.exception("booking_failed")
+            self._fail(flight.members, bug)
+            self._break("the brain could not book a finished batch")
+
+    def _complete(self, flight: _Flight, execution: Execution) -> None:
+        now_ns = self._clock.now_ns()
+        self._flights.remove(flight)
+        queue_ms = np.array([(flight.started_ns - member.arrival_ns) / 1e6 for member in flight.members])
+        timings = execution.timings
+        self._brain.complete(
+            now_ns, flight.ticket, StageTimings(queue_ms, timings.emb_ms, timings.kv_ms, timings.compute_ms, timings.service_ms)
+        )
+        for position, member in enumerate(flight.members):
+            self._answer(member, _result(flight, execution, queue_ms, position))
+
+    def _answer(self, member: _Waiting, result: RankResult) -> None:
+        if member.answer.done():  # the client has gone; its work is kept, nobody waits for it
+            return
+        if not np.isfinite(result.scores).all():
+            self._fail([member], ValueError("a score is not finite"))
+            return
+        self.requests_total += 1
+        member.answer.set_result(result)
+        for note in self.on_answer:
+            note(result)
+
+    def _abort(self, flight: _Flight, error: BaseException) -> None:
+        """Only this batch fails. Batches booked upon it are undone, newest first, and booked again."""
+        now_ns = self._clock.now_ns()
+        later = self._flights[self._flights.index(flight) + 1 :]
+        for dependent in reversed(later):
+            dependent.discarded = True
+            self._brain.abort(now_ns, dependent.ticket)
+        self._brain.abort(now_ns, flight.ticket)
+        self._flights = self._flights[: self._flights.index(flight)]
+        self._fence += 1
+        log.error("batch_failed", error=repr(error), requests=len(flight.members), rebooked=len(later))
+        self._fail(flight.members, error)
+        for dependent in later:
+            self._launch(now_ns, dependent.members)
+
+    def _fail(self, members: list[_Waiting], error: BaseException) -> None:
+        refusal = error if isinstance(error, WireError) else WireError(ErrorCode.INTERNAL, "the batch failed on this node")
+        for member in members:
+            self.failures_total += refusal.code is ErrorCode.INTERNAL
+            self.rejections_total[refusal.code] = self.rejections_total.get(refusal.code, 0) + 1
+            _refuse(member, refusal)
+
+    def _note_quiet(self) -> None:
+        if not self._flights and not len(self._queue):
+            self._quiet.set()
+
+    # --- ticks and refill -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._ticker = self._loop.create_task(self._tick_forever())
+
+    async def on_device(self, work: Callable[[], None]) -> None:
+        """Run `work` on the device thread, in its turn."""
+        done = asyncio.Event()
+        outcome: list[Future[None]] = []
+
+        def finished(future: "Future[None]") -> None:
+            outcome.append(future)
+            done.set()
+
+        self._thread.submit(work, finished)
+        await done.wait()
+        outcome[0].result()
+
+    async def _tick_forever(self) -> None:
+        next_ns = self._clock.now_ns() + self._tick_ns
+        while True:
+            await asyncio.sleep(max(0, next_ns - self._clock.now_ns()) / 1e9)
+            try:
+                self.tick()
+            except Exception:
+                log.exception("tick_failed")
+                self._break("a tick of the brain failed")
+                return
+            next_ns = max(next_ns + self._tick_ns, self._clock.now_ns())  # missed ticks are not made up for
+
+    def tick(self) -> None:
+        """One tick of the brain, and its effects."""
+        now_ns = self._clock.now_ns()
+        self._expire(now_ns)
+        inputs = TickInputs(
+            queue_depth=self.queue_depth,
+            queued_ms=self._queued_ms(now_ns),
+            refill_backlog_bytes=self._refill.backlog_bytes,
+            failures=self.failures_total - self._failures_at_tick,
+        )
+        self._failures_at_tick = self.failures_total
+        effects = self._brain.tick(now_ns, inputs)
+        took_us = (self._clock.now_ns() - now_ns) / 1e3
+        self._refill.want(effects.refill_rows)
+        moves = effects.moves
+        if moves.source_slots.shape[0]:
+            self._thread.submit(lambda: self._device.copy_rows(moves), lambda future: self._moved(effects.serial, future))
+        else:  # still behind the batches in flight: they read the pages that are leaving
+            self._thread.submit(_nothing, lambda future: self._moved(effects.serial, future))
+        for record in effects.records:
+            self._note_decision(record, now_ns, took_us)
+        for event in effects.events:
+            for notify in self.on_event:
+                notify(event)
+        self._residency_changed()
+        self._note_quiet()
+
+    def _note_decision(self, record: DecisionRecord, now_ns: int, took_us: float) -> None:
+        """Put a decision on the wall clock, with what its tick took (the brain measures no time)."""
+        at_unix_ns = self._clock.unix_ns() - (self._clock.now_ns() - now_ns)
+        stamped = msgspec.structs.replace(record, at_unix_ns=at_unix_ns, decision_us=took_us)
+        self._decisions.append(stamped)
+        for note in self.on_decision:
+            note(stamped)
+
+    def _moved(self, serial: int, future: "Future[None]") -> None:
+        if future.exception() is not None:
+            self._break(f"row copies failed: {future.exception()!r}")
+            return
+        self._brain.moves_done(self._clock.now_ns(), serial)
+
+    def _refill_staged(self, rows: NDArray[np.int64], staged: Any, written: Callable[[], None]) -> None:
+        """Book staged rows and write them behind what is already booked."""
+        slots = self._brain.refill_commit(self._clock.now_ns(), rows)
+
+        def done(future: "Future[None]") -> None:
+            written()
+            if future.exception() is not None:
+                self._break(f"refill write failed: {future.exception()!r}")
+
+        if (slots >= 0).any():
+            self._thread.submit(lambda: self._device.write_rows(slots, staged), done)
+        else:
+            written()
+
+    def _break(self, reason: str) -> None:
+        """The arena can no longer be vouched for: take no more requests and let the daemon restart."""
+        log.error("node_broken", reason=reason)
+        self.phase = Phase.DRAINING
+        if not self.broken.done():
+            self.broken.set_result(reason)
+
+    # --- commands and reports -------------------------------------------------------------
+
+    def apply(self, spec: NodeSpec) -> None:
+        """Desired state from the control plane; `WireError` if refused."""
+        self._brain.apply(self._clock.now_ns(), spec)
+
+    def control(self, request: ControlRequest) -> None:
+        """Local override, pin or release; `WireError` if refused."""
+        self._brain.control(self._clock.now_ns(), request)
+
+    def reuse(self, message: ClusterReuse) -> None:
+        """The cluster's reuse statistics from one router."""
+        self._brain.reuse(self._clock.now_ns(), message)
+
+    @property
+    def queue_depth(self) -> int:
+        """Requests waiting and in flight."""
+        return len(self._queue) + sum(len(flight.members) for flight in self._flights)
+
+    def _queued_ms(self, now_ns: int) -> float:
+        """Predicted work ahead of a new request: the queue, what is prepared, the rest of what runs."""
+        ahead_ns = self._queue.queued_ns
+        for flight in self._flights:
+            running_ns = now_ns - flight.started_ns if flight.started_ns else 0
+            ahead_ns += max(0, flight.work_ns - running_ns)
+        return ahead_ns / 1e6
+
+    def load(self) -> NodeLoad:
+        """What a router needs to predict this node."""
+        now_ns = self._clock.now_ns()
+        return self._brain.load(now_ns, self.queue_depth, self._queued_ms(now_ns), self.phase, self._clock.unix_ns())
+
+    def telemetry(self, count: bool = False) -> NodeTelemetry:
+        """The node's state; with `count` it is the next of the numbered stream to the control plane."""
+        self._telemetry_seq += count
+        link = self._device.link_counters()
+        facts = BodyFacts(
+            at_unix_ns=self._clock.unix_ns(),
+            seq=self._telemetry_seq,
+            phase=self.phase,
+            queue_depth=self.queue_depth,
+            failures_total=self.failures_total,
+            refill_backlog_bytes=self._refill.backlog_bytes,
+            refill_bytes_total=link.background_bytes_total,
+            refill_throttled_seconds_total=link.throttled_seconds_total,
+            device=self._device.name,
+            emulated=self._device.emulated,
+            model_version=self.model_version,
+            started_ns=self._started_ns,
+        )
+        return self._brain.telemetry(self._clock.now_ns(), facts)
+
+    def decisions(self, limit: int) -> list[DecisionRecord]:
+        """The newest decisions, newest first."""
+        return list(reversed(self._decisions))[:limit]
+
+    def residency_since(self, seq: int) -> Any:
+        """See `Node.residency_since`."""
+        return self._brain.residency_since(seq)
+
+    def _residency_changed(self) -> None:
+        for watcher in self.residency_watchers:
+            watcher.set()
+
+    # --- end ------------------------------------------------------------------------------
+
+    async def drain(self, seconds_max: float) -> bool:
+        """Refuse new requests, finish what is here; False when the deadline cut some off."""
+        self.phase = Phase.DRAINING
+        self._residency_changed()
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._quiet.wait()
+        except TimeoutError:
+            for waiting in list(self._waiting.values()):
+                _refuse(waiting, self._refusal(ErrorCode.DRAINING, "the node stopped before this request's turn"))
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Stop ticking, refilling and executing; what was booked on the device is finished first."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await asyncio.to_thread(self._refill.close)
+        await asyncio.to_thread(self._thread.close)
+
+
+def _nothing() -> None:
+    """A job that only marks its place in the order."""
+
+
+def _refuse(waiting: _Waiting, error: WireError) -> None:
+    if not waiting.answer.done():
+        waiting.answer.set_exception(error)
+
+
+def _result(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64], position: int) -> RankResult:
+    timings = execution.timings
+    return RankResult(
+        scores=execution.scores[position],
+        queue_ms=float(queue_ms[position]),
+        emb_ms=timings.emb_ms,
+        kv_ms=timings.kv_ms,
+        compute_ms=float(timings.compute_ms[position]),
+        service_ms=timings.service_ms,
+        cached_blocks=int(flight.plan.read_offsets[position + 1] - flight.plan.read_offsets[position]),
+        cacheable_blocks=flight.members[position].request.block_hashes.shape[0],
+        miss_reason=MissReason(int(flight.plan.miss_reasons[position])),
+    )
+
+
+def batch_of(requests: list[RankRequest]) -> Batch:
+    """Requests as the brain takes them: concatenated arrays with offsets."""
+    return Batch(
+        user_keys=np.array([request.user_key for request in requests], np.uint64),
+        history_tokens=np.array([request.items.shape[0] for request in requests], np.int64),
+        block_hashes=np.concatenate([request.block_hashes for request in requests]),
+        block_offsets=_offsets([request.block_hashes.shape[0] for request in requests]),
+        history_rows=np.concatenate([request.items for request in requests]),
+        history_offsets=_offsets([request.items.shape[0] for request in requests]),
+        candidate_rows=np.concatenate([request.candidates for request in requests]),
+        candidate_offsets=_offsets([request.candidates.shape[0] for request in requests]),
+        reuse_gap_ns=np.array([request.reuse_gap_ns for request in requests], np.int64),
+        resident_elsewhere=np.array([request.resident_elsewhere for request in requests], np.bool_),
+    )
+
+
+def _offsets(lengths: list[int]) -> NDArray[np.int64]:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))))

@@ -1,0 +1,185 @@
+"""One node assembled from its parts, from the listening socket to the last frame."""
+
+import asyncio
+import random
+from pathlib import Path
+
+import structlog
+
+from agents.node.node import Node, NodeConfig
+from agents.runtime.clock import Clock, SystemClock
+from agents.runtime.config import NodeSettings, SettingsError
+from agents.runtime.device.base import DeviceExecutor
+from agents.runtime.device.cpu import CpuExecutor
+from agents.runtime.device.link import Link as DeviceLink
+from agents.runtime.device.table import HostTable, ensure_table
+from agents.runtime.engine import Engine, Event
+from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway, Listener
+from agents.runtime.hold_store import read_hold, restored, saved, write_hold
+from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, RecordingNode, header_of
+from agents.runtime.keys import UserKeys
+from agents.runtime.link import Link
+from agents.runtime.model import HstuRanker, init_weights
+from agents.runtime.node_metrics import NodeMetrics
+from agents.runtime.rehearsal import rehearse
+from agents.wire.errors import WireError
+from agents.wire.events import EventKind
+from agents.wire.messages import WIRE_VERSION, ControlRequest, EventFrame, Hello, NodeSpec
+
+MODEL_VERSION = "1"
+DEMO_SEED = 1  # of table and weights: every node of a fleet must rank alike
+
+log = structlog.get_logger(__name__)
+
+
+def make_device(settings: NodeSettings) -> DeviceExecutor:
+    """Table, model, link and arena of the settings' profile."""
+    profile = settings.profile
+    table = HostTable(ensure_table(settings.table_folder, profile.rows, profile.model.dim, DEMO_SEED))
+    model = HstuRanker(profile.model, init_weights(profile.model, DEMO_SEED))
+    return CpuExecutor(profile, model, table, DeviceLink(profile.link_bytes_per_second, profile.refill_bytes_per_second))
+
+
+class NodeDaemon:
+    """A running node. Make it on the loop that will own it."""
+
+    def __init__(
+        self,
+        settings: NodeSettings,
+        device: DeviceExecutor,
+        clock: Clock | None = None,
+        body_seconds_max: float = BODY_SECONDS_MAX,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._started_unix_ns = self._clock.unix_ns()
+        config = NodeConfig(
+            controller=settings.controller, admission=settings.admission, seed=settings.seed, emb_ratio_start=settings.emb_ratio_start
+        )
+        try:
+            self._node = Node(settings.name, settings.profile, config)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        self._device = device
+        self._writer = self._open_journal(config)
+        brain: Brain = self._node if self._writer is None else RecordingNode(self._node, self._writer)
+        self._brain = brain
+        self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, MODEL_VERSION)
+        self.engine.on_event.append(self._remember_event)
+        instance = str(self._started_unix_ns)
+        gateway = Gateway(
+            self.engine,
+            NodeMetrics(self.engine, self._node.ledger),
+            UserKeys(settings.salt, instance),
+            settings.fleet_key,
+            instance,
+            self.control,
+            body_seconds_max,
+        )
+        self._listener = Listener(gateway.application())
+        self.link = self._make_link()
+        self._link_task: asyncio.Task[None] | None = None
+        self.port = settings.port
+
+    async def start(self) -> None:
+        """Warm up, take back the saved state, listen, tick, dial out. `OSError` when the port is taken."""
+        await self.engine.on_device(lambda: rehearse(self._settings.profile, self._device))
+        self._restore()
+        self.engine.start()
+        self.port = await self._listener.open(self._settings.host, self._settings.port)
+        if self.link is not None:
+            self._link_task = asyncio.create_task(self.link.run())
+            self._announce(EventKind.NODE_ONLINE, {})
+        log.info("node_ready", name=self._settings.name, port=self.port, profile=self._settings.profile.name)
+
+    async def stop(self) -> None:
+        """Drain, then end everything in the order of who still needs whom."""
+        self._announce(EventKind.NODE_DRAINING, {})
+        drained = await self.engine.drain(self._settings.drain_seconds_max)
+        log.info("node_drained", complete=drained)
+        await self._listener.close()
+        if self._link_task is not None:
+            self._link_task.cancel()
+            await asyncio.gather(self._link_task, return_exceptions=True)
+        await self.engine.close()
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+
+    # --- commands -------------------------------------------------------------------------
+
+    def control(self, request: ControlRequest) -> None:
+        """A local command; `WireError` if refused. It survives a restart for as long as it lasts."""
+        self.engine.control(request)
+        self._save_hold()
+
+    def obey(self, spec: NodeSpec) -> None:
+        """A command of the control plane; `WireError` if refused."""
+        self.engine.apply(spec)
+        self._save_hold()
+
+    def _save_hold(self) -> None:
+        hold = saved(self._brain.desired, self._clock.now_ns(), self._clock.unix_ns())
+        try:
+            write_hold(self._settings.hold_file, hold)
+        except OSError as error:  # a full disk must not undo a command that is in force
+            log.error("hold_not_saved", error=str(error))
+
+    def _restore(self) -> None:
+        """Bring back what was in force before a restart, without what has run out meanwhile."""
+        try:
+            hold = read_hold(self._settings.hold_file)
+            if hold is not None:
+                self.engine.apply(restored(hold, self._clock.unix_ns()))
+                log.info("hold_restored", mode=self._brain.desired.mode.value, generation=hold.generation)
+        except (ValueError, WireError, OSError) as error:
+            log.error("hold_not_restored", error=str(error))
+
+    def _remember_event(self, event: Event) -> None:
+        kind, detail = event
+        if kind is EventKind.OVERRIDE_EXPIRED:
+            self._save_hold()
+        self._announce(kind, detail)
+
+    # --- link -----------------------------------------------------------------------------
+
+    def _make_link(self) -> Link | None:
+        settings = self._settings
+        if settings.control_url is None or settings.credential_file is None:
+            return None
+        link = Link(
+            control_url=settings.control_url,
+            credential_file=settings.credential_file,
+            enrol_token_file=settings.enrol_token_file,
+            hello=self._hello,
+            telemetry=lambda: self.engine.telemetry(count=True),
+            obey=self.obey,
+            generation=lambda: self._brain.desired.generation,
+            chance=random.Random(self._started_unix_ns),  # noqa: S311 - jitter, not a secret
+        )
+        self.engine.on_decision.append(link.outbox.decision)
+        return link
+
+    def _hello(self) -> Hello:
+        settings = self._settings
+        return Hello(
+            name=settings.name,
+            wire_version=WIRE_VERSION,
+            observed_generation=self._brain.desired.generation,
+            profile=settings.profile.name,
+            device=self._device.name,
+            emulated=self._device.emulated,
+            infer_url=settings.infer_url,
+            started_unix_ns=self._started_unix_ns,
+        )
+
+    def _announce(self, kind: EventKind, detail: dict[str, str]) -> None:
+        if self.link is not None:
+            self.link.outbox.event(EventFrame(kind=kind.value, at_unix_ns=self._clock.unix_ns(), detail=detail))
+
+    def _open_journal(self, config: NodeConfig) -> JournalWriter | None:
+        folder = self._settings.journal_folder
+        if folder is None:
+            return None
+        path: Path = folder / self._settings.name / f"{self._started_unix_ns}{SUFFIX}"
+        header = header_of(self._settings.name, self._settings.profile.name, config, self._settings.salt, self._started_unix_ns)
+        return JournalWriter(path, header)

@@ -1,0 +1,70 @@
+"""`python -m agents.runtime.node_main --fleet FILE --name NAME`: one node until SIGTERM or SIGINT.
+
+Exit codes: 0 after a drain, 1 when the node broke, 2 when it cannot be started like this.
+"""
+
+import asyncio
+import errno
+import gc
+import signal
+import sys
+from collections.abc import Sequence
+
+import structlog
+import uvloop
+
+from agents.runtime.config import NodeSettings, SettingsError, parse_node_settings
+from agents.runtime.node_daemon import NodeDaemon, make_device
+
+EXIT_BROKEN = 1
+EXIT_REFUSED = 2
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: NodeSettings) -> int:
+    """Run one node; returns the exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    daemon = NodeDaemon(settings, await asyncio.to_thread(make_device, settings))
+    await daemon.start()
+    gc.freeze()  # what is alive now stays; full collections need not look at torch and numba again
+    daemon.engine.broken.add_done_callback(lambda _: stop.set())
+    await stop.wait()
+    broken = daemon.engine.broken.done()
+    await daemon.stop()
+    return EXIT_BROKEN if broken else 0
+
+
+def log_to_stderr() -> None:
+    """One JSON object a line; the supervisor gives each process its own file."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start a node; one clear line and 2 when that is not possible."""
+    log_to_stderr()
+    try:
+        settings = parse_node_settings(sys.argv[1:] if arguments is None else arguments)
+        return uvloop.run(serve(settings))
+    except SettingsError as error:
+        sys.stderr.write(f"HELM node: {error}\n")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.stderr.write(f"HELM node: {settings.host}:{settings.port} is taken\n")
+    return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
