@@ -141,7 +141,7 @@ class Router:
         return False
 
     def sequence(self, index: int) -> int:
-        """Last residency sequence number applied for a node, 0 when nothing is known."""
+        """Last residency sequence number applied for a node, -1 when nothing is known."""
         return int(self.state.nodes[index]["sequence"])
 
     def node_gone(self, index: int) -> None:
@@ -151,7 +151,7 @@ class Router:
         """
         record = self.state.nodes[index]
         record["phase"] = int(NodePhase.OFFLINE)
-        record["sequence"] = 0
+        record["sequence"] = NEVER
         record["synced"] = 0
         record["queued_ms"] = 0.0
         user_kernels.clear_resident(self.state, index)

@@ -238,6 +238,7 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
     nodes: NDArray[Any] = np.zeros(len(node_hashes), dtype=NODE)
     nodes["hash"] = np.array(node_hashes, dtype=np.uint64)
     nodes["load_at_ns"] = NEVER
+    nodes["sequence"] = NEVER
     users: NDArray[Any] = np.zeros(_power_of_two(2 * config.users_max), dtype=USER)
     copies: NDArray[Any] = np.zeros(config.copies_max, dtype=COPY)
     copies["next"] = np.append(np.arange(1, config.copies_max), NO_SLOT)

@@ -1,0 +1,1 @@
+"""The router's body: sockets, time and processes around `agents.router`."""

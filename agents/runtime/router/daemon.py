@@ -1,0 +1,314 @@
+"""The router daemon: one event loop that owns the routing state and everything around it."""
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine
+
+import msgspec
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agents.numerics import sketch
+from agents.profiles.profile import Profile
+from agents.router.reuse import ClusterReuseStatistics
+from agents.router.router import Pick, Router
+from agents.runtime.router import http, pages
+from agents.runtime.router.exchange import Exchange, connect_for
+from agents.runtime.router.facts import UNKNOWN, RequestFacts, read_facts
+from agents.runtime.router.guards import Breakers, RetryBudget
+from agents.runtime.router.limits import Limits
+from agents.runtime.router.metrics import Counters, Gauges
+from agents.runtime.router.residency import listen
+from agents.runtime.router.server import ClientConnection, Inbound, Work
+from agents.runtime.router.upstream import NodePool, post
+from agents.wire.errors import ErrorCode, WireError
+from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, ResidencySnapshot
+
+log = structlog.get_logger("router")
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+class RouterDaemon:
+    """Clients on one side, nodes on the other, one `Router` between them."""
+
+    def __init__(self, fleet: FleetFile, profile: Profile, router: Router, limits: Limits | None = None, seed: int = 0) -> None:
+        self.fleet = fleet
+        self.limits = limits or Limits()
+        self.brain = router
+        self.counters = Counters()
+        self.pools = [NodePool(address, self.limits) for address in fleet.nodes]
+        self._chance = random.Random(seed)  # noqa: S311 - jitter, not secrets
+        self.breakers = Breakers(len(fleet.nodes), self.limits, self._chance)
+        self.budget = RetryBudget(self.limits)
+        self.draining = False
+        self.latency = sketch.new_window()
+        self.explained: OrderedDict[str, tuple[int, RequestFacts, Pick]] = OrderedDict()
+        self.statistics = ClusterReuseStatistics(
+            router_id=f"{fleet.router.name}-{secrets.token_hex(4)}",
+            nodes=len(fleet.nodes),
+            pool_tokens=profile.pool_bytes // profile.kv_token_bytes,
+            block_tokens=profile.block_tokens,
+            now_ns=time.monotonic_ns(),
+        )
+        self._profile = profile
+        self._salt = bytes.fromhex(fleet.cluster_salt_hex)
+        self._connections: set[ClientConnection] = set()
+        self._exchanges: set[Exchange] = set()
+        self._buffered_bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._id_prefix = secrets.token_hex(6).encode()
+        self._id_serial = 0
+        self._drained = asyncio.Event()
+        self._rate_at = (time.monotonic_ns(), 0)
+        self.picks_per_second = 0.0
+
+    # --- life ---
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and begin to follow the nodes; returns the port. `OSError` when it is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: ClientConnection(self), host, port, backlog=1_024)
+        for index, address in enumerate(self.fleet.nodes):
+            self._spawn(listen(index, address, self.fleet.fleet_key, self, self.limits, self._chance))
+            self._spawn(self._push_reuse(index))
+        self._spawn(self._sweep())
+        self._spawn(self._reap())
+        bound: int = self._server.sockets[0].getsockname()[1]
+        log.info("listening", host=host, port=bound, nodes=[node.name for node in self.fleet.nodes])
+        return bound
+
+    async def drain(self) -> None:
+        """Stop accepting, finish what is under way, close."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        if not self._exchanges:
+            self._drained.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.drain_seconds):
+                await self._drained.wait()
+        await self.close()
+
+    async def close(self) -> None:
+        """End everything now."""
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.abort()
+        for pool in self.pools:
+            pool.close()
+        await asyncio.sleep(0)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task failed", error=repr(task.exception()))
+
+    # --- front: clients ---
+
+    def opened(self, connection: ClientConnection) -> bool:
+        """See `Front.opened`."""
+        self.counters.connections_total += 1
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.connections_max
+
+    def closed(self, connection: ClientConnection) -> None:
+        """See `Front.closed`."""
+        self._connections.discard(connection)
+
+    def buffered(self, change_bytes: int) -> bool:
+        """See `Front.buffered`."""
+        self._buffered_bytes += change_bytes
+        return self._buffered_bytes <= self.limits.buffered_bytes_max
+
+    def refused(self, error: WireError) -> None:
+        """See `Front.refused`."""
+        self._count(error.status)
+
+    def handle(self, connection: ClientConnection, request: Inbound) -> Work | None:
+        """Own pages are answered here; `/v2` goes to a node."""
+        request.request_id = self._request_id(request)
+        path = request.target.partition(b"?")[0]
+        if path.startswith(b"/v2") and path not in pages.OPEN_PAGES:
+            return self._proxy(connection, request, path)
+        answer = pages.respond(self, request, path)
+        own = b"x-request-id: %s\r\n" % request.request_id + answer.headers
+        self._count(answer.status)
+        keep = request.keep_alive and not self.draining
+        connection.write(http.answer(answer.status, answer.body, answer.content_type, own, keep, request.version))
+        connection.answered(keep)
+        return None
+
+    def _proxy(self, connection: ClientConnection, request: Inbound, path: bytes) -> Work | None:
+        error = self._refusal(request)
+        if error is not None:
+            own = b"x-request-id: %s\r\n" % request.request_id + http.retry_after(error)
+            keep = request.keep_alive and not self.draining
+            self._count(error.status)
+            connection.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, request.version))
+            connection.answered(keep)
+            return None
+        infers = request.method == b"POST" and path.endswith(b"/infer")
+        facts = read_facts(request.body, self._salt, self._profile.model.tokens_max) if infers else UNKNOWN
+        if infers and facts.user_key == 0:
+            self.counters.cold_requests_total += 1
+        exchange = Exchange(self, connection, request, facts, teaches=infers)
+        self._exchanges.add(exchange)
+        self.budget.request()
+        exchange.start()
+        if infers and facts.user_key != 0 and exchange.first_choice is not None:
+            self.statistics.seen(exchange.started_ns, facts.user_key, facts.history_tokens)
+        return exchange
+
+    def _refusal(self, request: Inbound) -> WireError | None:
+        if request.method not in (b"GET", b"POST"):
+            return WireError(ErrorCode.INVALID_REQUEST, "the inference protocol knows GET and POST only")
+        if self.draining:
+            return WireError(ErrorCode.DRAINING, "the router is shutting down")
+        if len(self._exchanges) >= self.limits.in_flight_max:
+            return WireError(ErrorCode.QUEUE_FULL, "too many requests in flight")
+        return None
+
+    def _request_id(self, request: Inbound) -> bytes:
+        given = request.header(b"x-request-id")
+        if given is not None and http.REQUEST_ID.fullmatch(given):
+            return given
+        self._id_serial += 1
+        return b"%s-%08x" % (self._id_prefix, self._id_serial)
+
+    # --- desk: exchanges ---
+
+    def timed_pick(self, exchange: Exchange, excluded: NDArray[np.bool_]) -> Pick:
+        """See `Desk.timed_pick`."""
+        facts = exchange.facts
+        start_ns = time.monotonic_ns()
+        choice = self.brain.pick(start_ns, facts.user_key, facts.history_tokens, facts.candidates, excluded, exchange.retry_gap_ns)
+        self.counters.pick_seconds.add((time.monotonic_ns() - start_ns) / 1e9)
+        if exchange.attempts > 0 and choice.found:
+            self.counters.retries_total += 1
+        if choice.sample >= 0:
+            self.explained[exchange.request.request_id.decode()] = (choice.sample, facts, choice)
+            if len(self.explained) > self.limits.explained_max:
+                self.explained.popitem(last=False)
+        return choice
+
+    def spawn_connect(self, exchange: Exchange, pool: NodePool) -> None:
+        """See `Desk.spawn_connect`."""
+        self._spawn(connect_for(exchange, pool))
+
+    def finished(self, exchange: Exchange, status: int) -> None:
+        """See `Desk.finished`."""
+        self._exchanges.discard(exchange)
+        self._count(status)
+        if self.draining and not self._exchanges:
+            self._drained.set()
+        if status in (502, 503):
+            self.counters.failures_total += 1
+        now_ns = time.monotonic_ns()
+        if status == 200:
+            latency_ms = (now_ns - exchange.started_ns) / 1e6
+            self.counters.latency_seconds.add(latency_ms / 1e3)
+            sketch.window_add(self.latency, now_ns, latency_ms)
+
+    def _count(self, status: int) -> None:
+        self.counters.requests[status] = self.counters.requests.get(status, 0) + 1
+
+    # --- listener: nodes ---
+
+    def heard_load(self, index: int, load: NodeLoad) -> None:
+        """See `Listener.heard_load`."""
+        now_ns = time.monotonic_ns()
+        before = self.brain.node_view(index, now_ns).phase
+        self.brain.node_load(index, now_ns, load)
+        if load.phase is Phase.READY and before is not Phase.READY:
+            self.breakers.succeeded(index)  # a new life: old failures say nothing about it
+            log.info("node ready", node=self.fleet.nodes[index].name)
+        elif load.phase is not before:
+            log.info("node phase", node=self.fleet.nodes[index].name, phase=load.phase.value)
+
+    def heard_residency(self, index: int, frame: ResidencySnapshot | ResidencyDelta) -> bool:
+        """See `Listener.heard_residency`."""
+        gap = self.brain.residency(index, frame)
+        if gap:
+            self.counters.gaps_total += 1
+        return gap
+
+    def sequence(self, index: int) -> int:
+        """See `Listener.sequence`."""
+        return self.brain.sequence(index)
+
+    def lost(self, index: int, reason: str) -> None:
+        """See `Listener.lost`."""
+        if self.brain.node_view(index, time.monotonic_ns()).phase is not Phase.OFFLINE:
+            self.counters.stream_losses_total += 1
+            log.warning("node lost", node=self.fleet.nodes[index].name, reason=reason)
+        self.brain.node_gone(index)
+
+    # --- background ---
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.sweep_seconds)
+            now_ns = time.monotonic_ns()
+            self.breakers.sweep(now_ns)
+            for exchange in list(self._exchanges):
+                exchange.expire(now_ns)
+            for connection in list(self._connections):
+                connection.check(now_ns)
+            for pool in self.pools:
+                pool.sweep(now_ns)
+
+    async def _reap(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.reap_seconds)
+            now_ns = time.monotonic_ns()
+            self.brain.reap(now_ns)
+            then_ns, before = self._rate_at
+            picks = self.brain.totals()["picks"]
+            self.picks_per_second = (picks - before) / ((now_ns - then_ns) / 1e9)
+            self._rate_at = (now_ns, picks)
+
+    async def _push_reuse(self, index: int) -> None:
+        headers = f"authorization: Bearer {self.fleet.fleet_key}\r\ncontent-type: application/msgpack\r\n".encode()
+        while True:
+            await asyncio.sleep(self.limits.reuse_seconds)
+            if self.brain.node_view(index, time.monotonic_ns()).phase is Phase.OFFLINE:
+                continue
+            nodes = max(1, self.brain.ready_count())
+            body = _ENCODER.encode(self.statistics.message(time.monotonic_ns(), time.time_ns(), nodes))
+            with contextlib.suppress(OSError):  # the node's stream tells whether it lives
+                await post(self.pools[index], b"/v1/reuse", headers, body, self.limits.reuse_timeout_seconds)
+
+    # --- views ---
+
+    def gauges(self) -> Gauges:
+        """Values of the moment, for the metrics page."""
+        now_ns = time.monotonic_ns()
+        totals = self.brain.totals()
+        return Gauges(
+            in_flight=len(self._exchanges),
+            connections=len(self._connections),
+            buffered_bytes=self._buffered_bytes,
+            users=totals["users"],
+            state_bytes=self.brain.memory_bytes,
+            totals=totals,
+            nodes=[self.brain.node_view(index, now_ns) for index in range(len(self.pools))],
+            breakers_open=[self.breakers.is_open(index) for index in range(len(self.pools))],
+        )

@@ -1,0 +1,79 @@
+"""What keeps failures from spreading: a breaker per node and one retry budget. Told the time, no clock."""
+
+import random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.runtime.router.limits import Limits
+
+
+class RetryBudget:
+    """Retries may be a share of requests, with a burst for a node that takes its whole queue with it."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._ratio = limits.retry_ratio
+        self._burst = limits.retry_burst
+        self.tokens = limits.retry_burst
+
+    def request(self) -> None:
+        """A new request earns its share of a retry."""
+        self.tokens = min(self._burst, self.tokens + self._ratio)
+
+    def take(self) -> bool:
+        """Spend one retry if there is one."""
+        if self.tokens < 1.0:
+            return False
+        self.tokens -= 1.0
+        return True
+
+
+class Breakers:
+    """One circuit breaker per node; `mask` is what the pick excludes."""
+
+    def __init__(self, nodes: int, limits: Limits, chance: random.Random) -> None:
+        self.mask: NDArray[np.bool_] = np.zeros(nodes, dtype=np.bool_)
+        self._limits = limits
+        self._chance = chance
+        self._failures = [0] * nodes
+        self._open_seconds = [0.0] * nodes  # 0: closed
+        self._until_ns = [0] * nodes
+        self._trial = [False] * nodes
+
+    def is_open(self, node: int) -> bool:
+        """Whether the node has not proved itself since it failed."""
+        return self._open_seconds[node] > 0.0
+
+    def succeeded(self, node: int) -> None:
+        """A good answer, or the node's own word that it is ready again: closed."""
+        self._failures[node] = 0
+        self._trial[node] = False
+        if self._open_seconds[node] > 0.0:
+            self._open_seconds[node] = 0.0
+            self.mask[node] = False
+
+    def failed(self, node: int, now_ns: int) -> None:
+        """A broken connection or no answer in time; not a refusal, which is an answer."""
+        self._failures[node] += 1
+        trial, self._trial[node] = self._trial[node], False
+        if trial or (self._open_seconds[node] == 0.0 and self._failures[node] >= self._limits.breaker_failures):
+            longer = min(self._limits.breaker_open_seconds_max, 2.0 * self._open_seconds[node])
+            self._open_seconds[node] = longer or self._limits.breaker_open_seconds
+            self._until_ns[node] = now_ns + int(self._open_seconds[node] * self._chance.uniform(0.8, 1.2) * 1e9)
+            self.mask[node] = True
+
+    def picked(self, node: int) -> None:
+        """The one trial of a half-open breaker is under way: nobody else goes there until it ends."""
+        if self._open_seconds[node] > 0.0:
+            self.mask[node] = True
+            self._trial[node] = True
+
+    def released(self, node: int) -> None:
+        """A trial ended without a verdict (the client went away): the next sweep lets another try."""
+        self._trial[node] = False
+
+    def sweep(self, now_ns: int) -> None:
+        """Half-open what has waited long enough."""
+        for node, seconds in enumerate(self._open_seconds):
+            if seconds > 0.0 and now_ns >= self._until_ns[node] and not self._trial[node]:
+                self.mask[node] = False

@@ -1,0 +1,120 @@
+"""HTTP/1.1 as bytes: which headers travel, and how heads are written. No sockets."""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+
+import msgspec
+
+from agents.wire.errors import WireError
+
+Headers = list[tuple[bytes, bytes]]
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+# The node's protocol uses these and no others. An allow-list, because what a router adds (user's reuse
+# gap, residency) must not be forgeable by a client, and credentials are not the node's business.
+FORWARDED = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"accept",
+        b"accept-encoding",
+        b"traceparent",
+        b"tracestate",
+        b"inference-header-content-length",
+    }
+)
+# Hop-by-hop, or written anew by the router for its own connection.
+NOT_RETURNED = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",
+        b"date",
+        b"x-request-id",
+        b"x-gateway-destination-endpoint-served",
+    }
+)
+
+STATUS_LINES = {int(status): f"HTTP/1.1 {int(status)} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    """First line of an answer; an unknown status keeps its number."""
+    return STATUS_LINES.get(status) or f"HTTP/1.1 {status} Status\r\n".encode()
+
+
+def is_safe(name: bytes, value: bytes) -> bool:
+    """Whether a parsed header can be written again without becoming another one."""
+    return _TOKEN.fullmatch(name) is not None and _UNSAFE.search(value) is None
+
+
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as they go over the wire; unsafe ones are left out."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers if is_safe(name, value)])
+
+
+def forwarded_lines(headers: Headers) -> bytes:
+    """Of a client's headers those that a node is to see."""
+    return header_lines([header for header in headers if header[0] in FORWARDED])
+
+
+def returned_lines(headers: Headers) -> bytes:
+    """Of a node's headers those that the client is to see; what `Connection` names stays behind as well."""
+    named = {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
+    return header_lines([header for header in headers if header[0] not in NOT_RETURNED and header[0] not in named])
+
+
+def connection_line(version: str, keep_alive: bool) -> bytes:
+    """What must be said about the connection; HTTP/1.1 keeps it by default, 1.0 does not."""
+    if not keep_alive:
+        return b"connection: close\r\n"
+    return b"connection: keep-alive\r\n" if version == "1.0" else b""
+
+
+def answer(status: int, body: bytes, content_type: bytes, extra: bytes, keep_alive: bool, version: str = "1.1") -> bytes:
+    """A whole answer of the router's own; `extra` are finished header lines."""
+    connection = connection_line(version, keep_alive)
+    head = b"content-type: %s\r\ncontent-length: %d\r\n" % (content_type, len(body))
+    return status_line(status) + head + connection + extra + b"\r\n" + body
+
+
+def error_body(detail: str) -> bytes:
+    """The protocol's error object."""
+    return msgspec.json.encode({"error": detail})
+
+
+def retry_after(error: WireError) -> bytes:
+    """`Retry-After` where the status promises one."""
+    return b"retry-after: 1\r\n" if error.status in (429, 503) else b""
+
+
+def framing_problem(headers: Headers, http_version: str) -> str | None:
+    """Why these headers leave the message's end or its host in doubt; `None` when they do not.
+
+    Two parsers that disagree about where a body ends are how requests are smuggled, so a doubt is a refusal.
+    """
+    lengths = [value for name, value in headers if name == b"content-length"]
+    encodings = [value for name, value in headers if name == b"transfer-encoding"]
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(lengths) > 1:
+        return "content-length must not be repeated"
+    if lengths and not lengths[0].isdigit():
+        return "content-length must be a number"
+    if lengths and encodings:
+        return "content-length and transfer-encoding must not be combined"
+    if len(encodings) > 1 or (encodings and encodings[0].strip().lower() != b"chunked"):
+        return "transfer-encoding must be chunked, once"
+    if len(hosts) > 1 or (not hosts and http_version == "1.1"):
+        return "host must be given exactly once"
+    return None
