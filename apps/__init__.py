@@ -1,0 +1,1 @@
+"""Django apps: what people and rows are about."""

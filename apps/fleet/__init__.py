@@ -1,0 +1,1 @@
+"""Clusters, nodes, enrolment, desired and observed state."""

@@ -1,0 +1,1 @@
+"""Nouns without models that every app may use."""

@@ -1,0 +1,1 @@
+"""The agents' link and the operators' stream."""

@@ -1,0 +1,1 @@
+"""Facts to be sent, and answers to be replayed, kept in tables."""

@@ -1,0 +1,1 @@
+"""Frames in, roll-ups kept, series and metrics out."""

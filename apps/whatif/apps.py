@@ -1,0 +1,18 @@
+"""Django's registration of this app."""
+
+from django.apps import AppConfig
+
+
+class WhatifConfig(AppConfig):
+    """Scenarios, runs and their results."""
+
+    name = "apps.whatif"
+    label = "whatif"
+
+    def ready(self) -> None:
+        """Give the outbox its way to the workers."""
+        from apps.outbox.dispatch import register
+        from apps.whatif.actions import TOPIC_JOB
+        from apps.whatif.queueing import send_job
+
+        register(TOPIC_JOB, send_job)
