@@ -98,7 +98,8 @@ class ClientConnection(asyncio.Protocol):
         self._request = Inbound()
         self._chunks: list[bytes] = []
         self._body_bytes = 0
-        self._head_bytes = 0
+        self._head_bytes = 0  # as received, while the head is not whole
+        self._header_bytes = 0  # as parsed
         self._held_bytes = 0  # counted with the daemon, for this connection
         self._answering_bytes = 0  # the part of it in the request in hand
         self._queue: deque[Inbound] = deque()
@@ -135,7 +136,7 @@ class ClientConnection(asyncio.Protocol):
             self._refuse_in_order(refusal or WireError(ErrorCode.INVALID_REQUEST, "not a valid HTTP/1.1 request"))
         else:
             if self._phase is _Phase.HEAD and self._head_bytes > self._limits.head_bytes_max:
-                self._refuse_in_order(WireError(ErrorCode.TOO_LARGE, f"headers exceed {self._limits.head_bytes_max} bytes"))
+                self._refuse_in_order(self._long_head())  # one header that never ends is not yet counted
         self._serve()
 
     def eof_received(self) -> bool:
@@ -175,6 +176,7 @@ class ClientConnection(asyncio.Protocol):
         self._request = Inbound()
         self._chunks = []
         self._body_bytes = 0
+        self._header_bytes = 0
         if self._phase is _Phase.IDLE:
             self._arm(_Phase.HEAD, self._limits.head_seconds)
 
@@ -188,8 +190,11 @@ class ClientConnection(asyncio.Protocol):
         """One header, its name in lower case."""
         headers = self._request.headers
         headers.append((name.lower(), value))
+        self._header_bytes += len(name) + len(value)
         if len(headers) > self._limits.headers_max:
             raise WireError(ErrorCode.TOO_LARGE, f"more than {self._limits.headers_max} headers")
+        if self._header_bytes > self._limits.head_bytes_max:
+            raise self._long_head()
 
     def on_headers_complete(self) -> None:
         """Decide whether the body may come."""
@@ -312,6 +317,9 @@ class ClientConnection(asyncio.Protocol):
     def _arm(self, phase: _Phase, seconds: float) -> None:
         self._phase = phase
         self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+
+    def _long_head(self) -> WireError:
+        return WireError(ErrorCode.TOO_LARGE, f"headers exceed {self._limits.head_bytes_max} bytes")
 
     def _too_large(self) -> WireError:
         return WireError(ErrorCode.TOO_LARGE, f"the request body exceeds {self._limits.body_bytes_max} bytes")

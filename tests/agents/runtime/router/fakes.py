@@ -14,7 +14,7 @@ from agents.profiles import load_profile
 from agents.router.router import Router, RouterConfig
 from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.limits import Limits
-from agents.wire.messages import ClusterReuse, FleetFile, NodeAddress, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
+from agents.wire.messages import ClusterReuse, FleetFile, NodeAddress, NodeLoad, Phase, ResidencyFrame, ResidencySnapshot
 
 KEY = "fleet-key"
 SALT = bytes(range(16))
@@ -191,7 +191,7 @@ class Fleet:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that real sockets bring about."""
         async with asyncio.timeout(5.0):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions on other tasks' state, no event to wait for
                 await asyncio.sleep(0.005)
 
     async def until_ready(self, count: int) -> None:
@@ -205,20 +205,23 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def running(count: int = 2, limits: Limits = FAST, config: RouterConfig | None = None) -> AsyncIterator[Fleet]:
-    """A fleet of fake nodes, all ready."""
+async def running(
+    count: int = 2, limits: Limits = FAST, config: RouterConfig | None = None, key: str = KEY, ready: bool = True
+) -> AsyncIterator[Fleet]:
+    """A fleet of fake nodes, all ready unless told otherwise."""
     nodes = [FakeNode(f"node-{i}") for i in range(count)]
     for node in nodes:
         await node.start()
     addresses = [NodeAddress(name=node.name, host="127.0.0.1", port=node.port) for node in nodes]
     router_address = NodeAddress(name="router", host="127.0.0.1", port=0)
-    file = FleetFile(cluster_salt_hex=SALT.hex(), fleet_key=KEY, router=router_address, nodes=addresses, profile="cpu-demo")
+    file = FleetFile(cluster_salt_hex=SALT.hex(), fleet_key=key, router=router_address, nodes=addresses, profile="cpu-demo")
     brain = Router([node.name for node in nodes], config or RouterConfig(users_max=1_024, copies_max=1_024), seed=1)
     daemon = RouterDaemon(file, load_profile("cpu-demo"), brain, limits, seed=1)
     port = await daemon.start("127.0.0.1", 0)
     fleet = Fleet(nodes, daemon, port)
     try:
-        await fleet.until_ready(count)
+        if ready:
+            await fleet.until_ready(count)
         yield fleet
     finally:
         await daemon.close()

@@ -1,0 +1,321 @@
+"""Nodes that die, hang, refuse and come back; what clients notice of it."""
+
+import asyncio
+
+import pytest
+
+from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot
+from tests.agents.runtime.router.fakes import FAST, Client, Seen, ask, infer, infer_body, load, running
+
+SLOW_STREAM = FAST._replace(silence_seconds=5.0)
+
+
+async def test_a_node_that_dies_before_answering_costs_the_client_nothing() -> None:
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.headers[b"x-helm-retries"]) == (200, b"1")
+        assert [len(node.infers()) for node in fleet.nodes] == [1, 1]
+        assert fleet.daemon.counters.retries_total == 1
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 1
+
+
+async def test_a_retry_carries_the_gap_of_the_first_try() -> None:
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        await ask(fleet.port, infer())
+        assert b"x-helm-reuse-gap-ms" not in fleet.nodes[1].infers()[0].headers
+
+
+async def test_a_node_that_dies_in_the_middle_of_its_answer_is_retried_when_nothing_was_forwarded() -> None:
+    def half(exchange: object, seen: Seen) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_later(0.01, exchange.die)  # type: ignore[attr-defined]
+
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = half
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.body) == (200, b'{"outputs":[]}')
+        assert [len(node.infers()) for node in fleet.nodes] == [1, 1]
+
+
+async def test_a_node_that_dies_after_bytes_were_forwarded_gives_a_visibly_broken_answer() -> None:
+    def half(exchange: object, seen: Seen) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 50_000)  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_later(0.02, exchange.die)  # type: ignore[attr-defined]
+
+    async with running(2, FAST._replace(response_buffer_bytes=1_000)) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = half
+        client = await Client.open(fleet.port)
+        await client.send(infer())
+        try:
+            reply = await client.reply()
+            assert not reply.complete
+            assert len(reply.body) <= 50_000
+        except ConnectionError:
+            pass  # a reset is a visible break as well
+        assert len(fleet.nodes[1].infers()) == 0
+
+
+async def test_a_request_is_never_sent_twice_to_the_same_node() -> None:
+    async with running(3) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.die()
+        reply = await ask(fleet.port, infer())
+        assert reply.status == 502
+        assert "could not be retried" in reply.error
+        assert [len(node.infers()) for node in fleet.nodes] == [1, 1, 1]
+
+
+async def test_retries_stop_at_two() -> None:
+    async with running(4) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.die()
+        assert (await ask(fleet.port, infer())).status == 502
+        assert sum(len(node.infers()) for node in fleet.nodes) == 3
+
+
+async def test_an_empty_retry_budget_ends_retries() -> None:
+    async with running(2, FAST._replace(retry_burst=1.0, retry_ratio=0.0, breaker_failures=1_000)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        statuses = []
+        for _ in range(2):
+            fleet.prefer(0)
+            statuses.append((await ask(fleet.port, infer())).status)
+        assert statuses == [200, 502]
+
+
+async def test_a_killed_node_is_noticed_at_once_and_rejoins_when_it_is_back() -> None:
+    async with running(2) as fleet:
+        await fleet.nodes[0].kill()
+        await fleet.until_ready(1)
+        assert {(await ask(fleet.port, infer(infer_body(f"u{i}")))).status for i in range(10)} == {200}
+        assert len(fleet.nodes[0].infers()) == 0
+        await fleet.nodes[0].start()
+        await fleet.until_ready(2)
+        fleet.prefer(0)
+        assert (await ask(fleet.port, infer())).status == 200
+        assert len(fleet.nodes[0].infers()) == 1
+
+
+async def test_killing_a_node_under_load_loses_no_request() -> None:
+    async def work(exchange: object, seen: Seen) -> None:
+        await asyncio.sleep(0.01)
+        exchange.reply()  # type: ignore[attr-defined]
+
+    async with running(3) as fleet:
+        for node in fleet.nodes:
+            node.script = work
+        statuses: list[int] = []
+
+        async def client(number: int) -> None:
+            connection = await Client.open(fleet.port)
+            for i in range(12):
+                await connection.send(infer(infer_body(f"u{number}-{i}")))
+                statuses.append((await connection.reply()).status)
+            connection.close()
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(12):
+                group.create_task(client(number))
+            await fleet.until(lambda: len(statuses) > 30)
+            await fleet.nodes[1].kill()
+        assert statuses == [200] * 144
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+        assert fleet.daemon.counters.retries_total > 0
+
+
+async def test_a_busy_node_is_tried_once_elsewhere_and_its_refusal_passed_on_with_retry_after() -> None:
+    busy = b'{"error":"busy"}'
+    async with running(3) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.reply(429, busy, b"retry-after: 2\r\n")
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.body, reply.headers[b"retry-after"]) == (429, busy, b"2")
+        assert sum(len(node.infers()) for node in fleet.nodes) == 2
+
+
+async def test_a_busy_nodes_request_succeeds_elsewhere() -> None:
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(503, b'{"error":"draining"}', b"retry-after: 1\r\n")
+        assert (await ask(fleet.port, infer())).status == 200
+
+
+async def test_a_single_busy_node_passes_its_refusal_on() -> None:
+    async with running(1) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(429, b'{"error":"busy"}', b"retry-after: 2\r\n")
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.error) == (429, "busy")
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 500])
+async def test_other_refusals_pass_through_unchanged(status: int) -> None:
+    async with running(2) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.reply(status, b'{"error":"said the node"}')
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.error) == (status, "said the node")
+        assert sum(len(node.infers()) for node in fleet.nodes) == 1
+
+
+async def test_without_a_ready_node_the_answer_is_503_with_retry_after() -> None:
+    async with running(1) as fleet:
+        await fleet.nodes[0].kill()
+        await fleet.until_ready(0)
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.headers[b"retry-after"]) == (503, b"1")
+        assert reply.error == "no node is ready"
+
+
+async def test_a_draining_node_gets_nothing() -> None:
+    async with running(2) as fleet:
+        fleet.nodes[0].load = load(Phase.DRAINING)
+        await fleet.until_ready(1)
+        for i in range(6):
+            assert (await ask(fleet.port, infer(infer_body(f"u{i}")))).status == 200
+        assert [len(node.infers()) for node in fleet.nodes] == [0, 6]
+
+
+async def test_a_node_that_does_not_answer_in_time_is_left_for_another() -> None:
+    async with running(2, SLOW_STREAM._replace(attempt_seconds=0.1)) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: None
+        assert (await ask(fleet.port, infer())).status == 200
+        assert [len(node.infers()) for node in fleet.nodes] == [1, 1]
+
+
+async def test_a_fleet_that_does_not_answer_in_time_is_a_503() -> None:
+    async with running(2, SLOW_STREAM._replace(attempt_seconds=0.1, request_seconds=0.15)) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: None
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.error) == (503, "no node answered in time")
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+async def test_a_node_that_speaks_nonsense_is_a_failed_node() -> None:
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.write(b"\x00\x01 what?\r\n\r\n")
+        assert (await ask(fleet.port, infer())).status == 200
+
+
+async def test_a_breaker_opens_after_failures_and_closes_after_a_good_answer() -> None:
+    async with running(2, FAST._replace(breaker_failures=2, breaker_open_seconds=0.2)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        for _ in range(2):
+            fleet.prefer(0)
+            await ask(fleet.port, infer())
+        assert fleet.daemon.breakers.is_open(0)
+        fleet.prefer(0)
+        assert (await ask(fleet.port, infer())).headers.get(b"x-helm-retries") is None
+        assert len(fleet.nodes[0].infers()) == 2
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply()
+        await fleet.until(lambda: not fleet.daemon.breakers.mask[0])
+        fleet.prefer(0)
+        assert (await ask(fleet.port, infer())).status == 200
+        assert not fleet.daemon.breakers.is_open(0)
+
+
+async def test_a_departing_client_cancels_its_nodes_work() -> None:
+    async def work(exchange: object, seen: Seen) -> None:
+        await asyncio.sleep(30)
+
+    async with running(1) as fleet:
+        fleet.nodes[0].script = work
+        client = await Client.open(fleet.port)
+        await client.send(infer())
+        await fleet.until(lambda: len(fleet.nodes[0].infers()) == 1)
+        client.close()
+        await fleet.until(lambda: fleet.nodes[0].lost_while_busy == 1)
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+        assert fleet.daemon.counters.requests == {0: 1}
+
+
+async def test_draining_finishes_what_is_under_way_and_refuses_the_rest() -> None:
+    release = asyncio.Event()
+
+    async def work(exchange: object, seen: Seen) -> None:
+        await release.wait()
+        exchange.reply()  # type: ignore[attr-defined]
+
+    async with running(1) as fleet:
+        fleet.nodes[0].script = work
+        busy, idle = await Client.open(fleet.port), await Client.open(fleet.port)
+        await busy.send(infer())
+        await fleet.until(lambda: len(fleet.nodes[0].infers()) == 1)
+        draining = asyncio.get_running_loop().create_task(fleet.daemon.drain())
+        assert await idle.closed()
+        with pytest.raises(OSError):
+            await Client.open(fleet.port)
+        release.set()
+        reply = await busy.reply()
+        assert (reply.status, reply.headers[b"connection"]) == (200, b"close")
+        await draining
+
+
+async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
+    async with running(1) as fleet:
+        node = fleet.nodes[0]
+        await node.news.put(ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[64]))
+        await fleet.until(lambda: fleet.daemon.sequence(0) == 2)
+        node.snapshot = ResidencySnapshot(seq=5, user_keys=[6], cached_tokens=[128])
+        await node.news.put(ResidencyDelta(seq_first=5, seq=5, user_keys=[6], cached_tokens=[128]))
+        await fleet.until(lambda: fleet.daemon.sequence(0) == 5)
+        assert node.residency_requests[1].target == b"/v1/residency?from=2"
+        assert fleet.daemon.counters.gaps_total == 1
+        assert fleet.daemon.brain.resident_tokens(5) == {}
+        assert fleet.daemon.brain.resident_tokens(6) == {"node-0": 128}
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"not msgpack",
+        ResidencyDelta(seq_first=2, seq=2, user_keys=[5, 6], cached_tokens=[64]),
+        ResidencyDelta(seq_first=2, seq=2, user_keys=[0], cached_tokens=[64]),
+        ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[-1]),
+        ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[2**40]),
+        load(ms_fixed=float("nan")),
+        load(queued_ms=float("inf")),
+        load(emb_hit_ratio=1.5),
+    ],
+)
+async def test_an_unsound_frame_ends_the_stream_and_changes_nothing(frame: object) -> None:
+    async with running(1) as fleet:
+        node = fleet.nodes[0]
+        await node.news.put(frame)  # type: ignore[arg-type]
+        await fleet.until(lambda: fleet.daemon.counters.stream_losses_total == 1)
+        await fleet.until_ready(1)
+        assert fleet.daemon.brain.totals()["copies"] == 0
+        assert (await ask(fleet.port, infer())).status == 200
+
+
+async def test_a_silent_node_is_gone() -> None:
+    async with running(1, FAST._replace(silence_seconds=0.1)) as fleet:
+        held = asyncio.Event()
+        original = fleet.nodes[0].respond
+
+        async def silent(exchange: object, seen: Seen) -> None:
+            await held.wait()
+            await original(exchange, seen)  # type: ignore[arg-type]
+
+        fleet.nodes[0].respond = silent  # type: ignore[method-assign, assignment]
+        for connection in list(fleet.nodes[0].connections):
+            for task in connection.tasks:
+                task.cancel()  # the stream stays open and says nothing more
+        await fleet.until_ready(0)
+        held.set()
+        await fleet.until_ready(1)
+
+
+async def test_a_node_that_refuses_the_key_never_becomes_ready() -> None:
+    async with running(1, key="another", ready=False) as fleet:
+        await fleet.until(lambda: len(fleet.nodes[0].residency_requests) >= 3)
+        assert fleet.daemon.brain.ready_count() == 0
+        assert (await ask(fleet.port, infer())).status == 503
