@@ -194,7 +194,7 @@ class UserLog:
         capacity = items.shape[0] + max(64, items.shape[0] // 4)
         self._items = np.zeros(capacity, dtype=np.int32)
         self._actions = np.zeros(capacity, dtype=np.int16)
-        self._timestamps = np.zeros(capacity, dtype=np.uint32)
+        self._timestamps = np.zeros(capacity, dtype=np.int64)
         self._keep = items.shape[0]
         self._length: int = 0
         self._first: int = total - items.shape[0]  # position in the whole log of the first event kept
@@ -236,7 +236,7 @@ class UserLog:
         else:
             self.start += window_start(self.total - self.start, tokens_max)
         place = slice(self.start - self._first, self._length)
-        return self._items[place].astype(np.int64), self._actions[place].astype(np.int64), self._timestamps[place].astype(np.int64)
+        return self._items[place].astype(np.int64), self._actions[place].astype(np.int64), self._timestamps[place].copy()
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):

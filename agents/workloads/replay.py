@@ -39,7 +39,7 @@ class ReplayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     coarse_seconds: int = 60  # a clock step of this or more is spread
     near_events: int = 5_000  # candidates are drawn from as many events before and after the request
     explore_ratio: float = 0.2  # candidates from the whole table: a catalogue is larger than any log of it
-    users_remembered: int = 16_384  # full logs kept, about 10 KB each; a user beyond them returns with another past
+    users_remembered: int = 8_192  # full logs kept, about 13 KB each; a user beyond them returns with another past
     stretch_requests: int = 200  # with a rate and no speed, so many at a time are played at that mean rate: 5 s at 40/s
     items: str = "auto"  # auto | dense | hash
     salt: str = "68656c6d"  # hex; keys the item hash

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 BAD_RATIO_MAX = 0.01
 UNIT_NS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
-_TS_SECONDS_MAX = 2**32  # year 2106; beyond it is a wrong unit or garbage, and a user's log keeps 32 bits
+_TS_SECONDS_MAX = 2**32  # year 2106; beyond it is a wrong unit or garbage
 
 
 class TraceError(ValueError):

@@ -16,7 +16,7 @@ _ENCODER = msgspec.json.Encoder()
 
 class _Output(msgspec.Struct):
     name: str
-    data: list[float | list[float]]
+    data: list[float | list[float | None] | None]  # encoders write a score that is no number as null
 
 
 class _Answer(msgspec.Struct):
@@ -67,14 +67,14 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes, candidate
     flat = _flat(scores)
     if len(flat) != candidates:
         return Answer("wrong number of scores", False, node, kv)
-    if not all(math.isfinite(score) for score in flat):
+    if not all(score is not None and math.isfinite(score) for score in flat):
         return Answer("score not finite", False, node, kv)
     return Answer("", False, node, kv)
 
 
-def _flat(scores: list[float | list[float]]) -> list[float]:
+def _flat(scores: list[float | list[float | None] | None]) -> list[float | None]:
     """The protocol allows data flat or nested as the shape says; more than one row fits no candidate list."""
-    flat: list[float] = []
+    flat: list[float | None] = []
     for part in scores:
         if isinstance(part, list):
             flat.extend(part)
