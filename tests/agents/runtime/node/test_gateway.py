@@ -1,0 +1,529 @@
+"""HTTP of a node: answers, refusals, limits, and the streams of the fleet. Real sockets, tiny brain."""
+
+import asyncio
+import gzip
+import json
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+import numpy as np
+import pytest
+
+from agents.runtime import residency_stream
+from agents.runtime.gateway import HEADER_BYTES_MAX, Gateway, Listener
+from agents.runtime.keys import UserKeys
+from agents.runtime.node_metrics import NodeMetrics
+from agents.wire.ids import user_key
+from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
+from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle
+
+KEY = {"Authorization": "Bearer secret"}
+INFER = "/v2/models/helm-ranker/infer"
+SALT = b"salt"
+
+
+class Served(Parts):
+    """A tiny node behind a real socket."""
+
+    client: aiohttp.ClientSession
+    port: int
+
+
+@asynccontextmanager
+async def served(body_seconds_max: float = 5.0, idle_seconds_max: float = 30.0) -> AsyncIterator[Served]:
+    async with Served() as parts:
+        metrics = NodeMetrics(parts.engine, parts.node.ledger)
+        keys = UserKeys(SALT, "life-1")
+        gateway = Gateway(parts.engine, metrics, keys, "secret", "life-1", parts.engine.control, body_seconds_max)
+        listener = Listener(gateway.application(), idle_seconds_max)
+        parts.port = await listener.open("127.0.0.1", 0)
+        try:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{parts.port}") as client:
+                parts.client = client
+                yield parts
+        finally:
+            parts.device.release()
+            await listener.close()
+
+
+def tensor(name: str, values: list[int]) -> dict[str, Any]:
+    return {"name": name, "shape": [1, len(values)], "datatype": "INT64", "data": values}
+
+
+def infer_body(user: str | int | None = "u1", tokens: int = 8, scored: int = 4, **top: Any) -> dict[str, Any]:
+    parameters = {} if user is None else {"parameters": {"user_id": user}}
+    inputs = [
+        tensor("history_items", list(range(tokens))),
+        tensor("history_actions", [0] * tokens),
+        tensor("history_ts", list(range(tokens))),
+        tensor("candidates", list(range(500, 500 + scored))),
+    ]
+    return {"inputs": inputs, **parameters, **top}
+
+
+async def answer(response: aiohttp.ClientResponse) -> Any:
+    assert response.content_type == "application/json"
+    return json.loads(await response.read())
+
+
+async def test_health_and_metadata_are_open() -> None:
+    async with served() as node:
+        for path, expected in (
+            ("/v2/health/live", {"live": True}),
+            ("/v2/health/ready", {"ready": True}),
+            ("/v2/models/helm-ranker/ready", {"name": "helm-ranker", "ready": True}),
+            ("/v2/models/helm-ranker/versions/1/ready", {"name": "helm-ranker", "ready": True}),
+        ):
+            async with node.client.get(path) as response:
+                assert (response.status, await answer(response)) == (200, expected)
+        async with node.client.get("/v2") as response:
+            assert (await answer(response))["extensions"] == ["helm_residency"]
+        for path in ("/v2/models/helm-ranker", "/v2/models/helm-ranker/versions/1"):
+            async with node.client.get(path) as response:
+                assert (await answer(response))["versions"] == ["1"]
+
+
+async def test_an_inference_has_scores_stage_times_and_says_what_the_cache_did() -> None:
+    async with served() as node:
+        seen = []
+        for tokens in (8, 8, 13):
+            async with node.client.post(INFER, json=infer_body(tokens=tokens, id="r1"), headers={"x-request-id": "q"}) as response:
+                assert response.status == 200
+                body = await answer(response)
+                assert body["id"] == "r1"
+                assert body["outputs"][0]["data"] == pytest.approx([0.5, 0.501, 0.502, 0.503])
+                assert response.headers["Server-Timing"] == "queue;dur=0.000, emb;dur=1.000, kv;dur=2.000, compute;dur=3.000"
+                assert response.headers["x-helm-node"] == "node-0"
+                assert response.headers["x-request-id"] == "q"
+                seen.append(response.headers["x-helm-kv"])
+        assert seen == ["miss;reason=cold", "hit", "partial"]
+
+
+async def test_the_version_in_the_path_is_optional() -> None:
+    async with served() as node, node.client.post("/v2/models/helm-ranker/versions/1/infer", json=infer_body()) as response:
+        assert response.status == 200
+        assert (await answer(response))["model_version"] == "1"
+
+
+async def test_user_keys_are_the_clusters() -> None:
+    async with served() as node:
+        async with node.client.post(INFER, json=infer_body(user="u7")):
+            pass
+        frame = node.engine.residency_since(-1)
+        assert frame.user_keys == [user_key("u7", SALT)]
+
+
+async def test_users_without_an_id_are_served_cold_every_time_and_leave_nothing() -> None:
+    async with served() as node:
+        for _ in range(3):
+            async with node.client.post(INFER, json=infer_body(user=None), headers={"x-helm-reuse-gap-ms": "5"}) as response:
+                assert response.status == 200
+                assert response.headers["x-helm-kv"] == "miss;reason=cold"
+        assert node.engine.telemetry().kv.used_bytes == 0
+
+
+async def test_a_compressed_body_is_taken() -> None:
+    async with served() as node:
+        packed = gzip.compress(json.dumps(infer_body()).encode())
+        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+        async with node.client.post(INFER, data=packed, headers=headers) as response:
+            assert response.status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v2/models/other/infer", 404), ("/v2/models/helm-ranker/versions/9/infer", 404), ("/nowhere", 404), ("/v2/health/live", 405)],
+)
+async def test_what_is_not_here_is_an_error_object(path: str, status: int) -> None:
+    async with served() as node, node.client.post(path, json=infer_body()) as response:
+        assert response.status == status
+        body = await answer(response)
+        assert list(body) == ["error"]
+        assert isinstance(body["error"], str)
+
+
+async def test_bad_requests_are_error_objects_and_the_node_serves_on() -> None:
+    async with served() as node:
+        bad: list[bytes] = [b"", b"{", b"not json", json.dumps({"inputs": []}).encode(), b"\x00" * 100, b'{"inputs": NaN}']
+        for content in bad:
+            async with node.client.post(INFER, data=content) as response:
+                assert response.status == 400
+                assert list(await answer(response)) == ["error"]
+        async with node.client.post(INFER, json=infer_body()) as response:
+            assert response.status == 200
+        assert node.engine.failures_total == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("x-helm-deadline-ms", "soon"), ("x-helm-deadline-ms", "0"), ("x-helm-deadline-ms", "nan"), ("x-helm-reuse-gap-ms", "-5")],
+)
+async def test_headers_that_make_no_sense_are_refused_by_name(header: str, value: str) -> None:
+    async with served() as node, node.client.post(INFER, json=infer_body(), headers={header: value}) as response:
+        assert response.status == 400
+        assert header in (await answer(response))["error"]
+
+
+async def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_read() -> None:
+    async with served() as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(f"POST {INFER} HTTP/1.1\r\nHost: h\r\nContent-Length: {20 << 20}\r\n\r\n".encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        assert b" 413 " in head
+        writer.close()
+
+
+async def test_twenty_megabytes_are_too_large_however_they_come() -> None:
+    async with served() as node:
+        content = b" " * (20 << 20)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for start in range(0, len(content), 1 << 20):
+                yield content[start : start + (1 << 20)]
+
+        bomb = gzip.compress(content)
+        for data, headers in ((content, {}), (chunks(), {}), (bomb, {"Content-Encoding": "gzip"})):
+            async with node.client.post(INFER, data=data, headers=headers) as response:
+                assert response.status == 413
+                assert list(await answer(response)) == ["error"]
+        async with node.client.post(INFER, json=infer_body()) as response:
+            assert response.status == 200
+
+
+async def test_a_client_that_drips_its_body_is_told_and_cut() -> None:
+    async with served(body_seconds_max=0.2) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(f"POST {INFER} HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n".encode() + b"{")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
+        assert b" 408 " in head
+        assert b"connection: close" in head.lower()
+        assert b"error" in await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE_SECONDS)
+        writer.close()
+        async with node.client.get("/v2/health/ready") as response:
+            assert response.status == 200
+
+
+async def test_a_client_that_drips_its_header_is_cut() -> None:
+    async with served(idle_seconds_max=0.3) as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(b"POST /v2 HTTP/1.1\r\nHost:")
+        assert await asyncio.wait_for(reader.read(), PATIENCE_SECONDS) == b""
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"hello there\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nHost: h\r\nx: " + b"y" * (2 * HEADER_BYTES_MAX) + b"\r\n\r\n",
+        b"GET /" + b"y" * (2 * HEADER_BYTES_MAX) + b" HTTP/1.1\r\nHost: h\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_gets_an_error_object_and_an_end(raw: bytes) -> None:
+    async with served() as node:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(raw)
+        content = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
+        assert b" 400 " in content.split(b"\r\n")[0]
+        assert list(json.loads(content.split(b"\r\n\r\n", 1)[1])) == ["error"]
+        writer.close()
+
+
+async def test_a_full_queue_is_429_with_a_time_to_come_back() -> None:
+    async with served() as node:
+        node.device.hold()
+        tasks = [asyncio.create_task(_status(node, user)) for user in range(20)]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while len(done) < 20 - 8:  # two batches of up to two on the device, four in the queue
+                more, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done |= more
+        assert {task.result() for task in done} == {(429, "queue_full", True)}
+        node.device.release()
+        assert {(await task)[0] for task in waiting} == {200}
+
+
+async def _status(node: Served, user: int) -> tuple[int, str | None, bool]:
+    async with node.client.post(INFER, json=infer_body(user=user)) as response:
+        await response.read()
+        retry = response.headers.get("Retry-After")
+        return response.status, response.headers.get("x-helm-error-code"), retry is not None and int(retry) >= 1
+
+
+async def test_a_draining_node_says_503_and_not_ready() -> None:
+    async with served() as node:
+        await node.engine.drain(1.0)
+        for path in ("/v2/health/ready", "/v2/models/helm-ranker/ready"):
+            async with node.client.get(path) as response:
+                assert (response.status, (await answer(response))["ready"]) == (503, False)
+        async with node.client.get("/v2/health/live") as response:
+            assert response.status == 200
+        async with node.client.post(INFER, json=infer_body()) as response:
+            assert response.status == 503
+            assert response.headers["x-helm-error-code"] == "draining"
+            assert "Retry-After" in response.headers
+
+
+async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
+    async with served() as node:
+        node.device.hold()
+        first = asyncio.create_task(_status(node, 1))
+        await node.device_entered()
+        gone = asyncio.create_task(_status(node, 2))
+        await _until(lambda: node.engine.queue_depth == 2)
+        gone.cancel()
+        await _until(lambda: node.engine.queue_depth == 1)
+        node.device.release()
+        assert (await first)[0] == 200
+        assert len(node.device.log) == 1
+
+
+async def _until(condition: Any) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("path", ["/v1/status", "/v1/decisions", "/v1/residency", "/v1/nowhere"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "Bearer sécret"}])
+async def test_the_fleets_paths_need_the_fleets_key(path: str, headers: dict[str, str]) -> None:
+    async with served() as node, node.client.get(path, headers=headers) as response:
+        assert response.status == 401
+        assert (await answer(response))["code"] == "unauthenticated"
+
+
+async def test_status_is_the_telemetry() -> None:
+    async with served() as node, node.client.get("/v1/status", headers=KEY) as response:
+        body = await answer(response)
+        assert (body["name"], body["mode"], body["phase"], body["emb_ratio"]) == ("node-0", "auto", "ready", 0.5)
+
+
+async def control(node: Served, content: Any) -> tuple[int, Any]:
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    async with node.client.put("/v1/control", data=raw, headers=KEY) as response:
+        return response.status, await answer(response)
+
+
+async def test_an_override_is_set_by_hand_and_released_by_hand() -> None:
+    async with served() as node:
+        status, body = await control(node, {"mode": "override", "emb_ratio": 0.6, "ttl_ms": 5_000, "reason": "test"})
+        assert (status, body["mode"], body["override_remaining_ms"]) == (200, "override", 5_000)
+        status, body = await control(node, {"mode": "auto"})
+        assert (status, body["mode"], body["override_remaining_ms"]) == (200, "auto", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "field"),
+    [
+        ({"emb_ratio": 0.95}, 422, "outside_guard_rails", "emb_ratio"),
+        ({"emb_ratio": -0.1}, 422, "outside_guard_rails", "emb_ratio"),
+        ({"emb_ratio": float("nan")}, 400, "invalid_request", "emb_ratio"),
+        ({"emb_ratio": None}, 400, "invalid_request", "emb_ratio"),
+        ({"emb_ratio": "0.5"}, 400, "invalid_request", "emb_ratio"),
+        ({"ttl_ms": 0}, 400, "invalid_request", "ttl_ms"),
+        ({"ttl_ms": -5}, 400, "invalid_request", "ttl_ms"),
+        ({"ttl_ms": 999}, 400, "invalid_request", "ttl_ms"),
+        ({"ttl_ms": 12 * 3_600_000 + 1}, 400, "invalid_request", "ttl_ms"),
+        ({"ttl_ms": None}, 400, "invalid_request", "ttl_ms"),
+        ({"reason": ""}, 400, "invalid_request", "reason"),
+        ({"reason": "   "}, 400, "invalid_request", "reason"),
+        ({"mode": "recovery"}, 400, "invalid_request", "mode"),
+        ({"mode": "pin"}, 400, "invalid_request", "ttl_ms"),
+        ({"surprise": 1}, 400, "invalid_request", "surprise"),
+    ],
+)
+async def test_commands_that_make_no_sense_are_refused_by_name_and_change_nothing(
+    changes: dict[str, Any], status: int, code: str, field: str
+) -> None:
+    async with served() as node:
+        good = {"mode": "override", "emb_ratio": 0.6, "ttl_ms": 5_000, "reason": "test"}
+        got, body = await control(node, {**good, **changes})
+        assert (got, body["code"], body["field"]) == (status, code, field)
+        assert isinstance(body["error"], str)
+        assert node.engine.telemetry().mode == "auto"
+
+
+async def test_a_command_that_is_not_json_is_refused() -> None:
+    async with served() as node:
+        status, body = await control(node, b"emb_ratio=0.5")
+        assert (status, body["code"], body["field"]) == (400, "invalid_request", None)
+
+
+async def test_reuse_statistics_are_taken_and_nonsense_is_not() -> None:
+    async with served() as node:
+        message = ClusterReuse(
+            router_id="r",
+            at_unix_ns=1,
+            nodes=1,
+            requests_per_second=10.0,
+            sampling_rate=1.0,
+            edges_tokens=[0.0, 100.0, 200.0],
+            references_per_second=[1.0, 2.0, 3.0],
+            tokens_per_second=[8.0, 16.0, 0.0],
+            tokens_squared_per_second=[64.0, 128.0, 0.0],
+        )
+        async with node.client.post("/v1/reuse", data=msgspec.msgpack.encode(message), headers=KEY) as response:
+            assert response.status == 204
+        for content in (b"", b"\xc1", msgspec.msgpack.encode({"type": "reuse"}), b"x" * 1_000):
+            async with node.client.post("/v1/reuse", data=content, headers=KEY) as response:
+                assert (response.status, (await answer(response))["code"]) == (400, "invalid_request")
+
+
+async def test_decisions_are_listed_newest_first_up_to_a_limit() -> None:
+    async with served() as node:
+        for _ in range(200):
+            node.clock.forward(0.1)
+            node.engine.tick()
+        async with node.client.get("/v1/decisions?limit=2", headers=KEY) as response:
+            body = await answer(response)
+            assert len(body) == 2
+            assert body[0]["seq"] == body[1]["seq"] + 1
+        for limit in ("0", "-1", "many", "100000"):
+            async with node.client.get(f"/v1/decisions?limit={limit}", headers=KEY) as response:
+                assert (response.status, (await answer(response))["field"]) == (400, "limit")
+
+
+async def test_metrics_count_what_happened() -> None:
+    async with served() as node:
+        for _ in range(2):
+            async with node.client.post(INFER, json=infer_body()):
+                pass
+        for _ in range(30):
+            node.clock.forward(0.1)
+            node.engine.tick()
+        async with node.client.get("/metrics") as response:
+            lines = (await response.text()).splitlines()
+        assert 'helm_pool_requests_total{outcome="hit",pool="kv"} 1.0' in lines
+        assert 'helm_pool_requests_total{outcome="miss",pool="kv"} 1.0' in lines
+        assert 'helm_node_split_ratio{gpu="listening",kind="actual",node="node-0"} 0.5' in lines
+        assert 'helm_slo_requests_total{met="true"} 2.0' in lines
+        assert any(line.startswith("helm_decisions_total{") for line in lines)
+        assert any(line.startswith('helm_decision_duration_seconds_count{layer="all"}') for line in lines)
+        names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
+        assert all(name.startswith("helm_") for name in names)
+
+
+# --- residency ----------------------------------------------------------------------------
+
+
+class Follower:
+    """Reads frames of a residency stream."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        self._decoder = msgspec.msgpack.Decoder(ResidencyFrame)
+
+    async def frame(self) -> ResidencyFrame:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            (length,) = struct.unpack(">I", await self._content.readexactly(4))
+            return self._decoder.decode(await self._content.readexactly(length))
+
+    async def news(self) -> ResidencySnapshot | ResidencyDelta:
+        while isinstance(frame := await self.frame(), NodeLoad):
+            pass
+        return frame
+
+
+async def test_the_stream_begins_with_a_snapshot_and_goes_on_with_changes() -> None:
+    async with served() as node:
+        async with node.client.post(INFER, json=infer_body(user="a")):
+            pass
+        async with node.client.get("/v1/residency", headers=KEY) as response:
+            follower = Follower(response)
+            first = await follower.frame()
+            assert isinstance(first, ResidencySnapshot)
+            assert (first.user_keys, first.cached_tokens) == ([user_key("a", SALT)], [8])
+            assert isinstance(await follower.frame(), NodeLoad)
+            async with node.client.post(INFER, json=infer_body(user="b")):
+                pass
+            delta = await follower.news()
+            assert isinstance(delta, ResidencyDelta)
+            assert delta.seq_first == first.seq + 1
+            assert (delta.user_keys, delta.cached_tokens) == ([user_key("b", SALT)], [8])
+
+
+async def test_a_reader_that_was_away_gets_what_it_missed() -> None:
+    async with served() as node:
+        for user in ("a", "b"):
+            async with node.client.post(INFER, json=infer_body(user=user)):
+                pass
+            seq = node.engine.residency_since(-1).seq if user == "a" else seq
+        async with node.client.get(f"/v1/residency?from={seq}", headers=KEY) as response:
+            delta = await Follower(response).frame()
+            assert isinstance(delta, ResidencyDelta)
+            assert (delta.seq_first, delta.user_keys) == (seq + 1, [user_key("b", SALT)])
+
+
+async def test_a_number_from_another_life_of_the_node_gets_a_snapshot() -> None:
+    async with served() as node:
+        async with node.client.post(INFER, json=infer_body(user="a")):
+            pass
+        for query in ("from=1&instance=life-0", "from=1000000"):
+            async with node.client.get(f"/v1/residency?{query}", headers=KEY) as response:
+                assert response.headers["x-helm-instance"] == "life-1"
+                assert isinstance(await Follower(response).frame(), ResidencySnapshot)
+
+
+async def test_load_comes_regularly_and_says_when_the_node_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residency_stream, "LOAD_SECONDS", 0.01)
+    async with served() as node, node.client.get("/v1/residency?from=0", headers=KEY) as response:
+        follower = Follower(response)
+        for _ in range(3):
+            frame = await follower.frame()
+            assert isinstance(frame, NodeLoad)
+            assert frame.phase is Phase.READY
+        await node.engine.drain(1.0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while isinstance(frame := await follower.frame(), NodeLoad) and frame.phase is Phase.READY:
+                pass
+        assert frame.phase is Phase.DRAINING
+
+
+async def test_a_reader_that_does_not_read_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residency_stream, "DRAIN_SECONDS_MAX", 0.1)
+    async with served() as node:
+
+        async def stuck(_: bytes) -> None:
+            await asyncio.sleep(PATIENCE_SECONDS)
+
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(residency_stream.stream_residency(node.engine, -1, stuck), PATIENCE_SECONDS / 2)
+        assert node.engine.residency_watchers == set()
+
+
+async def test_readers_that_go_leave_no_watcher_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residency_stream, "LOAD_SECONDS", 0.01)
+    async with served() as node:
+        async with node.client.get("/v1/residency", headers=KEY) as response:
+            await Follower(response).frame()
+            assert len(node.engine.residency_watchers) == 1
+        await _until(lambda: not node.engine.residency_watchers)
+
+
+async def test_the_number_of_readers_is_bounded() -> None:
+    async with served() as node:
+        streams = [await node.client.get("/v1/residency", headers=KEY) for _ in range(16)]
+        async with node.client.get("/v1/residency", headers=KEY) as response:
+            assert response.status == 429
+        for stream in streams:
+            stream.close()
+        await settle()
+
+
+@pytest.mark.parametrize("start", ["x", "-2", "1.5", "9" * 30])
+async def test_a_place_that_is_no_number_is_refused(start: str) -> None:
+    async with served() as node, node.client.get(f"/v1/residency?from={start}", headers=KEY) as response:
+        assert (response.status, (await answer(response))["field"]) == (400, "from")
+
+
+def test_keys_for_the_nameless_are_never_zero_nor_repeated() -> None:
+    keys = UserKeys(SALT, "life-1")
+    seen = {keys.key(None) for _ in range(1_000)} | {UserKeys(SALT, "life-2").key(None)}
+    assert len(seen) == 1_001
+    assert 0 not in seen
+    assert keys.key(5) == keys.key("5") == user_key(5, SALT)
+    assert np.uint64(max(seen))
