@@ -1,0 +1,63 @@
+import type { Node } from "../../api/types";
+import { Chip } from "../../components/Chip";
+import { Empty, Panel } from "../../components/Panel";
+import { grouped, milliseconds, percentWithSign } from "../../format/number";
+import s from "./StagesPanel.module.css";
+
+const STAGES = [
+  { key: "queue_ms", label: "Queue", color: "line-2" },
+  { key: "emb_ms", label: "EMB look-up and misses", color: "emb" },
+  { key: "kv_ms", label: "KV recompute", color: "kv" },
+  { key: "compute_ms", label: "Compute", color: "line-3" },
+] as const;
+
+/** Where the mean request spends its time, stage by stage. */
+export function StagesPanel({ node, className }: { node: Node; className: string }) {
+  const telemetry = node.status.telemetry;
+  const total = telemetry ? STAGES.reduce((sum, stage) => sum + telemetry.stages[stage.key], 0) : 0;
+  if (!telemetry || total <= 0) {
+    return (
+      <Panel title="Latency by stage" className={className}>
+        <Empty>
+          <p>No request has been answered yet.</p>
+        </Empty>
+      </Panel>
+    );
+  }
+  const reasons = Object.entries(telemetry.miss_reasons).filter(([, count]) => count > 0);
+  const label = STAGES.map((stage) => `${stage.label} ${milliseconds(telemetry.stages[stage.key])} ms`).join(", ");
+  return (
+    <Panel title="Latency by stage" note={`mean ${milliseconds(total)} ms per request`} className={className}>
+      <div className={s.bar} role="img" aria-label={label}>
+        {STAGES.map((stage) => (
+          <i key={stage.key} style={{ background: `var(--${stage.color})`, width: `${(telemetry.stages[stage.key] / total) * 100}%` }} />
+        ))}
+      </div>
+      <table className="data-table" style={{ marginTop: 8 }}>
+        <tbody>
+          {STAGES.map((stage) => (
+            <tr key={stage.key}>
+              <td>
+                <i className={s.swatch} style={{ background: `var(--${stage.color})` }} />
+                {stage.label}
+              </td>
+              <td className="num">{milliseconds(telemetry.stages[stage.key])} ms</td>
+              <td className="num dim">{percentWithSign(telemetry.stages[stage.key] / total, 0)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+      <div className={s.reasons}>
+        <h3>Why KV missed</h3>
+        <div className={s.chips}>
+          {reasons.length === 0 && <span className="small dim">No miss counted.</span>}
+          {reasons.map(([reason, count]) => (
+            <Chip key={reason}>
+              {reason.replaceAll("_", " ")} {grouped(count)}
+            </Chip>
+          ))}
+        </div>
+      </div>
+    </Panel>
+  );
+}
