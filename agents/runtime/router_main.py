@@ -1,84 +1,123 @@
-"""`python -m agents.runtime.router_main --fleet FILE`: the router as a process."""
+"""`python -m agents.runtime.router_main --fleet FILE`: the router until SIGTERM or SIGINT.
+
+Exit codes: 0 after a drain, 2 when it cannot be started like this.
+"""
 
 import argparse
 import asyncio
+import errno
 import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
+import structlog
+import uvloop
 
-from agents.profiles import load_profile
+from agents.profiles import Profile, available_profiles, load_profile
 from agents.router.router import Router, RouterConfig
 from agents.router.state import POLICIES
 from agents.router.warm import warm_up
+from agents.runtime.config import SettingsError, read_fleet_file, salt_of
 from agents.runtime.router.daemon import RouterDaemon
+from agents.runtime.router.recording import RecordingRouter
 from agents.wire.messages import FleetFile
 
+EXIT_REFUSED = 2
 
-def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="helm-router", description=__doc__)
-    parser.add_argument("--fleet", type=Path, required=True, help="the fleet file")
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="agents.runtime.router_main", description="One HELM router.")
+    parser.add_argument("--fleet", type=Path, required=True, help="path of fleet.json")
     parser.add_argument("--policy", choices=sorted(POLICIES), default="joint", help="how to choose a node")
-    parser.add_argument("--seed", type=int, default=None, help="seed of ties and jitter; random when left out")
-    return parser.parse_args(argv)
+    parser.add_argument("--seed", type=int, default=None, help="of ties and jitter; left out, every router draws differently")
+    parser.add_argument("--journal", type=Path, default=None, help="folder to record this run in")
+    return parser.parse_args(arguments)
 
 
-def _read_fleet(path: Path) -> FleetFile:
-    try:
-        fleet = msgspec.json.decode(path.read_bytes(), type=FleetFile)
-        bytes.fromhex(fleet.cluster_salt_hex)
-    except (OSError, msgspec.MsgspecError, ValueError) as error:
-        raise SystemExit(_complaint(f"{path}: {error}")) from error
-    return fleet
+def read_fleet(path: Path) -> tuple[FleetFile, Profile]:
+    """The fleet and its profile; `SettingsError` in one sentence."""
+    fleet = read_fleet_file(path)
+    salt_of(fleet)
+    if fleet.profile not in available_profiles():
+        raise SettingsError(f"{path}: profile {fleet.profile!r} is unknown, there are {', '.join(available_profiles())}")
+    if not fleet.nodes:
+        raise SettingsError(f"{path}: the fleet has no nodes")
+    return fleet, load_profile(fleet.profile)
 
 
-def _complaint(sentence: str) -> int:
-    print(f"helm-router: {sentence}", file=sys.stderr)
-    return 2
-
-
-async def serve(fleet: FleetFile, policy: str, seed: int) -> int:
-    """Run until SIGTERM or SIGINT; the exit code."""
+def make_router(fleet: FleetFile, profile: Profile, options: argparse.Namespace) -> Router:
+    """The routing core, recorded if asked for."""
     names = [node.name for node in fleet.nodes]
-    router = Router(names, RouterConfig(policy=policy), seed)
-    daemon = RouterDaemon(fleet, load_profile(fleet.profile), router, seed=seed)
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(7), "little")
+    config = RouterConfig(policy=options.policy, busy_ms=profile.slo_ms)
+    if options.journal is None:
+        return Router(names, config, seed)
+    try:
+        return RecordingRouter(names, config, seed, options.journal, fleet.router.name, time.time_ns())
+    except OSError as error:
+        raise SettingsError(f"{options.journal}: {error.strerror}") from error
+
+
+async def serve(fleet: FleetFile, profile: Profile, router: Router) -> int:
+    """Run one router; returns the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    daemon = RouterDaemon(fleet, profile, router, seed=int.from_bytes(os.urandom(7), "little"))
     try:
         await daemon.start(fleet.router.host, fleet.router.port)
     except OSError as error:
         await daemon.close()
-        return _complaint(f"cannot listen on {fleet.router.host}:{fleet.router.port}: {error.strerror or error}")
+        what = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+        return refuse(f"cannot listen on {fleet.router.host}:{fleet.router.port}: {what}")
+    gc.collect()
+    gc.freeze()  # what is alive now stays; collections need not walk it again
     await stop.wait()
     await daemon.drain()
     return 0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def refuse(sentence: str) -> int:
+    """One line for the terminal, and the exit code for it."""
+    print(f"router: {sentence}", file=sys.stderr)
+    return EXIT_REFUSED
+
+
+def log_to_stderr() -> None:
+    """One JSON object a line; the supervisor gives each process its own file."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start a router; one clear line and 2 when that is not possible."""
+    log_to_stderr()
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Entry point."""
-    options = _arguments(sys.argv[1:] if argv is None else argv)
-    fleet = _read_fleet(options.fleet)
-    warm_up()
-    gc.collect()
-    gc.freeze()  # what start-up left is for life: collections need not walk it again
-    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(8), "little")
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(serve(fleet, options.policy, seed))
+        fleet, profile = read_fleet(options.fleet)
+        warm_up()
+        router = make_router(fleet, profile, options)
+    except SettingsError as error:
+        return refuse(str(error))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(serve(fleet, profile, router))
+    finally:
+        if isinstance(router, RecordingRouter):
+            router.journal.close()
 
 
 if __name__ == "__main__":
