@@ -1,13 +1,17 @@
 """Sampled reuse-distance value curves: what a cache of any size would save, from one pass over a stream.
 
-Keys whose hash lies under a threshold are followed; each has a position in a recency stack, and a
-Fenwick tree over positions holds sizes, so that the distance of a re-reference (bytes of distinct
+Keys whose hash lies under a threshold are followed; each has a position in a recency stack, and
+Fenwick trees over positions hold sizes, so that the distance of a re-reference (bytes of distinct
 keys touched since, scaled by the sampling rate, plus its own) is one tree operation. The value of the
 reference is added to the bin of that distance: the cumulative sum up to C is what an LRU cache of C
 saves. The number of followed keys is bounded: when it is reached the threshold falls by an eighth and
 the keys above it are dropped. Contributions are stored already divided by the rate in force, so a
-falling rate needs no rescaling. What sampling missed or doubled of the whole stream's value (a few very
-hot keys, as a rule) is repaired in the first bin.
+falling rate needs no rescaling.
+
+A few very hot keys carry much of real traffic, and whether they are in the sample is luck. So keys
+that a small array of counters finds hot are followed whatever their hash, and stand for themselves alone.
+What the sample of the other keys still misses or doubles of their known total is repaired in proportion over
+all bins; putting it into the first bin, the usual repair, was worse on every log tried.
 
 With a `window_ns` the curve is that of a cache with a doorkeeper: a key enters only at a reference
 at most `window_ns` after its previous one. A key that comes back later than that stays only in caches
@@ -24,7 +28,7 @@ from numpy.typing import NDArray
 
 from agents.numerics.jit import kernel
 
-KEYS_MAX = 8192  # about 1 MB of state
+KEYS_MAX = 8192  # about 2 MB of state
 BINS = 128  # a bin is then under half of the actuator's largest step per second
 _HASH_BITS = 53  # sampled hashes are exact in float64, so rates are too
 _HASH_SHIFT = np.uint64(64 - _HASH_BITS)
@@ -34,19 +38,28 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _EXPONENT_MAX = 32.0  # decay weights are renormalised before 2**32, far from losing small bins
 _OUT_OF_STACK = -1
 _FREE = -2
+_COUNTERS_PER_KEY = 8  # with fewer, keys share counters and cold ones pass for hot
+_HOT_SHARE_OF_KEYS = 2  # half of the followed keys may be hot
+_HOT_COUNT_MIN = 4  # before it, a key's share of the traffic is not known
+_AGEING_PER_KEY = 64  # references per followed key between two halvings of the counters
 _DRIFT_MAX = 0.1  # mean distance of the normalised cumulative curves above which the slow one is stale
 
 # places in `numbers`
 _USED = 0  # followed keys, in the stack or only seen
 _NEXT = 1  # next free position
 _TAIL = 2  # no stacked key lies below this position
-_STACKED_SIZE = 3  # sum of stacked sizes
-_WINDOW_NS = 4
-_STARTED_NS = 5
-_LAST_NS = 6
-_REFERENCES = 7
-_SAMPLED = 8
-_NUMBERS = 9
+_WINDOW_NS = 3
+_STARTED_NS = 4
+_LAST_NS = 5
+_REFERENCES = 6
+_FOLLOWED = 7  # references of followed keys
+_HOT = 8  # followed keys that are hot
+_PERIOD = 9  # references since the counters were halved, counted like them
+_NUMBERS = 10
+
+# how a followed key stands in the stack: for its share of the sample, or for itself
+_BY_SAMPLE = 0
+_FOR_ITSELF = 1
 
 # places in `thresholds`
 _NOW = 0
@@ -72,12 +85,17 @@ class ReuseState(NamedTuple):
     sizes: NDArray[np.int64]  # [K]
     seen_ns: NDArray[np.int64]  # [K]
     barriers: NDArray[np.float64]  # [K] smallest capacity that holds the key
+    strata: NDArray[np.int8]  # [K] by sample or for itself
+    uses: NDArray[np.int64]  # [K] references of a hot key in this period
     free_slots: NDArray[np.int32]  # [K]
-    tree: NDArray[np.int64]  # [positions + 1]
+    popularity: NDArray[np.int32]  # [C] references per group of keys, halved now and then
+    hot_groups: NDArray[np.int32]  # [C] hot keys in the group
+    trees: NDArray[np.int64]  # [2, positions + 1] sizes per stratum
+    stacked: NDArray[np.int64]  # [2] sum of stacked sizes per stratum
     owners: NDArray[np.int32]  # [positions] slot at a position, -1 none
     edges: NDArray[np.float64]  # [B + 1]
-    bins: NDArray[np.float64]  # [2, V, B + 2] decayed; then beyond the last edge, then cold
-    offered: NDArray[np.float64]  # [2, V] decayed value of all references, sampled or not
+    bins: NDArray[np.float64]  # [2 paces, 2 strata, V, B + 2] decayed; then beyond the last edge, then cold
+    offered: NDArray[np.float64]  # [2, V] decayed value of all references, followed or not
     origins_ns: NDArray[np.int64]  # [2] times at which a contribution weighs 1
     half_lives_ns: NDArray[np.float64]  # [2]
     numbers: NDArray[np.int64]
@@ -128,6 +146,7 @@ def new_reuse(
         raise ValueError("half-lives must be > 0 seconds")
     threshold = np.uint64(round(min(1.0, sampling_rate / stream_rate) * 2**_HASH_BITS))
     positions = 4 * keys_max  # a compaction then pays for at least three keys_max references
+    counters = 1 << (_COUNTERS_PER_KEY * keys_max - 1).bit_length()
     numbers = np.zeros(_NUMBERS, dtype=np.int64)
     numbers[[_WINDOW_NS, _STARTED_NS, _LAST_NS]] = window_ns, now_ns, now_ns
     return ReuseState(
@@ -138,11 +157,16 @@ def new_reuse(
         sizes=np.zeros(keys_max, dtype=np.int64),
         seen_ns=np.zeros(keys_max, dtype=np.int64),
         barriers=np.zeros(keys_max, dtype=np.float64),
+        strata=np.zeros(keys_max, dtype=np.int8),
+        uses=np.zeros(keys_max, dtype=np.int64),
         free_slots=np.arange(keys_max - 1, -1, -1, dtype=np.int32),
-        tree=np.zeros(positions + 1, dtype=np.int64),
+        popularity=np.zeros(counters, dtype=np.int32),
+        hot_groups=np.zeros(counters, dtype=np.int32),
+        trees=np.zeros((2, positions + 1), dtype=np.int64),
+        stacked=np.zeros(2, dtype=np.int64),
         owners=np.full(positions, -1, dtype=np.int32),
         edges=np.linspace(0.0, capacity_max, bins + 1),
-        bins=np.zeros((2, channels, bins + 2), dtype=np.float64),
+        bins=np.zeros((2, 2, channels, bins + 2), dtype=np.float64),
         offered=np.zeros((2, channels), dtype=np.float64),
         origins_ns=np.full(2, now_ns, dtype=np.int64),
         half_lives_ns=np.array([half_life_fast_seconds, half_life_slow_seconds]) * 1e9,
@@ -179,10 +203,7 @@ def reference_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_
         _offer(state, now_ns, channel, values[channel] * rows.shape[0])
     state.numbers[_REFERENCES] += rows.shape[0]
     for i in range(rows.shape[0]):
-        key = np.uint64(rows[i])
-        hashed = _hash(key, state.thresholds[_SEED])
-        if hashed >> _HASH_SHIFT < state.thresholds[_NOW]:
-            _touch(state, now_ns, key, hashed, row_bytes, values)
+        _follow(state, now_ns, np.uint64(rows[i]), row_bytes, values)
 
 
 @kernel
@@ -191,10 +212,7 @@ def _reference(state: ReuseState, now_ns: int, key: np.uint64, size: int, values
     for channel in range(values.shape[0]):
         _offer(state, now_ns, channel, values[channel])
     state.numbers[_REFERENCES] += 1
-    hashed = _hash(key, state.thresholds[_SEED])
-    if hashed >> _HASH_SHIFT >= state.thresholds[_NOW]:
-        return np.inf
-    return _touch(state, now_ns, key, hashed, size, values)
+    return _follow(state, now_ns, key, size, values)
 
 
 @kernel
@@ -235,27 +253,47 @@ def _weight(state: ReuseState, now_ns: int, pace: int) -> float:
 
 
 @kernel
-def _scale(state: ReuseState) -> float:
-    """How many references of the whole stream one sampled reference stands for."""
-    return float(2.0**_HASH_BITS / (np.float64(state.thresholds[_NOW]) * state.rates[0]))
+def _scales(state: ReuseState) -> tuple[float, float]:
+    """How many references of the whole stream one reference stands for: of a sampled key, of a hot one."""
+    return float(2.0**_HASH_BITS / (np.float64(state.thresholds[_NOW]) * state.rates[0])), float(1.0 / state.rates[0])
+
+
+@kernel
+def _follow(state: ReuseState, now_ns: int, key: np.uint64, size: int, values: NDArray[np.float64]) -> float:
+    """Pass the reference on if its key is followed; inf if not."""
+    hashed = _hash(key, state.thresholds[_SEED])
+    sampled = hashed >> _HASH_SHIFT < state.thresholds[_NOW]
+    if state.thresholds[_NOW] >> np.uint64(_HASH_BITS) > np.uint64(0):
+        return _touch(state, now_ns, key, hashed, size, values)  # everything is sampled: nobody need be hot
+    group = _count(state, hashed)
+    slot = -1
+    if sampled or state.hot_groups[group] > 0:
+        slot = _find(state, key, hashed)
+    distance = np.inf
+    if sampled or slot >= 0:
+        distance = _touch(state, now_ns, key, hashed, size, values)
+    if _may_become_hot(state, group):
+        _promote(state, now_ns, key, hashed, size)
+    return distance
 
 
 @kernel
 def _touch(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, size: int, values: NDArray[np.float64]) -> float:
-    """Reference of a sampled key: its distance, its value's bin, its new place in the stack."""
-    state.numbers[_SAMPLED] += 1
+    """Reference of a followed key: its distance, its value's bin, its new place in the stack."""
+    state.numbers[_FOLLOWED] += 1
     window_ns = state.numbers[_WINDOW_NS]
-    scale = _scale(state)
     slot = _find(state, key, hashed)
+    stratum = _BY_SAMPLE if slot < 0 else int(state.strata[slot])
     distance = np.inf
     back_soon = window_ns == 0
     if slot >= 0:
+        state.uses[slot] += 1
         back_soon = window_ns == 0 or now_ns - state.seen_ns[slot] <= window_ns
         if state.positions[slot] >= 0:
-            distance = max(_depth(state, slot) * scale + state.sizes[slot], state.barriers[slot])
-    _add(state, now_ns, distance, scale, values)
+            distance = max(_depth(state, slot) + state.sizes[slot], state.barriers[slot])
+    _add(state, now_ns, stratum, distance, values)
     if slot < 0:
-        slot = _insert(state, now_ns, key, hashed)
+        slot = _insert(state, now_ns, key, hashed, False)
         if slot < 0:
             return distance
     state.seen_ns[slot] = now_ns
@@ -269,7 +307,7 @@ def _touch(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, si
 
 
 @kernel
-def _add(state: ReuseState, now_ns: int, distance: float, scale: float, values: NDArray[np.float64]) -> None:
+def _add(state: ReuseState, now_ns: int, stratum: int, distance: float, values: NDArray[np.float64]) -> None:
     last = state.edges.shape[0] - 1
     place = last + 1
     if distance <= state.edges[last]:
@@ -278,10 +316,87 @@ def _add(state: ReuseState, now_ns: int, distance: float, scale: float, values: 
     elif np.isfinite(distance):
         place = last
     for pace in range(2):
-        weight = _weight(state, now_ns, pace) * scale
+        weight = _weight(state, now_ns, pace) * _scales(state)[stratum]
         for channel in range(values.shape[0]):
             if np.isfinite(values[channel]):
-                state.bins[pace, channel, place] += values[channel] * weight
+                state.bins[pace, stratum, channel, place] += values[channel] * weight
+
+
+# --- hot keys -----------------------------------------------------------------------------
+
+
+@kernel
+def _count(state: ReuseState, hashed: np.uint64) -> int:
+    """Count a reference for its group of keys, followed or not, or being hot would depend on the sample."""
+    group = int(hashed & np.uint64(state.popularity.shape[0] - 1))
+    state.popularity[group] += 1
+    state.numbers[_PERIOD] += 1
+    if state.numbers[_PERIOD] >= _AGEING_PER_KEY * state.keys.shape[0]:
+        _age(state)
+    return group
+
+
+@kernel
+def _may_become_hot(state: ReuseState, group: int) -> bool:
+    if state.hot_groups[group] > 0 or state.numbers[_HOT] >= state.keys.shape[0] // _HOT_SHARE_OF_KEYS:
+        return False
+    return bool(state.popularity[group] >= max(_HOT_COUNT_MIN, state.numbers[_PERIOD] // state.keys.shape[0]))
+
+
+@kernel
+def _promote(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, size: int) -> None:
+    """From its next reference on the key stands for itself; the present one still counts by the sample."""
+    slot = _find(state, key, hashed)
+    if slot < 0:
+        slot = _insert(state, now_ns, key, hashed, True)
+        state.seen_ns[slot] = now_ns
+        state.sizes[slot] = size
+        state.barriers[slot] = 0.0
+        state.strata[slot] = _FOR_ITSELF
+        if state.numbers[_WINDOW_NS] == 0:
+            _stack(state, slot)
+    else:
+        _change_stratum(state, slot, _FOR_ITSELF)
+    group = int(hashed & np.uint64(state.popularity.shape[0] - 1))
+    state.hot_groups[group] += 1
+    state.numbers[_HOT] += 1
+    state.uses[slot] = state.popularity[group]
+
+
+@kernel
+def _age(state: ReuseState) -> None:
+    """Halve all counts; hot keys that cooled to half of what made them hot go back to the sample."""
+    least = max(_HOT_COUNT_MIN, state.numbers[_PERIOD] // state.keys.shape[0]) // 2
+    for slot in range(state.keys.shape[0]):
+        if state.positions[slot] == _FREE or state.strata[slot] == _BY_SAMPLE:
+            continue
+        if state.uses[slot] >= least:
+            state.uses[slot] >>= 1
+        elif state.hashes[slot] >> _HASH_SHIFT < state.thresholds[_NOW]:
+            _cool(state, slot)
+            _change_stratum(state, slot, _BY_SAMPLE)
+        else:
+            _remove(state, slot)
+    for group in range(state.popularity.shape[0]):
+        state.popularity[group] >>= 1
+    state.numbers[_PERIOD] >>= 1
+
+
+@kernel
+def _cool(state: ReuseState, slot: int) -> None:
+    group = int(state.hashes[slot] & np.uint64(state.popularity.shape[0] - 1))
+    state.hot_groups[group] -= 1
+    state.numbers[_HOT] -= 1
+
+
+@kernel
+def _change_stratum(state: ReuseState, slot: int, stratum: int) -> None:
+    position = state.positions[slot]
+    if position >= 0:
+        _weigh(state, slot, position, -1)
+    state.strata[slot] = stratum
+    if position >= 0:
+        _weigh(state, slot, position, 1)
 
 
 # --- followed keys ------------------------------------------------------------------------
@@ -300,11 +415,11 @@ def _find(state: ReuseState, key: np.uint64, hashed: np.uint64) -> int:
 
 
 @kernel
-def _insert(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64) -> int:
-    """A slot for a new key; -1 if making room lowered the threshold below it."""
+def _insert(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, hot: bool) -> int:
+    """A slot for a new key; -1 if making room lowered the threshold below it and it is not hot."""
     if state.numbers[_USED] == state.keys.shape[0]:
         _make_room(state, now_ns)
-        if hashed >> _HASH_SHIFT >= state.thresholds[_NOW]:
+        if not hot and hashed >> _HASH_SHIFT >= state.thresholds[_NOW]:
             return -1
     mask = state.table.shape[0] - 1
     place = np.int64(hashed & np.uint64(mask))
@@ -316,6 +431,7 @@ def _insert(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64) -
     state.keys[slot] = key
     state.hashes[slot] = hashed
     state.positions[slot] = _OUT_OF_STACK
+    state.strata[slot] = _BY_SAMPLE
     return int(slot)
 
 
@@ -330,7 +446,8 @@ def _make_room(state: ReuseState, now_ns: int) -> None:
     while state.numbers[_USED] > goal and state.thresholds[_NOW] > np.uint64(1):
         state.thresholds[_NOW] -= max(state.thresholds[_NOW] >> np.uint64(3), np.uint64(1))
         for slot in range(state.keys.shape[0]):
-            if state.positions[slot] != _FREE and state.hashes[slot] >> _HASH_SHIFT >= state.thresholds[_NOW]:
+            by_sample = state.positions[slot] != _FREE and state.strata[slot] == _BY_SAMPLE
+            if by_sample and state.hashes[slot] >> _HASH_SHIFT >= state.thresholds[_NOW]:
                 _remove(state, slot)
 
 
@@ -346,6 +463,8 @@ def _forget_expired(state: ReuseState, now_ns: int) -> None:
 def _remove(state: ReuseState, slot: int) -> None:
     """Forget a key, closing the gap it leaves in the probe sequence."""
     _unstack(state, slot)
+    if state.strata[slot] == _FOR_ITSELF:
+        _cool(state, slot)
     mask = state.table.shape[0] - 1
     hole = np.int64(state.hashes[slot] & np.uint64(mask))
     while state.table[hole] != slot:
@@ -370,22 +489,28 @@ def _remove(state: ReuseState, slot: int) -> None:
 
 
 @kernel
-def _tree_add(tree: NDArray[np.int64], position: int, size: int) -> None:
+def _weigh(state: ReuseState, slot: int, position: int, sign: int) -> None:
+    """Put the key's size at a position of its stratum's tree, or take it away."""
+    stratum = state.strata[slot]
+    size = sign * state.sizes[slot]
+    state.stacked[stratum] += size
     node = position + 1
-    while node < tree.shape[0]:
-        tree[node] += size
+    while node < state.trees.shape[1]:
+        state.trees[stratum, node] += size
         node += node & -node
 
 
 @kernel
-def _depth(state: ReuseState, slot: int) -> int:
-    """Sampled size of the keys touched after this one."""
+def _depth(state: ReuseState, slot: int) -> float:
+    """Size of all distinct keys touched after this one, followed or not, as the strata estimate it."""
+    by_sample, for_itself = state.stacked[0], state.stacked[1]
     node = state.positions[slot] + 1
-    upto = 0
     while node > 0:
-        upto += state.tree[node]
+        by_sample -= state.trees[0, node]
+        for_itself -= state.trees[1, node]
         node -= node & -node
-    return int(state.numbers[_STACKED_SIZE] - upto)
+    scales = _scales(state)
+    return float(by_sample * scales[0] + for_itself * scales[1])
 
 
 @kernel
@@ -396,8 +521,7 @@ def _stack(state: ReuseState, slot: int) -> None:
     state.numbers[_NEXT] += 1
     state.positions[slot] = position
     state.owners[position] = slot
-    state.numbers[_STACKED_SIZE] += state.sizes[slot]
-    _tree_add(state.tree, position, state.sizes[slot])
+    _weigh(state, slot, position, 1)
 
 
 @kernel
@@ -405,16 +529,16 @@ def _unstack(state: ReuseState, slot: int) -> None:
     position = state.positions[slot]
     if position < 0:
         return
-    _tree_add(state.tree, position, -state.sizes[slot])
+    _weigh(state, slot, position, -1)
     state.owners[position] = -1
-    state.numbers[_STACKED_SIZE] -= state.sizes[slot]
     state.positions[slot] = _OUT_OF_STACK
 
 
 @kernel
 def _compact(state: ReuseState) -> None:
     """Renumber the stack from zero; a threshold that fell in a flood of keys may rise a step again."""
-    state.tree[:] = 0
+    state.trees[:] = 0
+    state.stacked[:] = 0
     upto = 0
     for position in range(state.owners.shape[0]):
         slot = state.owners[position]
@@ -422,7 +546,7 @@ def _compact(state: ReuseState) -> None:
             state.owners[position] = -1
             state.owners[upto] = slot
             state.positions[slot] = upto
-            _tree_add(state.tree, upto, state.sizes[slot])
+            _weigh(state, slot, upto, 1)
             upto += 1
     state.numbers[_NEXT] = upto
     state.numbers[_TAIL] = 0
@@ -438,11 +562,12 @@ def _forget_deep(state: ReuseState) -> None:
     horizon = state.rates[1]
     if horizon == 0.0:
         return
-    scale = _scale(state)
+    scales = _scales(state)
     while state.numbers[_TAIL] < state.numbers[_NEXT]:
         slot = state.owners[state.numbers[_TAIL]]
         if slot >= 0:
-            if (state.numbers[_STACKED_SIZE] - state.sizes[slot]) * scale <= horizon:
+            total = state.stacked[0] * scales[0] + state.stacked[1] * scales[1]
+            if total - state.sizes[slot] * scales[state.strata[slot]] <= horizon:
                 return
             _unstack(state, slot)
             if state.numbers[_WINDOW_NS] == 0:
@@ -457,12 +582,9 @@ def curve(state: ReuseState, now_ns: int, pace: Pace = Pace.AUTO) -> Curve:
     """Cumulative value per second over capacities. Rates are unbiased from the first second on."""
     histogram, offered = _per_second(state, now_ns, pace)
     bins = state.edges.shape[0] - 1
-    # what sampling missed of the stream belongs, as a rule, to very hot keys: the first bin
-    missed = offered - histogram.sum(axis=1)
     value = np.zeros((histogram.shape[0], bins + 1))
-    value[:, 1:] = np.clip(np.cumsum(histogram[:, :bins], axis=1) + missed[:, None], 0.0, None)
-    total = np.clip(histogram[:, : bins + 1].sum(axis=1) + missed, 0.0, None)
-    return Curve(state.edges, value, total, offered)
+    value[:, 1:] = np.cumsum(histogram[:, :bins], axis=1)
+    return Curve(state.edges, value, histogram[:, : bins + 1].sum(axis=1), offered)
 
 
 def histogram_per_second(state: ReuseState, now_ns: int, pace: Pace = Pace.AUTO) -> NDArray[np.float64]:
@@ -476,7 +598,7 @@ def drift(state: ReuseState) -> float:
 
     Cumulative, not per bin: with few samples bins differ by chance alone.
     """
-    fast, slow = state.bins[0, 0], state.bins[1, 0]
+    fast, slow = state.bins[0, :, 0].sum(axis=0), state.bins[1, :, 0].sum(axis=0)
     if fast.sum() <= 0.0 or slow.sum() <= 0.0:
         return 0.0
     return float(np.abs(np.cumsum(fast) / fast.sum() - np.cumsum(slow) / slow.sum()).mean())
@@ -489,13 +611,22 @@ def _per_second(state: ReuseState, now_ns: int, pace: Pace) -> tuple[NDArray[np.
     """
     if pace is not Pace.AUTO:
         factor = _rate_factor(state, now_ns, int(pace))
-        return state.bins[pace] * factor, state.offered[pace] * factor
+        return _repaired(state.bins[pace], state.offered[pace]) * factor, state.offered[pace] * factor
     fast, offered = _per_second(state, now_ns, Pace.FAST)
     if drift(state) > _DRIFT_MAX:
         return fast, offered
     slow, offered_slow = _per_second(state, now_ns, Pace.SLOW)
     ratio = np.divide(offered, offered_slow, out=np.zeros_like(offered), where=offered_slow > 0.0)
     return slow * ratio[:, None], offered
+
+
+def _repaired(strata: NDArray[np.float64], offered: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Both strata together [V, B + 2], the sample scaled to what is known to have been offered beside the hot keys."""
+    by_sample, for_itself = strata[_BY_SAMPLE], strata[_FOR_ITSELF]
+    sampled = by_sample.sum(axis=1)
+    beside = np.clip(offered - for_itself.sum(axis=1), 0.0, None)
+    ratio = np.divide(beside, sampled, out=np.ones_like(sampled), where=sampled > 0.0)
+    return np.asarray(by_sample * ratio[:, None] + for_itself)
 
 
 def _rate_factor(state: ReuseState, now_ns: int, pace: int) -> float:

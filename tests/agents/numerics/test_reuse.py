@@ -68,10 +68,15 @@ def assert_consistent(state: ReuseState) -> None:
         assert reuse._find(state, state.keys[slot], state.hashes[slot]) == slot
     free = state.free_slots[: state.keys.size - used.size]
     assert sorted(free) == sorted(set(range(state.keys.size)) - set(used.tolist()))
-    assert state.numbers[reuse._STACKED_SIZE] == state.sizes[stacked].sum()
+    hot = used[state.strata[used] == 1]
+    assert state.numbers[reuse._HOT] == hot.size <= state.keys.size // 2
+    assert state.hot_groups.sum() == hot.size
+    for stratum in (0, 1):
+        assert state.stacked[stratum] == state.sizes[stacked][state.strata[stacked] == stratum].sum()
     order = stacked[np.argsort(-state.positions[stacked])]
-    above = np.concatenate([[0], np.cumsum(state.sizes[order])[:-1]]) if order.size else np.zeros(0)
-    assert [reuse._depth(state, int(slot)) for slot in order] == above.tolist()
+    scaled = state.sizes[order] * np.array(reuse._scales(state))[state.strata[order]]
+    above = np.concatenate([[0], np.cumsum(scaled)[:-1]]) if order.size else np.zeros(0)
+    assert [reuse._depth(state, int(slot)) for slot in order] == pytest.approx(above.tolist())
 
 
 def test_distances_equal_a_walk_down_the_stack_at_rate_one() -> None:
@@ -158,31 +163,41 @@ def test_the_fast_shape_is_used_after_a_drift_and_the_slow_one_at_rest() -> None
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_sample_of_one_in_eight_is_near_the_exact_curve(seed: int) -> None:
-    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 3000.0, seed=7)
+def test_a_sample_of_one_in_eight_is_within_fifteen_thousandths_of_the_exact_curve(seed: int) -> None:
+    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 30.0, seed=7)
     capacities = np.linspace(0, 20_000, 65)
     exact = exact_row_hit_ratio(rows, capacities)
     state = new_reuse(20_000.0, bins=64, keys_max=8192, sampling_rate=1 / 8, seed=seed)
     reference_rows(state, 0, rows, 1, ONE)
     assert reuse.sampling_rate(state) == 1 / 8
     estimate = curve(state, 0, Pace.FAST).value[0] / rows.shape[0]
-    assert np.abs(estimate - exact).max() <= 0.1
+    assert np.abs(estimate - exact).max() <= 0.015
     assert 0.5 < exact[-1] < 0.95, "a curve that means something"
 
 
-def test_the_repair_of_the_first_bin_matters_for_a_few_very_hot_keys() -> None:
+def test_a_few_very_hot_keys_are_followed_whatever_their_hash() -> None:
     rng = np.random.default_rng(3)
     rows = np.where(rng.random(100_000) < 0.5, rng.integers(0, 4, 100_000), rng.integers(4, 20_000, 100_000)).astype(np.int64)
     exact = exact_row_hit_ratio(rows, np.linspace(0, 10_000, 33))
-    repaired, raw = [], []
+    errors = []
     for seed in range(5):
         state = new_reuse(10_000.0, bins=32, keys_max=4096, sampling_rate=1 / 8, seed=seed)
         reference_rows(state, 0, rows, 1, ONE)
-        repaired.append(np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max())
-        raw_bins = state.bins[0, 0, :32].cumsum() / rows.size
-        raw.append(np.abs(raw_bins - exact[1:]).max())
-    assert max(repaired) <= 0.04
-    assert max(raw) >= 0.1
+        errors.append(np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max())
+        assert {0, 1, 2, 3} <= {int(key) for key in state.keys[(state.strata == 1) & (state.positions != -2)]}
+        assert_consistent(state)
+    assert max(errors) <= 0.015
+
+
+def test_hot_keys_that_cooled_give_their_place_to_the_next() -> None:
+    rng = np.random.default_rng(3)
+    state = new_reuse(1000.0, keys_max=64, sampling_rate=1 / 8)
+    for turn in range(6):
+        rows = np.where(rng.random(20_000) < 0.5, rng.integers(0, 20, 20_000) + 1000 * turn, rng.integers(10_000, 90_000, 20_000))
+        reference_rows(state, 0, rows.astype(np.int64), 1, ONE)
+        hot = {int(key) for key in state.keys[(state.strata == 1) & (state.positions != -2)]}
+        assert len(hot & set(range(1000 * turn, 1000 * turn + 20))) >= 15
+        assert_consistent(state)
 
 
 def test_a_bounded_set_lowers_its_rate_and_stays_accurate() -> None:
@@ -192,7 +207,7 @@ def test_a_bounded_set_lowers_its_rate_and_stays_accurate() -> None:
     reference_rows(state, 0, rows, 1, ONE)
     assert state.numbers[reuse._USED] <= 1024
     assert 1024 / 30_000 * 0.7 < reuse.sampling_rate(state) < 1024 / 30_000 * 1.1
-    assert np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max() <= 0.08
+    assert np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max() <= 0.04
     assert_consistent(state)
 
 
@@ -206,7 +221,7 @@ def test_a_stream_thinned_by_key_gives_the_same_curve_at_the_same_total_rate() -
     assert reuse.sampling_rate(thinned) == reuse.sampling_rate(full) == 1 / 16
     first, second = curve(full, 0, Pace.FAST), curve(thinned, 0, Pace.FAST)
     assert second.offered[0] == pytest.approx(first.offered[0], rel=0.05)
-    assert np.abs(first.value - second.value).max() / first.offered[0] < 0.1
+    assert np.abs(first.value - second.value).max() / first.offered[0] < 0.05
 
 
 def reuse_hash_below(rows: NDArray[np.int64], rate: float) -> NDArray[np.bool_]:
@@ -239,7 +254,7 @@ def test_a_rate_that_fell_rises_again_when_keys_are_few() -> None:
 
 def test_memory_is_what_was_allocated_at_the_start() -> None:
     state = new_reuse(1e6, keys_max=8192, channels=3)
-    assert sum(array.nbytes for array in state) < 1_100_000
+    assert sum(array.nbytes for array in state) < 2_000_000
 
 
 # --- doorkeeper ---------------------------------------------------------------------------
@@ -280,7 +295,7 @@ def test_the_doorkeepers_curve_equals_real_caches_on_visits() -> None:
     state = new_reuse(100.0, bins=20, keys_max=4096, window_ns=60_000)
     for now, key in events:
         reference(state, now, key, 1, ONE)
-    counted = state.bins[0, 0, :20].cumsum()
+    counted = state.bins[0, 0, 0, :20].cumsum()
     real = np.array([lru_with_doorkeeper_hits(keys, times, capacity, 60_000) for capacity in range(5, 101, 5)])
     admitted_all = np.array([sum(d <= capacity for d in stack_distances(keys, [1] * len(keys))) for capacity in range(5, 101, 5)])
     assert np.abs(counted - real).max() / len(keys) < 0.02
@@ -293,7 +308,7 @@ def test_keys_seen_once_do_not_push_others_out_of_the_sample() -> None:
         reference(state, turn, turn % 5, 1, ONE)
         reference(state, turn, 1_000 + turn, 1, ONE)
     assert reuse.sampling_rate(state) == 1.0
-    assert state.numbers[reuse._STACKED_SIZE] == 5
+    assert state.stacked.sum() == 5
     assert_consistent(state)
 
 
