@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from agents.node.batch import Batch, BatchPlan, StageTimings
@@ -40,6 +41,8 @@ JOURNAL_BYTES_MAX = 1 << 30  # one run: an hour at 25 requests/s with 768 tokens
 FOLDER_BYTES_MAX = 4 << 30  # all runs of a node; the oldest whole runs go first, a part of one cannot be replayed
 PENDING_RECORDS_MAX = 4_096  # about 40 MB of batches: the disk stood still for minutes
 SUFFIX = ".journal"
+
+log = structlog.get_logger(__name__)
 
 
 class Brain(Protocol):
@@ -75,6 +78,7 @@ class JournalWriter:
         self._pending: queue.Queue[Callable[[], journal.Record] | None] = queue.Queue(PENDING_RECORDS_MAX)
         self._overrun = threading.Event()
         self._stopped = threading.Event()
+        self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         make_room(path.parent, FOLDER_BYTES_MAX - limit_bytes)
         self._file = path.open("xb")
@@ -101,12 +105,18 @@ class JournalWriter:
         self._thread.join()
 
     def _run(self, header: journal.Header) -> None:
-        with self._file as target:
-            written = target.write(journal.encode_record(header))
-            reason = self._write_all(target, written)
-            target.write(journal.encode_record(journal.End(reason=reason)))
-        while reason != "closed" and self._pending.get() is not None:
-            pass  # let the owner's close() through
+        reason = "writer_failed"
+        try:
+            with self._file as target:
+                written = target.write(journal.encode_record(header))
+                reason = self._write_all(target, written)
+                target.write(journal.encode_record(journal.End(reason=reason)))
+        except Exception:  # a full disk ends the journal, not the node
+            log.exception("journal_failed", path=str(self.path))
+        self._stopped.set()
+        log.info("journal_ended", path=str(self.path), reason=reason)
+        while not self._closed and self._pending.get() is not None:
+            pass  # nobody may wait for room in a queue that is no longer read
 
     def _write_all(self, target: BinaryIO, written: int) -> str:
         while True:
@@ -116,11 +126,10 @@ class JournalWriter:
                 target.flush()  # idle: what is there becomes visible to readers
                 continue
             if build is None:
-                self._stopped.set()
+                self._closed = True
                 return "writer_overrun" if self._overrun.is_set() else "closed"
             encoded = journal.encode_record(build())
             if written + len(encoded) > self._limit_bytes:
-                self._stopped.set()
                 return "limit_bytes"
             written += target.write(encoded)
             if self._overrun.is_set() and self._pending.empty():
@@ -177,10 +186,10 @@ class RecordingNode:
                 now_ns=now_ns,
                 ticket=ticket,
                 queue_ms=journal.pack(timings.queue_ms),
-                emb_ms=timings.emb_ms,
-                kv_ms=timings.kv_ms,
+                emb_ms=float(timings.emb_ms),
+                kv_ms=float(timings.kv_ms),
                 compute_ms=journal.pack(timings.compute_ms),
-                service_ms=timings.service_ms,
+                service_ms=float(timings.service_ms),
             )
         )
 

@@ -133,7 +133,7 @@ class VersionFlip(msgspec.Struct, frozen=True, kw_only=True, tag="version_flip")
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
-    """Why the journal stops here: `closed`, `limit_bytes` or `writer_overrun`; all before it replays."""
+    """Why the journal stops here: `closed`, `limit_bytes`, `writer_overrun`; all before it replays."""
 
     reason: str
 
