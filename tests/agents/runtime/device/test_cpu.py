@@ -5,7 +5,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -163,7 +163,7 @@ def test_the_order_of_pages_is_the_order_of_the_prefix(bench: Bench) -> None:
     assert np.abs(wrong.scores[0] - from_scratch(bench, history, candidates)).max() > 1e-3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_history_that_grows_visit_by_visit_keeps_its_scores(table: HostTable, data: st.DataObject) -> None:
     bench = make_bench(table)
@@ -245,6 +245,13 @@ def test_a_slot_may_lose_its_row_and_receive_another_in_one_plan(bench: Bench) -
     assert_close(after.scores[0], from_scratch(bench, [5, 6], [7]))
 
 
+def test_slot_zero_is_a_slot_like_any_other(bench: Bench) -> None:
+    run(bench, [Ask([5, 6], [7])], inserted={6: 0})
+    assert torch.equal(bench.executor.arena.rows[0], row(bench, 6))
+    done = run(bench, [Ask([5, 6], [7])], resident={6: 0})
+    assert_close(done.scores[0], from_scratch(bench, [5, 6], [7]))
+
+
 def test_a_miss_without_a_slot_is_used_and_forgotten(bench: Bench) -> None:
     bench.executor.arena.rows.fill_(-1.0)
     done = run(bench, [Ask([5, 6], [7])])
@@ -281,7 +288,7 @@ def test_rows_move_inside_the_arena(bench: Bench) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_moves_act_as_one_copy_after_the_other(table: HostTable, moves: list[tuple[int, int]]) -> None:
     executor = make_bench(table).executor
     executor.arena.rows[:] = torch.arange(512.0)[:, None]

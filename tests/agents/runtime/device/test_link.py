@@ -2,7 +2,7 @@ import itertools
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.runtime.device.link import SLEEP_SECONDS_MIN, Link
@@ -107,6 +107,7 @@ def test_waits_too_short_to_sleep_add_up() -> None:
     assert sum(time.sleeps) == pytest.approx(100 * 10e-6, abs=SLEEP_SECONDS_MIN)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 20_000), st.floats(0, 0.02)), min_size=1, max_size=60), st.floats(0, 2e-4))
 def test_the_total_wait_is_that_of_the_bytes_whatever_the_timer_does(transfers: list[tuple[int, float]], late: float) -> None:
     time = FakeTime(late)

@@ -1,5 +1,5 @@
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.profiles import ModelShape
@@ -8,6 +8,7 @@ from agents.runtime.model.bias import MASKED, PositionTiles, log2_buckets
 SHAPE = ModelShape(layers=2, dim=4, heads=1, qk_dim=2, v_dim=2, tokens_max=6, actions=2, time_buckets=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-(2**24), 2**24), min_size=1, max_size=40))
 def test_a_bucket_is_the_floor_of_the_binary_logarithm(seconds: list[int]) -> None:
     expected = [min(max(abs(s), 1).bit_length() - 1, 15) for s in seconds]

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agents.profiles import ModelShape, load_profile
@@ -95,7 +95,7 @@ def test_a_history_longer_than_a_chunk_matches_the_slow_model_too() -> None:
     assert scratch(RANKERS[2], case)[0].tolist() == pytest.approx(slow_scores(TINY, init_weights(TINY, 5), case), abs=TOLERANCE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_a_history_in_any_parts_gives_the_scores_and_the_cache_of_the_whole(data: st.DataObject) -> None:
     ranker = RANKERS[data.draw(st.sampled_from(sorted(RANKERS)))]
@@ -108,7 +108,7 @@ def test_a_history_in_any_parts_gives_the_scores_and_the_cache_of_the_whole(data
     assert (warm_kv - kv).abs().max() <= TOLERANCE
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(-(2**62), 2**62), min_size=2, max_size=40), st.data())
 def test_timestamps_in_any_order_and_size_stay_finite_and_keep_the_split_exact(seconds: list[int], data: st.DataObject) -> None:
     ranker = RANKERS[2]
