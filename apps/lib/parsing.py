@@ -37,13 +37,12 @@ class FiniteFloatField(serializers.FloatField):
         """The number, or a refusal."""
         if isinstance(data, bool):
             self.fail("invalid")
+        if isinstance(data, float) and not math.isfinite(data):
+            self.fail("not_finite")
         try:
-            value = float(super().to_internal_value(data))
-        except OverflowError:
+            return float(super().to_internal_value(data))
+        except OverflowError:  # an integer of four hundred digits
             self.fail("not_finite")
-        if not math.isfinite(value):
-            self.fail("not_finite")
-        return value
 
 
 class StrictIntegerField(serializers.IntegerField):

@@ -1,0 +1,53 @@
+"""`helmctl whatif`: ask the simulator, wait for the worker."""
+
+import json
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from helmctl.cli.client import CommandRefused, open_client, parse_ratio, refusals_said
+from helmctl.cli.status import AsJson, number
+
+app = typer.Typer(no_args_is_help=True, help="Compare static ratios with the controller on a workload.")
+POLL_SECONDS = 1.0
+TERMINAL = {"succeeded", "failed", "cancelled"}
+
+
+@app.command("run")
+@refusals_said
+def run(
+    workload: Annotated[str, typer.Argument(help="steady, trend, burst, demo, ...")],
+    static: Annotated[list[str], typer.Option("--static", help="A static ratio; give it twice.")],
+    nodes: Annotated[int, typer.Option(min=1)] = 4,
+    seed: Annotated[int, typer.Option(min=0)] = 1,
+    duration_seconds: Annotated[int, typer.Option("--seconds", help="Simulated seconds.")] = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Run one what-if and wait for its result."""
+    ratios = [parse_ratio(text) for text in static]
+    body = {"workload": workload, "nodes": nodes, "static_ratios": ratios, "seed": seed, "duration_seconds": duration_seconds}
+    with open_client() as client:
+        job = client.post("whatifs/", body)
+        while job["status"] not in TERMINAL:
+            sys.stderr.write(f"\r{job['stage']}: {job['progress']:.0%} ")
+            time.sleep(POLL_SECONDS)
+            job = client.get(f"whatifs/{job['id']}/")
+    sys.stderr.write("\n")
+    if as_json:
+        sys.stdout.write(json.dumps(job, indent=1) + "\n")
+    elif job["status"] == "succeeded":
+        _show(job["result"])
+    if job["status"] != "succeeded":
+        raise CommandRefused(f"the run {job['status']}: {job['error'] or 'no result'}")
+
+
+def _show(result: dict[str, Any]) -> None:
+    for one in result["runs"]:
+        cell = one["cell"]
+        sys.stdout.write(
+            f"{one['label']:<14} P50 {number(cell.get('latency_ms_p50'))} ms  P99 {number(cell.get('latency_ms_p99'))} ms"
+            f"  SLO {number(cell.get('slo_ratio'), 3)}  EMB hit {number(cell.get('emb_hit_ratio'), 2)}"
+            f"  KV hit {number(cell.get('kv_hit_ratio'), 2)}\n"
+        )
