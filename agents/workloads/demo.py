@@ -35,11 +35,20 @@ class DemoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         history_tokens_low=640.0,  # x 15/8, as 8K -> 15K
         history_tokens_high=768.0,
         events_per_request=12.0,
-        hot_rows=60_000.0,  # attention narrows as it moves on, so the two demands cross over
-        hot_rows_drift_per_second=120.0,  # an eighth of the hot rows in a minute
+        hot_rows=45_000.0,  # attention narrows as it moves on, so the two demands cross over
+        hot_row_ratio=0.85,
+        hot_rows_drift_per_second=120.0,  # a sixth of the hot rows in a minute
         hot_users_drift_per_second=0.5,
     )
-    burst: Traffic = Traffic(rate_factor=1.75, hot_request_ratio=0.30, hot_users=400.0, hot_rows=45_000.0)
+    burst: Traffic = Traffic(
+        rate_factor=1.75,
+        hot_request_ratio=0.30,
+        hot_users=320.0,
+        history_tokens_low=600.0,  # who comes at once when something happens are the loyal users, with long histories
+        history_tokens_high=768.0,
+        hot_rows=35_000.0,  # and all of them look at the same few things
+        hot_row_ratio=0.85,
+    )
     cold_flood: Traffic = Traffic(rate_factor=1.5, cold_request_ratio=0.6, hot_request_ratio=0.05, hot_rows=120_000.0)
     steady_seconds: float = 120.0
     trend_seconds: float = 210.0  # of rising; the end is held for `hold_seconds`
