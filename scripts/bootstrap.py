@@ -47,6 +47,7 @@ class Way(NamedTuple):
     label: str
     env: dict[str, str]
     notice: str = ""
+    needed_bytes: int = 0
 
 
 # --- preflight: pure checks, each returns the line to refuse with, or None -----------------------------
@@ -135,7 +136,7 @@ def pip_settings(environ: Mapping[str, str], configured: Mapping[str, str]) -> P
 
 
 def parse_pip_config(listing: str) -> dict[str, str]:
-    """Read `pip config list`: lines of `global.find-links='/opt/wheels'`; later sections do not override global ones."""
+    """Read `pip config list`: lines of `global.find-links='/wheels'`; later sections do not override global ones."""
     found: dict[str, str] = {}
     for line in listing.splitlines():
         key, _, quoted = line.partition("=")
@@ -189,7 +190,7 @@ def ways_to_install(
         ways.append(Way(f"find-links {' '.join(links)}", base))
     if not has_gpu:
         ways.append(Way("CPU build of torch", {**base, "UV_TORCH_BACKEND": "cpu"}))
-    ways.append(Way("plain index", base, plain_notice(has_gpu)))
+    ways.append(Way("plain index", base, plain_notice(has_gpu), CUDA_DISK_BYTES_NEEDED))
     return ways
 
 
@@ -307,17 +308,19 @@ def cache_env(state: Path, environ: Mapping[str, str]) -> dict[str, str]:
     return {"UV_CACHE_DIR": str(state / "cache/uv"), "PIP_CACHE_DIR": str(state / "cache/pip")}
 
 
-def make_venv(shell: Shell, venv: Path) -> None:
-    """Create `.venv`, or replace one whose interpreter no longer runs."""
-    python = venv / "bin/python"
-    if Path(sys.prefix) == venv:
+def make_venv(shell: Shell, venv: Path, *, moved: bool) -> None:
+    """Create `.venv`; replace one of another Python, one that no longer runs, or one whose scripts point elsewhere."""
+    if not moved and _serves(venv / "bin/python"):
         return
-    works = python.exists() and subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
-    same = works and subprocess.run(
-        [str(python), "-c", f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"], check=False
-    ).returncode == 0
-    if not same and not shell.run([sys.executable, "-m", "venv", "--clear", str(venv)]):
-        raise Refusal(f"{sys.executable} could not make {venv}; its message stands above.")
+    base = getattr(sys, "_base_executable", sys.executable)  # we may be running from the very folder that goes
+    if not shell.run([base, "-m", "venv", "--clear", str(venv)]):
+        raise Refusal(f"{base} could not make {venv}; its message stands above.")
+
+
+def _serves(python: Path) -> bool:
+    """Whether `python` runs, has pip, and is the version that we are."""
+    check = f"import sys, pip; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
+    return python.exists() and subprocess.run([str(python), "-c", check], capture_output=True, check=False).returncode == 0
 
 
 def install_packages(shell: Shell, python: Path, files: Sequence[str], ways: Sequence[Way]) -> bool:
@@ -326,14 +329,25 @@ def install_packages(shell: Shell, python: Path, files: Sequence[str], ways: Seq
     if with_uv:
         for way in ways:
             print(f"HELM: installing packages ({way.label})", flush=True)
-            if way.notice:
-                print(way.notice, flush=True)
+            _announce(way, shell.root)
             if shell.run(uv_command(python, files), way.env):
                 return True
-    print(f"HELM: installing packages with pip. {ways[-1].notice if len(ways) == 1 else ''}".rstrip(), flush=True)
+    else:
+        print("HELM: uv cannot be had, installing packages with pip", flush=True)
+        if not ways[0].label.startswith("find-links"):  # pip knows find-links too, but no CPU build by name
+            _announce(ways[-1], shell.root)
     if not shell.run(pip_command(python, files)):
         raise Refusal("no way of installing the packages worked; is a package index reachable? The installers' messages stand above.")
     return False
+
+
+def _announce(way: Way, root: Path) -> None:
+    """Say what a way costs, and refuse it where its packages would fill the disk."""
+    problem = disk_problem(shutil.disk_usage(root).free, way.needed_bytes, root)
+    if problem:
+        raise Refusal(problem)
+    if way.notice:
+        print(way.notice, flush=True)
 
 
 def configured_pip(python: Path) -> dict[str, str]:
@@ -353,20 +367,21 @@ def set_up(root: Path, environ: Mapping[str, str], *, dev: bool, dry_run: bool) 
     done = {} if dry_run else read_stamp(stamp)
     missing = [name for name in groups if done.get(name) != keys[name]]
     if missing or not python.exists():
-        _install(shell, root, venv, [groups[name][0] for name in missing])
+        moved = done.get("root", str(root)) != str(root)
+        _install(shell, root, venv, [groups[name][0] for name in missing] or ["requirements.txt"], moved=moved)
         if not dry_run:
-            write_stamp(stamp, **keys)
+            write_stamp(stamp, root=str(root), **keys)
     _compile(shell, python, state, root)
 
 
-def _install(shell: Shell, root: Path, venv: Path, files: Sequence[str]) -> None:
+def _install(shell: Shell, root: Path, venv: Path, files: Sequence[str], *, moved: bool) -> None:
     gpu = has_gpu(shell.environ)
     notice = platform_notice(platform.system(), platform.machine())
     if notice:
         print(notice, flush=True)
     python = venv / "bin/python"
-    preflight(root, CUDA_DISK_BYTES_NEEDED if gpu else 0 if python.exists() else DISK_BYTES_NEEDED)
-    make_venv(shell, venv)
+    preflight(root, 0 if python.exists() else DISK_BYTES_NEEDED)
+    make_venv(shell, venv, moved=moved)
     settings = pip_settings(shell.environ, configured_pip(python if python.exists() else Path(sys.executable)))
     torch_version = pinned_version((root / "requirements-agent.txt").read_text(), "torch")
     ways = ways_to_install(settings, shell.environ, has_gpu=gpu, version=sys.version_info[:2], torch_version=torch_version)

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import typer
 
@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     module: str
     attribute: str
     help: str
+    passes_options: bool = False  # its options are another program's, which documents them
 
 
 COMMANDS = {
@@ -24,11 +25,16 @@ COMMANDS = {
     "fleet": Entry("helmctl.cli.fleet", "fleet", "Run router, nodes and load generator, without the control plane."),
     "down": Entry("helmctl.cli.fleet", "down", "Stop what runs on this machine."),
     "top": Entry("helmctl.cli.top", "top", "Watch the nodes of this machine."),
-    "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router."),
+    "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router.", passes_options=True),
     "status": Entry("helmctl.cli.node", "status", "State of the fleet, from the control plane."),
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "bench": Entry("helmctl.cli.bench", "app", "Measure."),
+}
+
+PASS_OPTIONS: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+    "add_help_option": False,
 }
 
 
@@ -54,7 +60,7 @@ def build(wanted: str | None) -> typer.Typer:
         if isinstance(target, typer.Typer):
             root.add_typer(target, name=name, help=entry.help)
         else:
-            root.command(name, help=entry.help)(target)
+            root.command(name, help=entry.help, **(PASS_OPTIONS if entry.passes_options else {}))(target)
     return root
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from helmctl.supervisor.refusal import Refusal
-from helmctl.supervisor.state import find_state_folder
+from helmctl.supervisor.state import StateFolder, find_state_folder
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -31,33 +31,35 @@ def top(
     from helmctl.supervisor.fleet_file import read_fleet_file
     from helmctl.supervisor.view import look
 
-    fleet = read_fleet_file(find_state_folder().fleet_file)
+    state = find_state_folder()
+    fleet = read_fleet_file(state.fleet_file)
     if fleet is None:
         raise Refusal("no fleet on this machine; start one with: make fleet")
     if as_json:
         sys.stdout.write(json.dumps(asyncio.run(look(fleet)), indent=1) + "\n")
         return
-    watch(fleet, period)
+    watch(fleet, state, period)
 
 
-def watch(fleet: "FleetFile", period_seconds: float) -> None:
+def watch(fleet: "FleetFile", state: StateFolder, period_seconds: float) -> None:
     """Redraw until Ctrl-C."""
     import psutil
     from rich.live import Live
 
-    from helmctl.supervisor.view import look
+    from helmctl.supervisor.view import look, read_load
 
     psutil.cpu_percent()
     with Live(auto_refresh=False, screen=sys.stdout.isatty()) as live:
         try:
             while True:
-                live.update(screen(asyncio.run(look(fleet)), psutil.cpu_percent()), refresh=True)
+                view = asyncio.run(look(fleet))
+                live.update(screen(view, read_load(state.load_file, time.time_ns()), psutil.cpu_percent()), refresh=True)
                 time.sleep(period_seconds)
         except KeyboardInterrupt:
             return
 
 
-def screen(view: Row, host_cpu_percent: float) -> "Group":
+def screen(view: Row, load: Row | None, host_cpu_percent: float) -> "Group":
     """The whole picture from one look."""
     from rich.console import Group
     from rich.table import Table
@@ -73,7 +75,9 @@ def screen(view: Row, host_cpu_percent: float) -> "Group":
     for node in view["nodes"]:
         table.add_row(*node_cells(node))
     lines: list[Text] = [Text(summary(view, host_cpu_percent), style="bold")]
-    if host_cpu_percent >= HOST_BUSY_PERCENT:
+    if load is not None:
+        lines.append(Text(load_line(load)))
+    if host_cpu_percent >= HOST_BUSY_PERCENT or (load is not None and load.get("saturated")):
         lines.append(Text("Host saturated: latencies below are the machine's queue for its cores, not HELM's.", style="bold red"))
     return Group(*lines, Text(""), table)
 
@@ -87,6 +91,14 @@ def summary(view: Row, host_cpu_percent: float) -> str:
     return (
         f"HELM  {ready}/{len(nodes)} nodes ready  {rate:.1f} req/s  router {router['phase']}"
         f"  P50 {number(router.get('latency_ms_p50'))} ms  P99 {number(router.get('latency_ms_p99'))} ms  host CPU {host_cpu_percent:.0f} %"
+    )
+
+
+def load_line(load: Row) -> str:
+    """What the load generator does."""
+    return (
+        f"load {load.get('workload')}  {number(load.get('requests_per_second'))} req/s sent  "
+        f"{load.get('requests_total')} requests  {load.get('failures_total')} failed  pace {number(load.get('pace'), 2)}"
     )
 
 

@@ -10,6 +10,7 @@ LOOPBACK = "127.0.0.1"
 NODES_MAX = 64  # ports 8790..8853; more on one machine measures the scheduler, not HELM
 NODES_DEFAULT = 4
 NODES_SMALL = 2
+LOG_SUFFIXES = (".parquet", ".csv", ".npz")
 GIB = 2**30
 SMALL_MEMORY_BYTES = 4 * GIB  # below it four nodes of about 0.35 GB, router and load would swap
 SMALL_CORES = 2  # fewer than this many
@@ -25,7 +26,7 @@ class Plan:
     router_port: int = 8780
     node_port: int = 8790
     profile: str = "cpu-demo"
-    workload: str = "demo"  # a shipped workload, a Parquet log, or "none"
+    workload: str = "demo"  # a shipped workload, a log to replay, or "none"
     seed: int = 1
     journal: Path | None = None
     restart: bool = True
@@ -34,6 +35,8 @@ class Plan:
         """Refuse what cannot be started, naming the option."""
         if not 1 <= self.nodes <= NODES_MAX:
             raise Refusal(f"--nodes must be 1 to {NODES_MAX}, not {self.nodes}.")
+        if not self.host or ":" in self.host:
+            raise Refusal(f"--host must be an IPv4 address or a name, not {self.host!r}.")
         for name in ("web_port", "router_port", "node_port"):
             if not 1 <= getattr(self, name) <= 65535:
                 raise Refusal(f"--{name.replace('_', '-')} must be 1 to 65535, not {getattr(self, name)}.")
@@ -59,8 +62,8 @@ class Plan:
 
     @property
     def trace(self) -> Path | None:
-        """The Parquet log to replay, when `workload` names a file."""
-        return Path(self.workload).absolute() if self.workload.endswith(".parquet") else None
+        """The log to replay, when `workload` names a file."""
+        return Path(self.workload).absolute() if self.workload.endswith(LOG_SUFFIXES) else None
 
 
 def dial_host(host: str) -> str:

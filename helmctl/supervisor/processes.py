@@ -42,7 +42,7 @@ def router(plan: Plan, state: StateFolder, python: str) -> Service:
     """The front door of the fleet."""
     return Service(
         name="router",
-        command=(python, "-m", "agents.runtime.router_main", "--fleet", str(state.fleet_file), *_journal(plan)),
+        command=(python, "-m", "agents.runtime.router_main", "--fleet", str(state.fleet_file)),
         env=runtime_env(state),
         health_url=f"http://{plan.dial_host}:{plan.router_port}/v2/health/ready",
         stop_order=1,

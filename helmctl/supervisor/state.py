@@ -21,6 +21,11 @@ class StateFolder(NamedTuple):
         return self.root / "fleet.json"
 
     @property
+    def load_file(self) -> Path:
+        """What the load generator last said of itself (`agents.runtime.load.report.LoadStatus`)."""
+        return self.root / "load.json"
+
+    @property
     def logs(self) -> Path:
         """One log file per process, and one older one."""
         return self.root / "logs"

@@ -16,8 +16,9 @@ from helmctl.supervisor.processes import Service
 from helmctl.supervisor.state import StateFolder
 
 HEALTH_PERIOD_SECONDS = 0.25
-ROTATE_PERIOD_SECONDS = 5.0
+HOUSE_PERIOD_SECONDS = 5.0
 START_SECONDS_MAX = 180.0  # a first start on a loaded two-core machine; a second one takes under 30
+BAD_USAGE = 2  # a process that refuses its options will refuse them again
 EARLY_DEATHS_MAX = 3  # dies this often before it was ever healthy: starting it again will not help
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -27,11 +28,21 @@ Say = Callable[[str], None]
 class Supervisor:
     """Owns the processes from `run` to its return. `say` gets one line per thing a person should know."""
 
-    def __init__(self, table: Sequence[Service], state: StateFolder, say: Say, *, restart: bool = True, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        table: Sequence[Service],
+        state: StateFolder,
+        say: Say,
+        *,
+        restart: bool = True,
+        notices: Callable[[], str | None] = lambda: None,
+        seed: int | None = None,
+    ) -> None:
         self._table = list(table)
         self._state = state
         self._say = say
         self._restart = restart
+        self._notices = notices  # asked now and then for something else a person should know
         self._chance = random.Random(seed)  # noqa: S311  spreads restarts, guards nothing
         self._children: dict[str, Child] = {}
         self._healthy = {service.name: asyncio.Event() for service in table}
@@ -45,7 +56,7 @@ class Supervisor:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.request_stop)
         keepers = [asyncio.create_task(self._keep(service)) for service in self._table]
-        keepers.append(asyncio.create_task(self._keep_logs_small()))
+        keepers.append(asyncio.create_task(self._keep_house()))
         try:
             if await self._all_healthy():
                 on_ready(time.monotonic() - began_seconds)
@@ -94,8 +105,8 @@ class Supervisor:
             status = await self._live_once(service)
             lived_seconds = time.monotonic() - began_seconds
             deaths = deaths_now(deaths, lived_seconds)
-            if not self._healthy[service.name].is_set() and deaths >= EARLY_DEATHS_MAX:
-                self._give_up([service.name], f"ended {deaths} times while starting ({describe(status)})")
+            if not self._healthy[service.name].is_set() and (deaths >= EARLY_DEATHS_MAX or status == BAD_USAGE):
+                self._give_up([service.name], f"ended {'once' if deaths == 1 else f'{deaths} times'} while starting ({describe(status)})")
                 return
             if not self._restart and self._healthy[service.name].is_set():
                 self._say(f"{service.name} ended ({describe(status)}); it stays down, as asked.")
@@ -131,11 +142,13 @@ class Supervisor:
         if again:
             self._say(f"{service.name} is back.")
 
-    async def _keep_logs_small(self) -> None:
+    async def _keep_house(self) -> None:
         while True:
-            await asyncio.sleep(ROTATE_PERIOD_SECONDS)
+            await asyncio.sleep(HOUSE_PERIOD_SECONDS)
             for service in self._table:
                 rotate(log_path(service.name, self._state))
+            if notice := self._notices():
+                self._say(notice)
 
     async def _stop_all(self) -> None:
         """Stop those of one order together, lower orders first."""

@@ -1,6 +1,8 @@
 """What `helmctl top` shows: every node's own report and the router's, as plain JSON values. A node that does not answer is offline."""
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,6 +11,7 @@ from agents.wire.messages import FleetFile, NodeAddress, NodeTelemetry, Phase
 from helmctl.supervisor.plan import dial_host
 
 TIMEOUT_SECONDS = 2.0
+LOAD_FRESH_NS = 5_000_000_000  # it writes once a second
 LEFT_OUT = frozenset({"sketch", "landscape"})  # bulk that a terminal or a script has no use for
 NODE_FIELDS = tuple(name for name in NodeTelemetry.__struct_fields__ if name not in LEFT_OUT)
 
@@ -41,6 +44,16 @@ def router_row(answer: Row | None) -> Row:
         return {"phase": Phase.OFFLINE.value}
     figures = answer.get("router", {})
     return {"phase": Phase.READY.value, **(figures if isinstance(figures, dict) else {})}
+
+
+def read_load(path: Path, now_unix_ns: int) -> Row | None:
+    """What the load generator says of itself; None when it stopped saying anything."""
+    try:
+        status = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    fresh = isinstance(status, dict) and now_unix_ns - int(status.get("at_unix_ns", 0)) <= LOAD_FRESH_NS
+    return status if fresh else None
 
 
 async def _get(client: httpx.AsyncClient, address: NodeAddress, path: str) -> Row | None:
