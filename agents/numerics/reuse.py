@@ -90,7 +90,7 @@ class ReuseState(NamedTuple):
     free_slots: NDArray[np.int32]  # [K]
     popularity: NDArray[np.int32]  # [C] references per group of keys, halved now and then
     hot_groups: NDArray[np.int32]  # [C] hot keys in the group
-    trees: NDArray[np.int64]  # [2, positions + 1] sizes per stratum
+    trees: NDArray[np.int64]  # [positions + 1, 2] sizes per stratum, side by side as they are read
     stacked: NDArray[np.int64]  # [2] sum of stacked sizes per stratum
     owners: NDArray[np.int32]  # [positions] slot at a position, -1 none
     edges: NDArray[np.float64]  # [B + 1]
@@ -98,6 +98,7 @@ class ReuseState(NamedTuple):
     offered: NDArray[np.float64]  # [2, V] decayed value of all references, followed or not
     origins_ns: NDArray[np.int64]  # [2] times at which a contribution weighs 1
     half_lives_ns: NDArray[np.float64]  # [2]
+    weights: NDArray[np.float64]  # [2] of a contribution now
     numbers: NDArray[np.int64]
     thresholds: NDArray[np.uint64]
     rates: NDArray[np.float64]  # [stream rate, horizon]
@@ -162,7 +163,7 @@ def new_reuse(
         free_slots=np.arange(keys_max - 1, -1, -1, dtype=np.int32),
         popularity=np.zeros(counters, dtype=np.int32),
         hot_groups=np.zeros(counters, dtype=np.int32),
-        trees=np.zeros((2, positions + 1), dtype=np.int64),
+        trees=np.zeros((positions + 1, 2), dtype=np.int64),
         stacked=np.zeros(2, dtype=np.int64),
         owners=np.full(positions, -1, dtype=np.int32),
         edges=np.linspace(0.0, capacity_max, bins + 1),
@@ -170,6 +171,7 @@ def new_reuse(
         offered=np.zeros((2, channels), dtype=np.float64),
         origins_ns=np.full(2, now_ns, dtype=np.int64),
         half_lives_ns=np.array([half_life_fast_seconds, half_life_slow_seconds]) * 1e9,
+        weights=np.ones(2),
         numbers=numbers,
         thresholds=np.array([threshold, threshold, np.uint64(seed)], dtype=np.uint64),
         rates=np.array([stream_rate, horizon_ratio * capacity_max]),
@@ -177,8 +179,8 @@ def new_reuse(
 
 
 def reference(state: ReuseState, now_ns: int, key: int, size: int, values: NDArray[np.float64]) -> float:
-    """One reference: adds `values` [V] at its distance and returns that; inf if cold or not sampled."""
-    return _reference(state, now_ns, np.uint64(key), size, values)
+    """One reference: adds `values` [V] at its distance and returns that; inf if cold or not followed."""
+    return _references(state, now_ns, np.array([key], dtype=np.uint64), np.array([size], dtype=np.int64), values.reshape(1, -1))
 
 
 def sampling_rate(state: ReuseState) -> float:
@@ -186,33 +188,54 @@ def sampling_rate(state: ReuseState) -> float:
     return float(state.thresholds[_NOW]) / 2.0**_HASH_BITS * float(state.rates[0])
 
 
-@kernel
 def reference_users(
     state: ReuseState, now_ns: int, keys: NDArray[np.uint64], sizes: NDArray[np.int64], values: NDArray[np.float64]
 ) -> None:
     """References of several keys at one time, in order; sizes [N], values [N, V]."""
-    for i in range(keys.shape[0]):
-        _reference(state, now_ns, keys[i], sizes[i], values[i])
+    _references(state, now_ns, keys, sizes, values)
 
 
-@kernel
 def reference_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_bytes: int, values: NDArray[np.float64]) -> None:
     """References of rows (already distinct within their batch) that all weigh `row_bytes` and `values` [V]."""
-    now_ns = _advance(state, now_ns)
-    for channel in range(values.shape[0]):
-        _offer(state, now_ns, channel, values[channel] * rows.shape[0])
-    state.numbers[_REFERENCES] += rows.shape[0]
-    for i in range(rows.shape[0]):
-        _follow(state, now_ns, np.uint64(rows[i]), row_bytes, values)
+    _references(state, now_ns, rows.view(np.uint64), np.array([row_bytes], dtype=np.int64), values.reshape(1, -1))
 
 
 @kernel
-def _reference(state: ReuseState, now_ns: int, key: np.uint64, size: int, values: NDArray[np.float64]) -> float:
+def _references(state: ReuseState, now_ns: int, keys: NDArray[np.uint64], sizes: NDArray[np.int64], values: NDArray[np.float64]) -> float:
+    """Distance of the last of some references; a single size or row of values serves all of them.
+
+    Most references end here, so this loop works on arrays: handing the state's two dozen to a
+    function, reference counts and all, costs a hundred times what a reference that is not followed does.
+    """
     now_ns = _advance(state, now_ns)
-    for channel in range(values.shape[0]):
-        _offer(state, now_ns, channel, values[channel])
-    state.numbers[_REFERENCES] += 1
-    return _follow(state, now_ns, key, size, values)
+    _offer(state, keys.shape[0], values)
+    state.numbers[_REFERENCES] += keys.shape[0]
+    numbers, thresholds, popularity, hot_groups = state.numbers, state.thresholds, state.popularity, state.hot_groups
+    groups_mask = np.uint64(popularity.shape[0] - 1)
+    keys_max = state.keys.shape[0]
+    distance = np.inf
+    for i in range(keys.shape[0]):
+        size, value = sizes[min(i, sizes.shape[0] - 1)], values[min(i, values.shape[0] - 1)]
+        hashed = _hash(keys[i], thresholds[_SEED])
+        distance = np.inf
+        if thresholds[_NOW] >> np.uint64(_HASH_BITS) > np.uint64(0):  # everything is sampled: nobody need be hot
+            distance = _touch(state, now_ns, keys[i], hashed, size, value)
+            continue
+        # counted for its group of keys, followed or not, or being hot would depend on the sample
+        group = np.int64(hashed & groups_mask)
+        popularity[group] += 1
+        numbers[_PERIOD] += 1
+        if hot_groups[group] > 0:
+            if hashed >> _HASH_SHIFT < thresholds[_NOW] or _find(state.table, state.keys, keys[i], hashed) >= 0:
+                distance = _touch(state, now_ns, keys[i], hashed, size, value)
+        else:
+            if hashed >> _HASH_SHIFT < thresholds[_NOW]:
+                distance = _touch(state, now_ns, keys[i], hashed, size, value)
+            if popularity[group] >= _HOT_COUNT_MIN and popularity[group] * keys_max >= numbers[_PERIOD]:
+                _promote(state, now_ns, keys[i], hashed, size)
+        if numbers[_PERIOD] >= _AGEING_PER_KEY * keys_max:
+            _age(state)
+    return distance
 
 
 @kernel
@@ -227,7 +250,8 @@ def _hash(key: np.uint64, seed: np.uint64) -> np.uint64:
 @kernel
 def _advance(state: ReuseState, now_ns: int) -> int:
     """Time that never runs backwards, with the decay weights kept in range."""
-    now_ns = max(now_ns, state.numbers[_LAST_NS])
+    if now_ns <= state.numbers[_LAST_NS]:
+        return int(state.numbers[_LAST_NS])
     state.numbers[_LAST_NS] = now_ns
     for pace in range(2):
         halvings = (now_ns - state.origins_ns[pace]) / state.half_lives_ns[pace]
@@ -236,45 +260,25 @@ def _advance(state: ReuseState, now_ns: int) -> int:
             state.bins[pace] *= factor
             state.offered[pace] *= factor
             state.origins_ns[pace] = now_ns
+        state.weights[pace] = 2.0 ** ((now_ns - state.origins_ns[pace]) / state.half_lives_ns[pace])
     return now_ns
 
 
 @kernel
-def _offer(state: ReuseState, now_ns: int, channel: int, value: float) -> None:
-    if not np.isfinite(value):
-        return
-    for pace in range(2):
-        state.offered[pace, channel] += value * _weight(state, now_ns, pace) / state.rates[0]
+def _offer(state: ReuseState, references: int, values: NDArray[np.float64]) -> None:
+    """Count what the whole stream offers; values of one row stand for all references."""
+    times = references if values.shape[0] == 1 else 1
+    for row in range(values.shape[0]):
+        for channel in range(values.shape[1]):
+            if np.isfinite(values[row, channel]):
+                for pace in range(2):
+                    state.offered[pace, channel] += times * values[row, channel] * state.weights[pace] / state.rates[0]
 
 
 @kernel
-def _weight(state: ReuseState, now_ns: int, pace: int) -> float:
-    return float(2.0 ** ((now_ns - state.origins_ns[pace]) / state.half_lives_ns[pace]))
-
-
-@kernel
-def _scales(state: ReuseState) -> tuple[float, float]:
+def _scales(thresholds: NDArray[np.uint64], rates: NDArray[np.float64]) -> tuple[float, float]:
     """How many references of the whole stream one reference stands for: of a sampled key, of a hot one."""
-    return float(2.0**_HASH_BITS / (np.float64(state.thresholds[_NOW]) * state.rates[0])), float(1.0 / state.rates[0])
-
-
-@kernel
-def _follow(state: ReuseState, now_ns: int, key: np.uint64, size: int, values: NDArray[np.float64]) -> float:
-    """Pass the reference on if its key is followed; inf if not."""
-    hashed = _hash(key, state.thresholds[_SEED])
-    sampled = hashed >> _HASH_SHIFT < state.thresholds[_NOW]
-    if state.thresholds[_NOW] >> np.uint64(_HASH_BITS) > np.uint64(0):
-        return _touch(state, now_ns, key, hashed, size, values)  # everything is sampled: nobody need be hot
-    group = _count(state, hashed)
-    slot = -1
-    if sampled or state.hot_groups[group] > 0:
-        slot = _find(state, key, hashed)
-    distance = np.inf
-    if sampled or slot >= 0:
-        distance = _touch(state, now_ns, key, hashed, size, values)
-    if _may_become_hot(state, group):
-        _promote(state, now_ns, key, hashed, size)
-    return distance
+    return float(2.0**_HASH_BITS / (np.float64(thresholds[_NOW]) * rates[0])), float(1.0 / rates[0])
 
 
 @kernel
@@ -282,71 +286,66 @@ def _touch(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, si
     """Reference of a followed key: its distance, its value's bin, its new place in the stack."""
     state.numbers[_FOLLOWED] += 1
     window_ns = state.numbers[_WINDOW_NS]
-    slot = _find(state, key, hashed)
+    scales = _scales(state.thresholds, state.rates)
+    slot = _find(state.table, state.keys, key, hashed)
     stratum = _BY_SAMPLE if slot < 0 else int(state.strata[slot])
     distance = np.inf
     back_soon = window_ns == 0
+    position = _OUT_OF_STACK
     if slot >= 0:
         state.uses[slot] += 1
         back_soon = window_ns == 0 or now_ns - state.seen_ns[slot] <= window_ns
-        if state.positions[slot] >= 0:
-            distance = max(_depth(state, slot) + state.sizes[slot], state.barriers[slot])
-    _add(state, now_ns, stratum, distance, values)
+        position = int(state.positions[slot])
+    if position >= 0:
+        distance = max(_depth(state.trees, state.stacked, position, scales) + state.sizes[slot], state.barriers[slot])
+        _weigh(state.trees, state.stacked, stratum, position, -state.sizes[slot])
+        state.owners[position] = -1
+        state.positions[slot] = _OUT_OF_STACK
+    _add(state.bins, state.edges, state.weights, stratum, distance, scales[stratum], values)
     if slot < 0:
         slot = _insert(state, now_ns, key, hashed, False)
         if slot < 0:
             return distance
     state.seen_ns[slot] = now_ns
-    _unstack(state, slot)
     state.sizes[slot] = size
     if back_soon or distance <= state.edges[-1]:
         state.barriers[slot] = 0.0 if back_soon else distance
         _stack(state, slot)
-        _forget_deep(state)
     return distance
 
 
 @kernel
-def _add(state: ReuseState, now_ns: int, stratum: int, distance: float, values: NDArray[np.float64]) -> None:
-    last = state.edges.shape[0] - 1
+def _add(
+    bins: NDArray[np.float64],
+    edges: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    stratum: int,
+    distance: float,
+    scale: float,
+    values: NDArray[np.float64],
+) -> None:
+    last = edges.shape[0] - 1
     place = last + 1
-    if distance <= state.edges[last]:
+    if distance <= edges[last]:
         # capacity equal to the distance is enough, so a bin holds its upper edge
-        place = max(0, int(np.ceil(distance * last / state.edges[last])) - 1)
+        place = max(0, int(np.ceil(distance * last / edges[last])) - 1)
     elif np.isfinite(distance):
         place = last
     for pace in range(2):
-        weight = _weight(state, now_ns, pace) * _scales(state)[stratum]
         for channel in range(values.shape[0]):
             if np.isfinite(values[channel]):
-                state.bins[pace, stratum, channel, place] += values[channel] * weight
+                bins[pace, stratum, channel, place] += values[channel] * weights[pace] * scale
 
 
 # --- hot keys -----------------------------------------------------------------------------
 
 
 @kernel
-def _count(state: ReuseState, hashed: np.uint64) -> int:
-    """Count a reference for its group of keys, followed or not, or being hot would depend on the sample."""
-    group = int(hashed & np.uint64(state.popularity.shape[0] - 1))
-    state.popularity[group] += 1
-    state.numbers[_PERIOD] += 1
-    if state.numbers[_PERIOD] >= _AGEING_PER_KEY * state.keys.shape[0]:
-        _age(state)
-    return group
-
-
-@kernel
-def _may_become_hot(state: ReuseState, group: int) -> bool:
-    if state.hot_groups[group] > 0 or state.numbers[_HOT] >= state.keys.shape[0] // _HOT_SHARE_OF_KEYS:
-        return False
-    return bool(state.popularity[group] >= max(_HOT_COUNT_MIN, state.numbers[_PERIOD] // state.keys.shape[0]))
-
-
-@kernel
 def _promote(state: ReuseState, now_ns: int, key: np.uint64, hashed: np.uint64, size: int) -> None:
     """From its next reference on the key stands for itself; the present one still counts by the sample."""
-    slot = _find(state, key, hashed)
+    if state.numbers[_HOT] >= state.keys.shape[0] // _HOT_SHARE_OF_KEYS:
+        return
+    slot = _find(state.table, state.keys, key, hashed)
     if slot < 0:
         slot = _insert(state, now_ns, key, hashed, True)
         state.seen_ns[slot] = now_ns
@@ -391,24 +390,23 @@ def _cool(state: ReuseState, slot: int) -> None:
 
 @kernel
 def _change_stratum(state: ReuseState, slot: int, stratum: int) -> None:
-    position = state.positions[slot]
+    position = int(state.positions[slot])
     if position >= 0:
-        _weigh(state, slot, position, -1)
+        _weigh(state.trees, state.stacked, state.strata[slot], position, -state.sizes[slot])
+        _weigh(state.trees, state.stacked, stratum, position, state.sizes[slot])
     state.strata[slot] = stratum
-    if position >= 0:
-        _weigh(state, slot, position, 1)
 
 
 # --- followed keys ------------------------------------------------------------------------
 
 
 @kernel
-def _find(state: ReuseState, key: np.uint64, hashed: np.uint64) -> int:
-    mask = state.table.shape[0] - 1
+def _find(table: NDArray[np.int32], keys: NDArray[np.uint64], key: np.uint64, hashed: np.uint64) -> int:
+    mask = table.shape[0] - 1
     place = np.int64(hashed & np.uint64(mask))
-    while state.table[place] >= 0:
-        slot = state.table[place]
-        if state.keys[slot] == key:
+    while table[place] >= 0:
+        slot = table[place]
+        if keys[slot] == key:
             return int(slot)
         place = (place + 1) & mask
     return -1
@@ -489,56 +487,55 @@ def _remove(state: ReuseState, slot: int) -> None:
 
 
 @kernel
-def _weigh(state: ReuseState, slot: int, position: int, sign: int) -> None:
-    """Put the key's size at a position of its stratum's tree, or take it away."""
-    stratum = state.strata[slot]
-    size = sign * state.sizes[slot]
-    state.stacked[stratum] += size
+def _weigh(trees: NDArray[np.int64], stacked: NDArray[np.int64], stratum: int, position: int, size: int) -> None:
+    """Add a size at a position of a stratum's tree; a negative one takes it away."""
+    stacked[stratum] += size
     node = position + 1
-    while node < state.trees.shape[1]:
-        state.trees[stratum, node] += size
+    while node < trees.shape[0]:
+        trees[node, stratum] += size
         node += node & -node
 
 
 @kernel
-def _depth(state: ReuseState, slot: int) -> float:
-    """Size of all distinct keys touched after this one, followed or not, as the strata estimate it."""
-    by_sample, for_itself = state.stacked[0], state.stacked[1]
-    node = state.positions[slot] + 1
+def _depth(trees: NDArray[np.int64], stacked: NDArray[np.int64], position: int, scales: tuple[float, float]) -> float:
+    """Size of all distinct keys touched after a position, followed or not, as the strata estimate it."""
+    by_sample, for_itself = stacked[0], stacked[1]
+    node = position + 1
     while node > 0:
-        by_sample -= state.trees[0, node]
-        for_itself -= state.trees[1, node]
+        by_sample -= trees[node, 0]
+        for_itself -= trees[node, 1]
         node -= node & -node
-    scales = _scales(state)
     return float(by_sample * scales[0] + for_itself * scales[1])
 
 
 @kernel
 def _stack(state: ReuseState, slot: int) -> None:
+    """Put a key on top, and forget what that pushes below the horizon."""
     if state.numbers[_NEXT] == state.owners.shape[0]:
         _compact(state)
-    position = state.numbers[_NEXT]
+    position = int(state.numbers[_NEXT])
     state.numbers[_NEXT] += 1
     state.positions[slot] = position
     state.owners[position] = slot
-    _weigh(state, slot, position, 1)
+    _weigh(state.trees, state.stacked, state.strata[slot], position, state.sizes[slot])
+    scales = _scales(state.thresholds, state.rates)
+    if state.rates[1] > 0.0 and state.stacked[0] * scales[0] + state.stacked[1] * scales[1] > state.rates[1]:
+        _forget_deep(state, scales)
 
 
 @kernel
 def _unstack(state: ReuseState, slot: int) -> None:
-    position = state.positions[slot]
-    if position < 0:
-        return
-    _weigh(state, slot, position, -1)
-    state.owners[position] = -1
-    state.positions[slot] = _OUT_OF_STACK
+    position = int(state.positions[slot])
+    if position >= 0:
+        _weigh(state.trees, state.stacked, state.strata[slot], position, -state.sizes[slot])
+        state.owners[position] = -1
+        state.positions[slot] = _OUT_OF_STACK
 
 
 @kernel
 def _compact(state: ReuseState) -> None:
     """Renumber the stack from zero; a threshold that fell in a flood of keys may rise a step again."""
     state.trees[:] = 0
-    state.stacked[:] = 0
     upto = 0
     for position in range(state.owners.shape[0]):
         slot = state.owners[position]
@@ -546,8 +543,13 @@ def _compact(state: ReuseState) -> None:
             state.owners[position] = -1
             state.owners[upto] = slot
             state.positions[slot] = upto
-            _weigh(state, slot, upto, 1)
             upto += 1
+            state.trees[upto, state.strata[slot]] = state.sizes[slot]
+    for node in range(1, state.trees.shape[0]):
+        parent = node + (node & -node)
+        if parent < state.trees.shape[0]:
+            state.trees[parent, 0] += state.trees[node, 0]
+            state.trees[parent, 1] += state.trees[node, 1]
     state.numbers[_NEXT] = upto
     state.numbers[_TAIL] = 0
     _forget_expired(state, state.numbers[_LAST_NS])
@@ -557,17 +559,13 @@ def _compact(state: ReuseState) -> None:
 
 
 @kernel
-def _forget_deep(state: ReuseState) -> None:
+def _forget_deep(state: ReuseState, scales: tuple[float, float]) -> None:
     """Drop keys from the deep end while those above them alone fill the horizon."""
-    horizon = state.rates[1]
-    if horizon == 0.0:
-        return
-    scales = _scales(state)
     while state.numbers[_TAIL] < state.numbers[_NEXT]:
         slot = state.owners[state.numbers[_TAIL]]
         if slot >= 0:
             total = state.stacked[0] * scales[0] + state.stacked[1] * scales[1]
-            if total - state.sizes[slot] * scales[state.strata[slot]] <= horizon:
+            if total - state.sizes[slot] * scales[state.strata[slot]] <= state.rates[1]:
                 return
             _unstack(state, slot)
             if state.numbers[_WINDOW_NS] == 0:

@@ -65,7 +65,7 @@ def assert_consistent(state: ReuseState) -> None:
     assert state.numbers[reuse._USED] == used.size
     assert np.count_nonzero(state.table >= 0) == used.size
     for slot in used:
-        assert reuse._find(state, state.keys[slot], state.hashes[slot]) == slot
+        assert reuse._find(state.table, state.keys, state.keys[slot], state.hashes[slot]) == slot
     free = state.free_slots[: state.keys.size - used.size]
     assert sorted(free) == sorted(set(range(state.keys.size)) - set(used.tolist()))
     hot = used[state.strata[used] == 1]
@@ -74,9 +74,10 @@ def assert_consistent(state: ReuseState) -> None:
     for stratum in (0, 1):
         assert state.stacked[stratum] == state.sizes[stacked][state.strata[stacked] == stratum].sum()
     order = stacked[np.argsort(-state.positions[stacked])]
-    scaled = state.sizes[order] * np.array(reuse._scales(state))[state.strata[order]]
+    scales = reuse._scales(state.thresholds, state.rates)
+    scaled = state.sizes[order] * np.array(scales)[state.strata[order]]
     above = np.concatenate([[0], np.cumsum(scaled)[:-1]]) if order.size else np.zeros(0)
-    assert [reuse._depth(state, int(slot)) for slot in order] == pytest.approx(above.tolist())
+    assert [reuse._depth(state.trees, state.stacked, int(state.positions[slot]), scales) for slot in order] == pytest.approx(above.tolist())
 
 
 def test_distances_equal_a_walk_down_the_stack_at_rate_one() -> None:
