@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 from django.db import transaction
 
+from agents.wire.events import EventKind
 from agents.wire.messages import DecisionRecord, EventFrame, NodeTelemetry
 from apps.audit.actions import announce
 from apps.fleet import observing
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 FRAMES_MAX = 20_000  # a minute of three hundred nodes while the database is away; then the oldest gauges go
 NOTES_MAX = 20_000  # decisions and events: ten times rarer than frames
 
+# Whether a node is there is seen from here; its own word on it would be a second line in the feed.
+OURS = {EventKind.NODE_ONLINE, EventKind.NODE_OFFLINE, EventKind.NODE_ENROLLED}
 POINT_KEYS = ["node", "resolution_seconds", "at_seconds"]
 POINT_VALUES = [field.name for field in Point._meta.concrete_fields if field.name not in {"id", *POINT_KEYS}]
 
@@ -83,7 +86,7 @@ def store(waiting: list[Received], now: datetime) -> None:
         )
         Decision.objects.bulk_create([_decision(item, item.frame) for item in waiting if isinstance(item.frame, DecisionRecord)])
         for item in waiting:
-            if isinstance(item.frame, EventFrame):
+            if isinstance(item.frame, EventFrame) and item.frame.kind not in OURS:
                 _announce(item, item.frame)
 
 

@@ -1,0 +1,25 @@
+"""One running control plane for the tests that only talk to it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.apps.live.system import System
+
+
+@pytest.fixture(scope="session")
+def system() -> Iterator[System]:
+    """Redis and one web process."""
+    running = System()
+    running.start_redis()
+    running.start_web()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def own_system() -> Iterator[System]:
+    """A control plane to break: nothing runs yet."""
+    running = System()
+    yield running
+    running.close()
