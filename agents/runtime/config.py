@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,3 +142,16 @@ def state_folder(fleet_file: Path, environ: Mapping[str, str]) -> Path:
     """Where HELM_STATE_DIR points, else the folder of the fleet file."""
     named = environ.get("HELM_STATE_DIR")
     return (Path(named).expanduser() if named else fleet_file.parent).absolute()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve an address before the costly part of a start; port 0 lets the system choose. `OSError` when taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart must not wait for old connections to time out
+        bound.bind((host, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound

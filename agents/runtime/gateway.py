@@ -7,6 +7,7 @@ bounded here: header size, body size, the time a header or a body may take.
 import asyncio
 import hmac
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ BODY_SECONDS_MAX = 10.0  # 16 MB in it is a slow disk's speed; a body that drips
 IDLE_SECONDS_MAX = 60.0  # between requests, and for the whole header of the next one
 HEADER_BYTES_MAX = 8_190
 HEADERS_MAX = 64
+BACKLOG = 256  # connections that arrive while one batch is booked
 DEADLINE_MS_MAX = 60_000.0  # a request that may wait longer belongs into somebody else's queue
 REUSE_GAP_MS_MAX = 10**12  # 30 years: beyond it the header is damage, and nanoseconds must fit 64 bits
 DECISIONS_DEFAULT = 50
@@ -333,13 +335,11 @@ class Listener:
         self._idle_seconds_max = idle_seconds_max
         self._server: asyncio.Server | None = None
 
-    async def open(self, host: str, port: int) -> int:
-        """Listen; returns the port (chosen by the system for 0). `OSError` when it is taken."""
+    async def open(self, bound: socket.socket) -> None:
+        """Listen on a bound socket. `OSError` when somebody else began to listen there meanwhile."""
         await self._runner.setup()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._handler, host, port, backlog=256)
-        opened: int = self._server.sockets[0].getsockname()[1]
-        return opened
+        self._server = await loop.create_server(self._handler, sock=bound, backlog=BACKLOG)
 
     def _handler(self) -> ErrorObjectHandler:
         manager = self._runner.server

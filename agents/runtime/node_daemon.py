@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from pathlib import Path
 
 import structlog
@@ -81,12 +82,13 @@ class NodeDaemon:
         self._link_task: asyncio.Task[None] | None = None
         self.port = settings.port
 
-    async def start(self) -> None:
-        """Warm up, take back the saved state, listen, tick, dial out. `OSError` when the port is taken."""
+    async def start(self, bound: socket.socket) -> None:
+        """Warm up, take back the saved state, listen on a bound socket, tick, dial out."""
         await self.engine.on_device(lambda: rehearse(self._settings.profile, self._device))
         self._restore()
         self.engine.start()
-        self.port = await self._listener.open(self._settings.host, self._settings.port)
+        self.port = bound.getsockname()[1]
+        await self._listener.open(bound)
         if self.link is not None:
             self._link_task = asyncio.create_task(self.link.run())
             self._announce(EventKind.NODE_ONLINE, {})

@@ -1,35 +1,37 @@
 """`python -m agents.runtime.node_main --fleet FILE --name NAME`: one node until SIGTERM or SIGINT.
 
-Exit codes: 0 after a drain, 1 when the node broke, 2 when it cannot be started like this.
+Exit codes: 0 after a drain, 1 when the node broke, 2 when it cannot be started like this. What can
+be refused is refused before torch is loaded: a wrong name or a taken port is told at once.
 """
 
 import asyncio
 import errno
 import gc
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 
 import structlog
 import uvloop
 
-from agents.runtime.config import NodeSettings, SettingsError, parse_node_settings
-from agents.runtime.node_daemon import NodeDaemon, make_device
+from agents.runtime.config import NodeSettings, SettingsError, bind, parse_node_settings
 
 EXIT_BROKEN = 1
 EXIT_REFUSED = 2
 
-log = structlog.get_logger(__name__)
 
-
-async def serve(settings: NodeSettings) -> int:
+async def serve(settings: NodeSettings, bound: socket.socket) -> int:
     """Run one node; returns the exit code."""
+    from agents.runtime.node_daemon import NodeDaemon, make_device
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     daemon = NodeDaemon(settings, await asyncio.to_thread(make_device, settings))
-    await daemon.start()
+    await daemon.start(bound)
+    gc.collect()
     gc.freeze()  # what is alive now stays; full collections need not look at torch and numba again
     daemon.engine.broken.add_done_callback(lambda _: stop.set())
     await stop.wait()
@@ -56,14 +58,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     try:
         settings = parse_node_settings(sys.argv[1:] if arguments is None else arguments)
-        return uvloop.run(serve(settings))
+        try:
+            with bind(settings.host, settings.port) as bound:
+                return uvloop.run(serve(settings, bound))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise SettingsError(f"{settings.host}:{settings.port} is taken") from error
     except SettingsError as error:
         sys.stderr.write(f"HELM node: {error}\n")
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        sys.stderr.write(f"HELM node: {settings.host}:{settings.port} is taken\n")
-    return EXIT_REFUSED
+        return EXIT_REFUSED
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -92,7 +93,7 @@ class ListeningDevice(DeviceExecutor):
         if self.failures:
             raise self.failures.pop(0)
         offsets = batch.candidate_offsets
-        scores = [self.scores(batch.candidate_rows[start:stop]) for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+        scores = [self.scores(batch.candidate_rows[start:stop]) for start, stop in pairwise(offsets)]
         return Execution(scores, DeviceTimings(1.0, 2.0, np.full(len(scores), 3.0), 6.0))
 
     def copy_rows(self, moves: Moves) -> None:
@@ -151,6 +152,13 @@ def request_of(user: int, tokens: int = 8, candidates: int = 4, profile: Profile
         candidates=(np.arange(candidates, dtype=np.int64) + 500 + user) % profile.rows,
     )
     return request._replace(**changes)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until `condition` holds; threads and sockets finish in their own time."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - nobody could set an event for what a test asks
+            await asyncio.sleep(0.002)
 
 
 async def settle() -> None:

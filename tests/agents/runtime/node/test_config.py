@@ -80,7 +80,9 @@ def test_a_missing_fleet_file_is_named(tmp_path: Path) -> None:
     assert "No such file" in refusal("--fleet", str(tmp_path / "fleet.json"), "--name", "node-0")
 
 
-@pytest.mark.parametrize(("changes", "word"), [({"profile": "gpu-9"}, "gpu-9"), ({"cluster_salt_hex": "xy"}, "salt"), ({"cluster_salt_hex": ""}, "salt")])
+@pytest.mark.parametrize(
+    ("changes", "word"), [({"profile": "gpu-9"}, "gpu-9"), ({"cluster_salt_hex": "xy"}, "salt"), ({"cluster_salt_hex": ""}, "salt")]
+)
 def test_a_fleet_that_cannot_be_run_is_refused(tmp_path: Path, changes: dict[str, str], word: str) -> None:
     path = tmp_path / "fleet.json"
     path.write_bytes(msgspec.json.encode(msgspec.structs.replace(FLEET, **changes)))

@@ -10,14 +10,7 @@ from agents.runtime.engine import RankResult
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import ControlRequest, Mode, NodeSpec, Phase
-from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, request_of, settle, tiny_profile
-
-
-async def until(condition: object, parts: Parts) -> None:
-    """Wait until a callable holds; real threads finish in their own time."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.001)
+from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, request_of, settle, tiny_profile, until
 
 
 def refused(outcome: RankResult | BaseException) -> ErrorCode:
@@ -278,7 +271,7 @@ async def test_moves_of_a_tick_run_behind_the_batches_before_it() -> None:
         assert parts.device.log == []
         parts.device.release()
         await running
-        await until(lambda: parts.engine.telemetry().migrating_bytes == 0, parts)
+        await until(lambda: parts.engine.telemetry().migrating_bytes == 0)
         assert parts.device.log[0] == "batch [1]"
         assert parts.engine.telemetry().emb_ratio < 0.5
         parts.node.ledger.check()
@@ -293,7 +286,7 @@ async def test_the_ratio_moves_there_and_back_while_requests_are_served() -> Non
                 parts.engine.tick()
                 await parts.engine.infer(request_of(step % 7 + 1, tokens=8 + step % 5))
                 parts.node.ledger.check()
-            await until(lambda: parts.engine.telemetry().migrating_bytes == 0, parts)
+            await until(lambda: parts.engine.telemetry().migrating_bytes == 0)
             assert parts.engine.telemetry().emb_ratio == pytest.approx(target)
         status = parts.engine.telemetry()
         assert status.moved_pages_total >= 8 + 16 + 16
@@ -355,7 +348,7 @@ async def test_refill_brings_back_wanted_rows_in_the_background() -> None:
                 parts.clock.forward(0.1)
                 parts.engine.tick()
                 await asyncio.sleep(0.005)
-        await until(lambda: parts.engine.telemetry().refill_backlog_bytes == 0, parts)
+        await until(lambda: parts.engine.telemetry().refill_backlog_bytes == 0)
         parts.node.ledger.check()
 
 
@@ -399,7 +392,7 @@ async def test_ticking_goes_on_by_itself() -> None:
         parts.engine._tick_ns = 1_000_000
         parts.engine.start()
         ticks = parts.node._serial
-        await until(lambda: parts.node._serial > ticks + 3, parts)
+        await until(lambda: parts.node._serial > ticks + 3)
 
 
 async def test_work_on_the_device_thread_reports_its_failure() -> None:

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from agents.runtime import residency_stream
+from agents.runtime.config import bind
 from agents.runtime.gateway import HEADER_BYTES_MAX, Gateway, Listener
 from agents.runtime.keys import UserKeys
 from agents.runtime.node_metrics import NodeMetrics
 from agents.wire.ids import user_key
 from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
-from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle
+from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle, until
 
 KEY = {"Authorization": "Bearer secret"}
 INFER = "/v2/models/helm-ranker/infer"
@@ -40,7 +41,9 @@ async def served(body_seconds_max: float = 5.0, idle_seconds_max: float = 30.0) 
         keys = UserKeys(SALT, "life-1")
         gateway = Gateway(parts.engine, metrics, keys, "secret", "life-1", parts.engine.control, body_seconds_max)
         listener = Listener(gateway.application(), idle_seconds_max)
-        parts.port = await listener.open("127.0.0.1", 0)
+        bound = bind("127.0.0.1", 0)
+        parts.port = bound.getsockname()[1]
+        await listener.open(bound)
         try:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{parts.port}") as client:
                 parts.client = client
@@ -274,22 +277,18 @@ async def test_a_client_that_hangs_up_leaves_the_queue() -> None:
         first = asyncio.create_task(_status(node, 1))
         await node.device_entered()
         gone = asyncio.create_task(_status(node, 2))
-        await _until(lambda: node.engine.queue_depth == 2)
+        await until(lambda: node.engine.queue_depth == 2)
         gone.cancel()
-        await _until(lambda: node.engine.queue_depth == 1)
+        await until(lambda: node.engine.queue_depth == 1)
         node.device.release()
         assert (await first)[0] == 200
         assert len(node.device.log) == 1
 
 
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("path", ["/v1/status", "/v1/decisions", "/v1/residency", "/v1/nowhere"])
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "Bearer sécret"}])
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "Bearer sécret"}]
+)
 async def test_the_fleets_paths_need_the_fleets_key(path: str, headers: dict[str, str]) -> None:
     async with served() as node, node.client.get(path, headers=headers) as response:
         assert response.status == 401
@@ -448,10 +447,10 @@ async def test_the_stream_begins_with_a_snapshot_and_goes_on_with_changes() -> N
 
 async def test_a_reader_that_was_away_gets_what_it_missed() -> None:
     async with served() as node:
-        for user in ("a", "b"):
-            async with node.client.post(INFER, json=infer_body(user=user)):
-                pass
-            seq = node.engine.residency_since(-1).seq if user == "a" else seq
+        async with node.client.post(INFER, json=infer_body(user="a")):
+            seq = node.engine.residency_since(-1).seq
+        async with node.client.post(INFER, json=infer_body(user="b")):
+            pass
         async with node.client.get(f"/v1/residency?from={seq}", headers=KEY) as response:
             delta = await Follower(response).frame()
             assert isinstance(delta, ResidencyDelta)
@@ -501,7 +500,7 @@ async def test_readers_that_go_leave_no_watcher_behind(monkeypatch: pytest.Monke
         async with node.client.get("/v1/residency", headers=KEY) as response:
             await Follower(response).frame()
             assert len(node.engine.residency_watchers) == 1
-        await _until(lambda: not node.engine.residency_watchers)
+        await until(lambda: not node.engine.residency_watchers)
 
 
 async def test_the_number_of_readers_is_bounded() -> None:

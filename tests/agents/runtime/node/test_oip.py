@@ -208,7 +208,20 @@ def test_only_the_scores_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"hello", b"\x00\xff", b"[]", b"null", b"5", b'{"inputs": 5}', b'{"inputs": [5]}', b"{}", b"[" * 100_000, b'{"inputs": [{}]}'],
+    [
+        b"",
+        b"{",
+        b"hello",
+        b"\x00\xff",
+        b"[]",
+        b"null",
+        b"5",
+        b'{"inputs": 5}',
+        b'{"inputs": [5]}',
+        b"{}",
+        b"[" * 100_000,
+        b'{"inputs": [{}]}',
+    ],
 )
 def test_what_is_no_request_is_refused(raw: bytes) -> None:
     refusal(raw)
@@ -268,7 +281,9 @@ def test_the_served_model_is_known_with_and_without_its_version() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "shape", "datatype", "data", "inputs", "id"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "shape", "datatype", "data", "inputs", "id"]), inner)
+    ),
     max_leaves=20,
 )
 
