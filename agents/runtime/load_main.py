@@ -126,7 +126,7 @@ def build_control(options: argparse.Namespace, profile: Profile) -> PaceControl:
     floor = options.rate_min / rate if options.rate_min else min(PACE_MIN, ceiling)
     if floor > ceiling:
         raise Usage("--rate-min is above --rate-max")
-    limits = PaceLimits(pace_min=floor, pace_max=ceiling, latency_ms_max=profile.slo_ms)
+    limits = PaceLimits(pace_min=floor, pace_max=ceiling, pace_refused_min=floor / 10, latency_ms_max=profile.slo_ms)
     return PaceControl(min(1.0, ceiling), limits, options.adaptive)
 
 

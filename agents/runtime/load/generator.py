@@ -63,7 +63,7 @@ class LoadGenerator:
         self._clock = StreamClock(0, control.pace)
         self._begin_ns = 0
         self._second_lag_ms = 0.0
-        self._second_shed = 0
+        self._second_refused = 0
         self._second_requests = 0
         self._rate = 0.0
         self._saturated = False
@@ -149,6 +149,7 @@ class LoadGenerator:
             async with session.post(self._url + INFER_PATH, data=body, headers={"Content-Type": "application/json"}) as response:
                 payload = await response.read()
         except TimeoutError:
+            self._second_refused += 1
             self._report.failed("timeout")
         except aiohttp.ClientConnectorError:
             self._report.failed("cannot connect")
@@ -157,7 +158,7 @@ class LoadGenerator:
         else:
             latency_ms = (time.monotonic_ns() - sent_ns) / 1e6
             answer = check_answer(response.status, response.headers, payload, candidates)
-            self._second_shed += answer.shed
+            self._second_refused += response.status in (429, 503)
             self._report.answer(answer, latency_ms)
 
     async def _drain(self) -> None:
@@ -195,10 +196,10 @@ class LoadGenerator:
         self._saturated = saturated
         self._report.lag_ms_max = max(self._report.lag_ms_max, self._second_lag_ms)
         p99 = self._report.recent_ms(0.99, LATENCY_COUNT_MIN)
-        pace = control.step(PaceInputs(cpu_ratio, p99, self._second_shed, self._second_lag_ms))
+        pace = control.step(PaceInputs(cpu_ratio, p99, self._second_refused, self._second_lag_ms))
         self._clock.set_pace(time.monotonic_ns(), pace)
         self._rate, self._second_requests = float(self._second_requests), 0
-        self._second_lag_ms, self._second_shed = 0.0, 0
+        self._second_lag_ms, self._second_refused = 0.0, 0
 
     async def _observe_nodes(self, session: aiohttp.ClientSession) -> None:
         """Splits and hit ratios as the nodes tell them; a node that does not answer keeps what it said last."""

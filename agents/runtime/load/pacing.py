@@ -15,6 +15,7 @@ class PaceLimits(NamedTuple):
 
     pace_min: float
     pace_max: float
+    pace_refused_min: float = 0.05  # floor while the fleet refuses: below the asked rate is better than refused at it
     cpu_ratio_max: float = 0.70  # of the host; the rest belongs to the nodes' bursts and to the person at the machine
     latency_ms_max: float = 120.0  # the profile's SLO, compared with the P99 of the last seconds
     lag_ms_max: float = 250.0  # requests sent later than this after they were due: the generator itself starves
@@ -25,7 +26,7 @@ class PaceInputs(NamedTuple):
 
     cpu_ratio: float
     latency_ms_p99: float
-    shed: int  # answers 429 or 503 in this second
+    refused: int  # answers 429 or 503 and timeouts in this second
     lag_ms: float
 
 
@@ -55,7 +56,8 @@ class PaceControl:
             return self.pace
         over = self._over(inputs)
         if over and self._rest <= 0:
-            self.pace = max(self.limits.pace_min, self.pace * self.FALL_FACTOR)
+            floor = self.limits.pace_refused_min if inputs.refused else self.limits.pace_min
+            self.pace = min(self.pace, max(floor, self.pace * self.FALL_FACTOR))
             self._rest = self.REST_SECONDS
         elif not over and self._rest <= 0 and not self.cpu_ratio > self.limits.cpu_ratio_max - 0.05:
             self.pace = min(self.limits.pace_max, self.pace + self._step)
@@ -65,12 +67,12 @@ class PaceControl:
 
     def _over(self, inputs: PaceInputs) -> str:
         limits = self.limits
+        if inputs.refused:
+            return "refused by the fleet"
         if self.cpu_ratio > limits.cpu_ratio_max:
             return "host cpu"
         if inputs.lag_ms > limits.lag_ms_max:
             return "generator late"
-        if inputs.shed:
-            return "shed by the fleet"
         return "latency" if inputs.latency_ms_p99 > limits.latency_ms_max else ""
 
 

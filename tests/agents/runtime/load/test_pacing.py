@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agents.runtime.load.pacing import PaceControl, PaceInputs, PaceLimits, StreamClock
 
-CALM = PaceInputs(cpu_ratio=0.3, latency_ms_p99=40.0, shed=0, lag_ms=1.0)
+CALM = PaceInputs(cpu_ratio=0.3, latency_ms_p99=40.0, refused=0, lag_ms=1.0)
 LIMITS = PaceLimits(pace_min=0.5, pace_max=1.0, latency_ms_max=120.0)
 
 
@@ -29,7 +29,7 @@ def test_with_room_the_pace_climbs_by_two_percent_a_second_up_to_its_ceiling() -
     [
         (CALM._replace(cpu_ratio=0.95), "host cpu"),
         (CALM._replace(latency_ms_p99=121.0), "latency"),
-        (CALM._replace(shed=1), "shed by the fleet"),
+        (CALM._replace(refused=1), "refused by the fleet"),
         (CALM._replace(lag_ms=300.0), "generator late"),
     ],
 )
@@ -52,6 +52,17 @@ def test_the_pace_never_falls_below_its_floor() -> None:
     for _ in range(50):
         pace.step(CALM._replace(cpu_ratio=1.0))
     assert pace.pace == 0.5
+
+
+def test_a_fleet_that_refuses_is_asked_for_less_than_the_floor_and_the_pace_comes_back() -> None:
+    pace = control()
+    for _ in range(80):
+        pace.step(CALM._replace(refused=5))
+    assert pace.pace == LIMITS.pace_refused_min
+    assert pace.step(CALM._replace(cpu_ratio=1.0)) == LIMITS.pace_refused_min  # another overload does not lift it to the floor
+    for _ in range(80):
+        pace.step(CALM)
+    assert pace.pace == 1.0
 
 
 def test_one_second_of_a_busy_cpu_among_calm_ones_is_forgiven() -> None:
