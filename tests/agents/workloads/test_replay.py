@@ -28,7 +28,7 @@ T0 = 1_600_000_000
 def log_of(*events: tuple[int, int, float]) -> Log:
     """A log of (user, item, seconds after T0), dense ids given as they are."""
     users, items = np.array([e[0] for e in events]), np.array([e[1] for e in events])
-    times = np.array([round((T0 + e[2]) * NS) for e in events])
+    times = np.array([T0 * NS + round(e[2] * NS) for e in events])  # exact: a sum of floats would miss by 100 ns
     return Log(users, items, times, int(users.max()) + 1, np.arange(items.max() + 1), [], 0, [])
 
 
@@ -56,10 +56,10 @@ def as_bytes(request: Request) -> bytes:
 
 
 def test_events_of_a_user_within_seconds_are_one_request() -> None:
-    log = log_of((0, 1, 0.0), (1, 2, 1.0), (0, 3, 4.0), (0, 4, 8.5), (0, 5, 20.0))
+    log = log_of((0, 1, 0.0), (1, 2, 1.0), (0, 3, 4.0), (0, 4, 9.0), (0, 5, 14.001))
     table, notes = fold(log, np.arange(10), RULES, seed=1)
-    assert jagged(table) == [[1, 3, 4], [2], [5]]  # 4 s and 4.5 s are within 5 s of the event before
-    assert (table.ts_ns - T0 * NS).tolist() == [0, 1 * NS, 20 * NS]
+    assert jagged(table) == [[1, 3, 4], [2], [5]]  # 5 s after the event before is within, 5.001 s is not
+    assert (table.ts_ns - T0 * NS).tolist() == [0, 1 * NS, 14_001_000_000]
     assert table.users[0] == table.users[2] != table.users[1]
     assert notes == ["5 events folded into 3 requests (gap up to 5 s)"]
 
