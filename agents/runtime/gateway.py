@@ -133,12 +133,11 @@ class Gateway:
         return response
 
     def _http_refusal(self, error: web.HTTPException) -> web.Response:
-        """A refusal of the HTTP library's: no such path, wrong method, body too large."""
-        detail = f"body is larger than {BODY_BYTES_MAX} bytes" if error.status == 413 else error.reason
+        """A refusal of the HTTP library's: no such path, wrong method."""
         headers = CIMultiDict({"x-helm-node": self._engine.name})
         if "Allow" in error.headers:
             headers["Allow"] = error.headers["Allow"]
-        body = msgspec.json.encode({"error": detail})
+        body = msgspec.json.encode({"error": error.reason})
         return web.Response(body=body, status=error.status, headers=headers, content_type="application/json")
 
     async def _body(self, request: web.Request) -> bytes:
@@ -148,6 +147,8 @@ class Gateway:
         try:
             async with asyncio.timeout(self._body_seconds_max):
                 return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise WireError(ErrorCode.TOO_LARGE, f"body is larger than {BODY_BYTES_MAX} bytes") from error
         except TimeoutError as error:
             raise WireError(ErrorCode.SLOW_CLIENT, f"the body did not arrive within {self._body_seconds_max:g} s") from error
         except web.RequestPayloadError as error:

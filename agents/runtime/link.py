@@ -166,6 +166,8 @@ class Link:
                     await self._connect(session)
                 except (aiohttp.ClientError, OSError, EnrolmentRefusedError, msgspec.DecodeError) as error:
                     log.warning("link_down", error=str(error) or type(error).__name__)
+                except Exception:  # a bug in a report must not leave the node out of reach for ever
+                    log.exception("link_failed")
                 if asyncio.get_running_loop().time() - began >= STEADY_SECONDS:
                     self._backoff.reset()
                 await asyncio.sleep(self._backoff.pause_seconds())

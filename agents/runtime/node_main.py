@@ -23,12 +23,12 @@ EXIT_REFUSED = 2
 
 async def serve(settings: NodeSettings, bound: socket.socket) -> int:
     """Run one node; returns the exit code."""
-    from agents.runtime.node_daemon import NodeDaemon, make_device
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)  # before the imports: a signal meanwhile is obeyed after them
+    from agents.runtime.node_daemon import NodeDaemon, make_device
+
     daemon = NodeDaemon(settings, await asyncio.to_thread(make_device, settings))
     await daemon.start(bound)
     gc.collect()

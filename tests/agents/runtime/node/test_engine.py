@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agents.node.batch import MissReason
+from agents.node.node import NodeConfig
 from agents.runtime.engine import RankResult
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
@@ -403,3 +404,31 @@ async def test_work_on_the_device_thread_reports_its_failure() -> None:
 
         with pytest.raises(ValueError, match="not today"):
             await parts.engine.on_device(fail)
+
+
+async def test_a_history_larger_than_the_prefix_cache_is_served_and_keeps_what_fits() -> None:
+    profile = tiny_profile()
+    async with Parts(profile, NodeConfig(admission="none", emb_ratio_start=0.9)) as parts:  # 3 pages of KV, 4 tokens each
+        result = await parts.engine.infer(request_of(1, tokens=32))
+        assert (result.cached_blocks, result.cacheable_blocks) == (0, 8)
+        parts.node.ledger.check()
+        assert parts.engine.telemetry().kv.used_bytes == 3 * profile.page_bytes
+        again = await parts.engine.infer(request_of(1, tokens=32))
+        assert again.cached_blocks == 3
+        two = await asyncio.gather(*(parts.engine.infer(request_of(user, tokens=32)) for user in (2, 3)))
+        assert [len(one.scores) for one in two] == [4, 4]
+        parts.node.ledger.check()
+
+
+async def test_a_new_model_version_in_the_middle_of_a_batch_harms_nothing() -> None:
+    async with Parts() as parts:
+        await parts.engine.infer(request_of(2))
+        parts.device.hold()
+        running = asyncio.create_task(parts.engine.infer(request_of(1)))
+        await parts.device_entered()
+        parts.node.version_flip(parts.clock.now_ns())
+        parts.device.release()
+        assert len((await running).scores) == 4
+        parts.node.ledger.check()
+        after = await parts.engine.infer(request_of(2))
+        assert (after.cached_blocks, after.miss_reason) == (0, MissReason.INVALIDATED_BY_VERSION)

@@ -331,3 +331,18 @@ async def test_obeying_may_refuse_with_any_code(tmp_path: Path) -> None:
         assert isinstance(ack, Ack)
         assert (ack.accepted, ack.error_code, ack.detail) == (False, "invalid_request", "no")
         assert json.dumps(ack.error_code)
+
+
+async def test_a_report_that_fails_does_not_end_the_link(tmp_path: Path) -> None:
+    async with linked(tmp_path) as node:
+        await node.plane.hear(lambda frame: isinstance(frame, NodeTelemetry))
+        report_as_ever, calls = node.link._telemetry, iter([True])
+
+        def stumble() -> NodeTelemetry:
+            if next(calls, False):
+                raise RuntimeError("a bug")
+            return report_as_ever()
+
+        node.link._telemetry = stumble
+        await until(lambda: node.plane.connections == 2)
+        await node.plane.command("c1", NodeSpec(generation=1))
