@@ -40,7 +40,7 @@ class WhatIfRequest(StrictSerializer):
         required=False, allow_null=True, min_value=0.1, max_value=scenarios.RATE_PER_SECOND_MAX, default=None
     )
     profile = serializers.ChoiceField(choices=available_profiles(), default="cpu-demo")
-    router = serializers.ChoiceField(choices=["joint", "round-robin", "least-loaded", "consistent-hash", "kv-affinity"], default="joint")
+    router = serializers.ChoiceField(choices=list(scenarios.ROUTERS), default="joint")
 
 
 class ScenarioDocument(serializers.Serializer[Any]):

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from agents.router.state import POLICIES as ROUTERS
 from agents.workloads.demo import REGIMES as WORKLOADS
 
 METHODS = ("b5",)
@@ -24,4 +25,4 @@ def runs(scenario: dict[str, Any]) -> list[Run]:
     return [*static, Run(scenario["method"], "controller")]
 
 
-__all__ = ["METHODS", "WORKLOADS", "Run", "runs"]
+__all__ = ["METHODS", "ROUTERS", "WORKLOADS", "Run", "runs"]

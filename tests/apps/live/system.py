@@ -146,7 +146,7 @@ class Agent:
     def __init__(self, port: int, credential: str, name: str, *, greet: bool = True, **greeting: Any) -> None:
         self.name = name
         self._socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/agents/v1/link", additional_headers=System.bearer(credential), open_timeout=20, proxy=None
+            f"ws://127.0.0.1:{port}/agents/v1/link", additional_headers=System.bearer(credential), open_timeout=20, proxy=None, legacy=True
         )
         if greet:
             self.send(hello(name, **greeting))
@@ -183,7 +183,7 @@ class Console:
     def __init__(self, port: int, query: str, token: str) -> None:
         headers = System.bearer(token) if token else {}
         self.socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/api/v1/stream{query}", additional_headers=headers, open_timeout=20, proxy=None, max_size=None
+            f"ws://127.0.0.1:{port}/api/v1/stream{query}", additional_headers=headers, open_timeout=20, proxy=None, legacy=True, max_size=None
         )
 
     def next(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
