@@ -61,6 +61,7 @@ class RouterDaemon:
         self._exchanges: set[Exchange] = set()
         self._buffered_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pushing: set[int] = set()  # nodes with a reuse message under way
         self._server: asyncio.Server | None = None
         self._id_prefix = secrets.token_hex(6).encode()
         self._id_serial = 0
@@ -76,7 +77,7 @@ class RouterDaemon:
         self._server = await loop.create_server(lambda: ClientConnection(self), host, port, backlog=1_024)
         for index, address in enumerate(self.fleet.nodes):
             self._spawn(listen(index, address, self.fleet.fleet_key, self, self.limits, self._chance))
-            self._spawn(self._push_reuse(index))
+        self._spawn(self._publish_reuse())
         self._spawn(self._sweep())
         self._spawn(self._reap())
         bound: int = self._server.sockets[0].getsockname()[1]
@@ -256,9 +257,11 @@ class RouterDaemon:
 
     def lost(self, index: int, reason: str) -> None:
         """See `Listener.lost`."""
-        if self.brain.node_view(index, time.monotonic_ns()).phase is not Phase.OFFLINE:
-            self.counters.stream_losses_total += 1
-            log.warning("node lost", node=self.fleet.nodes[index].name, reason=reason)
+        view = self.brain.node_view(index, time.monotonic_ns())
+        if view.phase is Phase.OFFLINE and not view.synced:
+            return  # still gone
+        self.counters.stream_losses_total += 1
+        log.warning("node lost", node=self.fleet.nodes[index].name, reason=reason)
         self.brain.node_gone(index)
 
     # --- background ---
@@ -285,16 +288,25 @@ class RouterDaemon:
             self.picks_per_second = (picks - before) / ((now_ns - then_ns) / 1e9)
             self._rate_at = (now_ns, picks)
 
-    async def _push_reuse(self, index: int) -> None:
-        headers = f"authorization: Bearer {self.fleet.fleet_key}\r\ncontent-type: application/msgpack\r\n".encode()
+    async def _publish_reuse(self) -> None:
+        """Tell every node that can be heard; one that is slow to take it misses a turn, not the others."""
         while True:
             await asyncio.sleep(self.limits.reuse_seconds)
-            if self.brain.node_view(index, time.monotonic_ns()).phase is Phase.OFFLINE:
-                continue
+            now_ns = time.monotonic_ns()
             nodes = max(1, self.brain.ready_count())
-            body = _ENCODER.encode(self.statistics.message(time.monotonic_ns(), time.time_ns(), nodes))
+            body = _ENCODER.encode(self.statistics.message(now_ns, time.time_ns(), nodes))
+            for index in range(len(self.pools)):
+                if index not in self._pushing and self.brain.node_view(index, now_ns).phase is not Phase.OFFLINE:
+                    self._pushing.add(index)
+                    self._spawn(self._push_reuse(index, body))
+
+    async def _push_reuse(self, index: int, body: bytes) -> None:
+        headers = f"authorization: Bearer {self.fleet.fleet_key}\r\ncontent-type: application/msgpack\r\n".encode()
+        try:
             with contextlib.suppress(OSError):  # the node's stream tells whether it lives
                 await post(self.pools[index], b"/v1/reuse", headers, body, self.limits.reuse_timeout_seconds)
+        finally:
+            self._pushing.discard(index)
 
     # --- views ---
 

@@ -308,7 +308,7 @@ class Exchange:
     def _refuse(self, error: WireError) -> None:
         keep = self._keep_alive()
         own = b"x-request-id: %s\r\n" % self.request.request_id + http.retry_after(error)
-        self._client.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep))
+        self._client.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, self.request.version))
         self._finish(error.status, keep)
 
     def _finish(self, status: int, keep_alive: bool) -> None:
