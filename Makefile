@@ -3,16 +3,19 @@ NODES ?= 0
 WORKLOAD ?= demo
 SEED ?= 1
 HOST ?= 127.0.0.1
+WEB_PORT ?= 8700
 ROUTER_PORT ?= 8780
 NODE_PORT ?= 8790
 
 FLEET_OPTIONS = --nodes "$(NODES)" --workload "$(WORKLOAD)" --seed "$(SEED)" --host "$(HOST)" --router-port "$(ROUTER_PORT)" --node-port "$(NODE_PORT)"
 
-.PHONY: help setup fleet down test clean
+.PHONY: help setup up fleet down test clean
 .SILENT:
 
 help:
-	echo "make fleet   start router, nodes and load generator (NODES=8 WORKLOAD=demo SEED=1 HOST= ROUTER_PORT= NODE_PORT=)"
+	echo "make up      start the whole system: console, control plane, router, nodes, load generator"
+	echo "make fleet   start router, nodes and load generator only"
+	echo "             both take NODES=8 WORKLOAD=demo SEED=1 HOST=127.0.0.1 WEB_PORT=8700 ROUTER_PORT=8780 NODE_PORT=8790"
 	echo "make down    stop what runs"
 	echo "make test    install what the tests need and run them"
 	echo "make setup   prepare without starting"
@@ -20,6 +23,9 @@ help:
 
 setup:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh
+
+up: setup
+	.venv/bin/python -m helmctl.cli.main up $(FLEET_OPTIONS) --web-port "$(WEB_PORT)"
 
 fleet: setup
 	.venv/bin/python -m helmctl.cli.main fleet $(FLEET_OPTIONS)

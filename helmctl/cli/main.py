@@ -21,13 +21,14 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
-    "up": Entry("helmctl.cli.up", "up", "Run the whole system on this machine."),
+    "up": Entry("helmctl.cli.fleet", "up", "Run the whole system on this machine."),
     "fleet": Entry("helmctl.cli.fleet", "fleet", "Run router, nodes and load generator, without the control plane."),
     "down": Entry("helmctl.cli.fleet", "down", "Stop what runs on this machine."),
     "top": Entry("helmctl.cli.top", "top", "Watch the nodes of this machine."),
     "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router.", passes_options=True),
     "status": Entry("helmctl.cli.node", "status", "State of the fleet, from the control plane."),
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
+    "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "bench": Entry("helmctl.cli.bench", "app", "Measure."),
 }

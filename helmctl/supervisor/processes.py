@@ -4,10 +4,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from helmctl.supervisor.bus import Bus
 from helmctl.supervisor.plan import LOOPBACK, Plan
 from helmctl.supervisor.state import StateFolder
 
 FLEET = frozenset({"fleet", "up"})
+UP = frozenset({"up"})
+QUIET_WORKER = ("--without-gossip", "--without-mingle")  # there is one worker here: nobody to gossip with
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREAD_COUNTS, "1")  # a node with more would take its neighbours' cores and falsify their latencies
 
@@ -27,9 +30,10 @@ class Service:
     ports: tuple[tuple[str, int, str], ...] = ()  # host, port, and the variable that moves it
 
 
-def services(plan: Plan, state: StateFolder, profile: str, python: str = sys.executable) -> list[Service]:
+def services(plan: Plan, state: StateFolder, profile: str, bus: Bus | None = None, python: str = sys.executable) -> list[Service]:
     """The rows of the table that `profile` (`fleet` or `up`) starts, in the order they are started."""
-    table = [router(plan, state, python), *nodes(plan, state, python), *load(plan, state, python)]
+    control = [] if bus is None else [*redis(bus), *control_plane(plan, state, bus, python)]
+    table = [*control, router(plan, state, python), *nodes(plan, state, profile, python), *load(plan, state, python)]
     return [service for service in table if profile in service.profiles]
 
 
@@ -50,12 +54,14 @@ def router(plan: Plan, state: StateFolder, python: str) -> Service:
     )
 
 
-def nodes(plan: Plan, state: StateFolder, python: str) -> list[Service]:
+def nodes(plan: Plan, state: StateFolder, profile: str, python: str) -> list[Service]:
     """The nodes; they listen on the loopback, for only the router and local tools speak to them."""
+    node_main = (python, "-m", "agents.runtime.node_main", "--fleet", str(state.fleet_file), "--name")
+    link = f"ws://{plan.dial_host}:{plan.web_port}/agents/v1/link" if profile == "up" else None
     return [
         Service(
             name=name,
-            command=(python, "-m", "agents.runtime.node_main", "--fleet", str(state.fleet_file), "--name", name, *_journal(plan)),
+            command=(*node_main, name, *_journal(plan), *_link(link, name, state)),
             env=runtime_env(state),
             health_url=f"http://{LOOPBACK}:{port}/v2/health/ready",
             stop_order=2,
@@ -79,6 +85,70 @@ def load(plan: Plan, state: StateFolder, python: str) -> list[Service]:
             stop_order=0,
         )
     ]
+
+
+def redis(bus: Bus) -> list[Service]:
+    """Our own Redis, when it is ours to start."""
+    if bus.server is None:
+        return []
+    return [
+        Service(
+            name="redis",
+            command=(bus.server, str(bus.config_file)),
+            health_url=bus.url,
+            stop_order=5,
+            profiles=UP,
+        )
+    ]
+
+
+def control_plane_env(plan: Plan, state: StateFolder, bus: Bus) -> dict[str, str]:
+    """Environment of everything that runs Django; what the person set (DATABASE_URL, HELM_PUBLIC_URL, ...) is inherited."""
+    own = {"REDIS_URL": bus.url, "HELM_HOST": plan.host, "HELM_PORT": str(plan.web_port), "DJANGO_SETTINGS_MODULE": "helmctl.settings"}
+    return {**runtime_env(state), **own}
+
+
+def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str) -> list[Service]:
+    """Web, worker and beat."""
+    env = control_plane_env(plan, state, bus)
+    needs = () if bus.server is None else ("redis",)
+    celery = (python, "-m", "celery", "-A", "helmctl.celery")
+    uvicorn = (python, "-m", "uvicorn", "helmctl.asgi:application", "--host", plan.host, "--port", str(plan.web_port))
+    return [
+        Service(
+            name="web",
+            command=(*uvicorn, "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+            env=env,
+            health_url=f"http://{plan.dial_host}:{plan.web_port}/healthz",
+            needs=needs,
+            stop_order=4,
+            profiles=UP,
+            ports=((plan.host, plan.web_port, "WEB_PORT"),),
+        ),
+        Service(
+            name="worker",  # two slots, so that roll-ups go on while a what-if runs; polite, so that neither slows a node
+            command=("nice", "-n", "10", *celery, "worker", "--concurrency", "2", "--loglevel", "WARNING", *QUIET_WORKER),
+            env=env,
+            needs=(*needs, "web"),
+            stop_order=3,
+            profiles=UP,
+        ),
+        Service(
+            name="beat",
+            command=(*celery, "beat", "--loglevel", "WARNING", "--pidfile="),  # one supervisor, one beat: a pid file could only go stale
+            env=env,
+            needs=(*needs, "web"),
+            stop_order=3,
+            profiles=UP,
+        ),
+    ]
+
+
+def _link(url: str | None, name: str, state: StateFolder) -> tuple[str, ...]:
+    """How a node finds the control plane; it serves and adapts without one."""
+    if url is None:
+        return ()
+    return ("--control-url", url, "--credential-file", str(state.credential(name)), "--enrol-token-file", str(state.enrolment(name)))
 
 
 def _journal(plan: Plan) -> tuple[str, ...]:

@@ -25,6 +25,14 @@ class StateFolder(NamedTuple):
         """What the load generator last said of itself (`agents.runtime.load.report.LoadStatus`)."""
         return self.root / "load.json"
 
+    def credential(self, node_name: str) -> Path:
+        """A node's own key to the control plane, written by the node when it enrols."""
+        return self.root / "credentials" / node_name
+
+    def enrolment(self, node_name: str) -> Path:
+        """The one-time token a node enrols with, written by `manage.py seed_local`."""
+        return self.root / "enrol" / node_name
+
     @property
     def logs(self) -> Path:
         """One log file per process, and one older one."""

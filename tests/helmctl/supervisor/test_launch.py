@@ -23,7 +23,7 @@ from helmctl.supervisor.processes import Service
 from helmctl.supervisor.refusal import Refusal
 from helmctl.supervisor.state import StateFolder
 
-def table(plan, state, profile):
+def table(plan, state, profile, bus):
     command = (sys.executable, "-m", "http.server", str(plan.router_port), "--bind", "127.0.0.1", "--directory", str(state.logs))
     ports = (("127.0.0.1", plan.router_port, "ROUTER_PORT"),)
     return [Service(name="router", command=command, health_url=f"http://127.0.0.1:{plan.router_port}/", ports=ports)]

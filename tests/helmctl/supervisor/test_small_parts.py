@@ -117,8 +117,10 @@ async def answer_with(reply: bytes, ask: str) -> bool:
         ("http://127.0.0.1:{port}/", b"HTTP/1.1 204 No Content\r\n\r\n", True),
         ("http://127.0.0.1:{port}/", b"HTTP/1.1 503 Not yet\r\n\r\n", False),
         ("http://127.0.0.1:{port}/", b"", False),
-        ("tcp://127.0.0.1:{port}", b"+PONG\r\n", True),
-        ("tcp://127.0.0.1:{port}", b"-LOADING\r\n", False),
+        ("redis://127.0.0.1:{port}/0", b"+PONG\r\n", True),
+        ("redis://127.0.0.1:{port}", b"-LOADING\r\n", False),
+        ("redis://:word@127.0.0.1:{port}", b"+OK\r\n+PONG\r\n", True),
+        ("redis://:wrong@127.0.0.1:{port}", b"-WRONGPASS\r\n-NOAUTH\r\n", False),
         ("gopher://127.0.0.1:{port}", b"+PONG\r\n", False),
     ],
 )
