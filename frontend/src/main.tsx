@@ -6,6 +6,7 @@ import { createRoot } from "react-dom/client";
 import { BrowserRouter } from "react-router";
 import { App } from "./app/App";
 import { makeQueryClient } from "./api/queryClient";
+import "./theme/fonts.css";
 import "./theme/tokens.css";
 import "./theme/base.css";
 import "./theme/mantine.css";

@@ -34,6 +34,9 @@ export type Decision = NullWhile<Schemas["Decision"], "shadow_emb_ratio">;
 export type NodeStatus = Omit<Schemas["NodeStatusDocument"], "telemetry"> & { telemetry: Telemetry | null };
 export type Node = Omit<Schemas["NodeDocument"], "status"> & { status: NodeStatus };
 
+/** A column of a chart. */
+export type Series = (number | null)[];
+
 /** One page of a list. */
 export interface Page<Row> {
   next: string | null;

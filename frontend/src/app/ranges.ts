@@ -6,7 +6,7 @@ export const RANGES = ["15m", "1h", "6h", "24h", "7d"] as const;
 export type Range = (typeof RANGES)[number];
 
 export const RANGE_SECONDS: Record<Range, number> = { "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800 };
-export const DEFAULT_RANGE: Range = "1h";
+export const DEFAULT_RANGE: Range = "15m";
 
 export function asRange(text: string | null): Range {
   return RANGES.find((range) => range === text) ?? DEFAULT_RANGE;

@@ -8,7 +8,7 @@ export interface Shortcut {
 export const SHORTCUTS: Shortcut[] = [
   { keys: "/", does: "Search or jump to a node or page" },
   { keys: "g f", does: "Go to fleet" },
-  { keys: "g n", does: "Go to the first node, or back to the last one" },
+  { keys: "g n", does: "Go to nodes" },
   { keys: "g w", does: "Go to what-if" },
   { keys: "g a", does: "Go to the audit log" },
   { keys: "g k", does: "Go to API tokens" },

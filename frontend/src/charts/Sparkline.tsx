@@ -31,8 +31,15 @@ export function sparkPath(values: (number | null)[], low: number, high: number, 
   return path;
 }
 
+/** Without the unknown ends: they would only leave room for nothing. */
+function known(values: (number | null)[]): (number | null)[] {
+  const first = values.findIndex((value) => value !== null);
+  return first < 0 ? [] : values.slice(first, values.findLastIndex((value) => value !== null) + 1);
+}
+
 /** A small trend without axes; decoration for a number that is written next to it. */
-export function Sparkline({ values, color = "line-2", height = 22, range, reference, area = true }: Props) {
+export function Sparkline({ values: all, color = "line-2", height = 22, range, reference, area = true }: Props) {
+  const values = known(all);
   const [low, high] = range ?? extent([values]) ?? [0, 1];
   const pad = range ? 0 : Math.max((high - low) * 0.1, Math.abs(high) * 0.01, 1e-6);
   const path = sparkPath(values, low - pad, high + pad, height);

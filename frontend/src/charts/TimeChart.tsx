@@ -21,6 +21,8 @@ interface Props {
   range: (low: number, high: number) => [number, number];
   /** Time shown, unix seconds. */
   window: [number, number];
+  /** Distances between axis labels that read well in this unit. */
+  increments?: number[];
   height: number;
   /** One sentence that says what the chart shows now. */
   description: string;
@@ -81,7 +83,7 @@ export function TimeChart(props: Props) {
   useEffect(() => {
     const element = host.current;
     if (!element) return undefined;
-    const { lines, bands = [], height, axisFormat, syncKey } = latest.current;
+    const { lines, bands = [], height, axisFormat, increments, syncKey } = latest.current;
     const font = `500 11px ${color("font") || "sans-serif"}`;
     const axis = { stroke: color("ink-3"), font, ticks: { show: false } };
     const options: uPlot.Options = {
@@ -106,6 +108,7 @@ export function TimeChart(props: Props) {
           size: 44,
           space: 34,
           gap: 6,
+          ...(increments ? { incrs: increments } : {}),
           grid: { stroke: color("grid"), width: 1 },
           values: (_, values) => values.map((value) => axisFormat(value)),
         },
@@ -121,6 +124,7 @@ export function TimeChart(props: Props) {
     chart.current = plot;
     const observer = new ResizeObserver(() => plot.setSize({ width: Math.max(element.clientWidth, 120), height }));
     observer.observe(element);
+    void document.fonts.ready.then(() => chart.current === plot && plot.redraw(false));
     return () => {
       observer.disconnect();
       plot.destroy();

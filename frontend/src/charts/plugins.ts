@@ -13,7 +13,9 @@ function splits(plot: uPlot, _axis: number, from: number, to: number): number[] 
   const room = Math.max(2, Math.floor(plot.width / LABEL_WIDTH_PX));
   const step = STEPS.find((candidate) => (to - from) / candidate <= room) ?? 86_400;
   const result: number[] = [];
-  for (let at = Math.ceil(from / step) * step; at <= to; at += step) result.push(at);
+  // A label needs half its width on both sides of its place.
+  const margin = ((to - from) * LABEL_WIDTH_PX) / 4 / Math.max(plot.width, 1);
+  for (let at = Math.ceil(from / step) * step; at <= to - margin; at += step) result.push(at);
   return result;
 }
 

@@ -12,6 +12,9 @@ export function ratioRange(low: number, high: number): [number, number] {
   return [Math.max(0, middle - half), Math.min(1, middle + half)];
 }
 
+/** Whole percents between the labels of a share. */
+export const RATIO_INCREMENTS = [0.01, 0.02, 0.05, 0.1, 0.2];
+
 /** Counts and rates start at zero. */
 export function countRange(_: number, high: number): [number, number] {
   return [0, high * 1.15 || 1];

@@ -23,7 +23,23 @@ export function appendSample(tail: readonly Sample[], sample: Sample, length: nu
   return [...tail.slice(Math.max(0, tail.length - length + 1)), sample];
 }
 
-export function fleetSample(fleet: Fleet): Sample {
+/** Quantile of values in order, between its two neighbours as the server does it. */
+export function quantile(ordered: number[], share: number): number | null {
+  if (ordered.length === 0) return null;
+  const place = (ordered.length - 1) * share;
+  const below = ordered[Math.floor(place)] as number;
+  const above = ordered[Math.ceil(place)] as number;
+  return below + (above - below) * (place - Math.floor(place));
+}
+
+/** Spread of the ratios that nodes reported, under the names of the series. */
+function ratioQuantiles(nodes: Node[]): Record<string, number | null> {
+  const ratios = nodes.flatMap((node) => (node.status.phase === "offline" || node.status.emb_ratio === null ? [] : [node.status.emb_ratio]));
+  ratios.sort((a, b) => a - b);
+  return Object.fromEntries([10, 25, 50, 75, 90].map((percent) => [`emb_ratio_p${percent}`, quantile(ratios, percent / 100)]));
+}
+
+export function fleetSample(fleet: Fleet, nodes: Node[]): Sample {
   return {
     atSeconds: Date.parse(fleet.at) / 1000,
     values: {
@@ -32,6 +48,7 @@ export function fleetSample(fleet: Fleet): Sample {
       requests_per_second: fleet.requests_per_second,
       emb_hit_ratio: fleet.emb_hit_ratio,
       kv_hit_ratio: fleet.kv_hit_ratio,
+      ...ratioQuantiles(nodes),
     },
   };
 }
@@ -51,6 +68,10 @@ export function nodeSample(node: NodeDelta): Sample | null {
       latency_ms_p99: telemetry.latency_ms_p99,
       requests_per_second: telemetry.requests_per_second,
       queue_depth: telemetry.queue_depth,
+      queue_ms: telemetry.stages.queue_ms,
+      emb_ms: telemetry.stages.emb_ms,
+      kv_ms: telemetry.stages.kv_ms,
+      compute_ms: telemetry.stages.compute_ms,
     },
   };
 }
@@ -118,8 +139,11 @@ function applyNodes(client: QueryClient, deltas: NodeDelta[]): void {
 }
 
 function applyFleet(client: QueryClient, fleet: Fleet): void {
+  const nodes = client.getQueryData<Node[]>(keys.nodes) ?? [];
   client.setQueryData(keys.fleet, fleet);
-  client.setQueryData<readonly Sample[]>(keys.fleetTail, (tail = []) => appendSample(tail, fleetSample(fleet), TAIL_LENGTH));
+  // Before the nodes are known their spread is not; the history has this second anyway.
+  if (nodes.length === 0) return;
+  client.setQueryData<readonly Sample[]>(keys.fleetTail, (tail = []) => appendSample(tail, fleetSample(fleet, nodes), TAIL_LENGTH));
 }
 
 function applyEvent(client: QueryClient, event: FleetEvent): void {
@@ -144,8 +168,8 @@ interface Snapshot {
 }
 
 function applySnapshot(client: QueryClient, { fleet, nodes, events, jobs }: Snapshot): void {
-  if (fleet) applyFleet(client, fleet);
   if (nodes) client.setQueryData<Node[]>(keys.nodes, nodes);
+  if (fleet) applyFleet(client, fleet);
   if (events) client.setQueryData<FleetEvent[]>(keys.events(""), events);
   if (jobs) client.setQueryData<WhatIf[]>(keys.whatifs, (runs) => (runs ? jobs.reduceRight(mergeRun, runs) : runs));
 }

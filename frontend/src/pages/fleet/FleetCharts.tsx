@@ -1,6 +1,6 @@
 import { useFleet, useFleetHistory } from "../../api/queries";
 import { RANGE_SECONDS, type Range } from "../../app/ranges";
-import { ratioRange, latencyRange } from "../../charts/scales";
+import { latencyRange, RATIO_INCREMENTS, ratioRange } from "../../charts/scales";
 import { TimeChart } from "../../charts/TimeChart";
 import { Empty, Legend, Loaded, Panel } from "../../components/Panel";
 import { milliseconds, percentWithSign } from "../../format/number";
@@ -72,15 +72,15 @@ export function RatioPanel({ range, nowSeconds, staleSeconds }: Props) {
   const band = (name: string) => history.columns[name] ?? [];
   return (
     <Panel
-      title="EMB ratio across the fleet"
+      title="EMB ratio across fleet"
       note={fleet ? `${fleet.nodes_ready} reporting` : undefined}
       staleSeconds={staleSeconds}
       aside={
         <Legend
           entries={[
             { label: "median", color: "emb" },
-            { label: "p25 to p75", color: "emb", mark: "area", opacity: 0.45 },
-            { label: "p10 to p90", color: "emb", mark: "area", opacity: 0.22 },
+            { label: "p25–p75", color: "emb", mark: "area", opacity: 0.45 },
+            { label: "p10–p90", color: "emb", mark: "area", opacity: 0.22 },
           ]}
         />
       }
@@ -103,6 +103,7 @@ export function RatioPanel({ range, nowSeconds, staleSeconds }: Props) {
             axisFormat={(value) => percentWithSign(value, 0)}
             valueFormat={(value) => percentWithSign(value)}
             range={ratioRange}
+            increments={RATIO_INCREMENTS}
             window={[nowSeconds - RANGE_SECONDS[range], nowSeconds]}
             height={CHART_HEIGHT}
             syncKey="fleet"

@@ -53,7 +53,7 @@ function WhoDecides() {
   const fleet = useFleet();
   return (
     <Panel title="Who decides" note={fleet.data ? `${fleet.data.nodes_total} nodes` : undefined}>
-      <Loaded query={fleet} height={84}>
+      <Loaded query={fleet} height={24}>
         {(data) => (
           <ul className={s.modes}>
             {Object.entries(data.modes)

@@ -1,3 +1,4 @@
+import { OctagonAlert } from "lucide-react";
 import { memo } from "react";
 import { Link } from "react-router";
 import type { Node } from "../../api/types";
@@ -64,8 +65,9 @@ export const NodeTile = memo(function NodeTile({ node, trend, search }: Props) {
       </span>
       <span className={s.latency}>
         <span className={`${s.value} ${isOverSlo(node) ? s.crit : ""}`}>
-          {offline ? "No heartbeat" : milliseconds(telemetry?.latency_ms_p99)}{" "}
-          {!offline && <small>{telemetry?.latency_ms_p99 == null ? "P99" : "ms P99"}</small>}
+          {isOverSlo(node) && <OctagonAlert size={14} aria-hidden />}
+          {offline ? "No heartbeat" : milliseconds(telemetry?.latency_ms_p99)}
+          {!offline && <small>/ {telemetry?.slo_ms.toFixed(0) ?? "n/a"} ms P99</small>}
         </span>
         {!offline && <Sparkline values={trend} reference={telemetry?.slo_ms ?? null} range={[0, (telemetry?.slo_ms ?? 50) * 1.5]} area={false} />}
       </span>

@@ -7,7 +7,7 @@ import { percent, signed } from "../../format/number";
 import { logTime } from "../../format/time";
 import s from "./DecisionsPanel.module.css";
 
-const HEIGHT = 300;
+const HEIGHT = 240;
 
 /** Why the ratio moved, or did not; newest first. A row opens to everything the controller saw. */
 export function DecisionsPanel({ name }: { name: string }) {

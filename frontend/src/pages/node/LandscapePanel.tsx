@@ -1,18 +1,18 @@
 import { useElementSize } from "@mantine/hooks";
 import type { Node } from "../../api/types";
-import { Empty, Legend, Panel } from "../../components/Panel";
+import { Legend, Panel } from "../../components/Panel";
 import { percentWithSign } from "../../format/number";
-import { curve, type LandscapePoint, points } from "./landscape";
+import { curve, type LandscapePoint } from "./landscape";
 import s from "./LandscapePanel.module.css";
 
-const HEIGHT = 280;
+/** Never lower than this; beside a taller neighbour it grows. */
+const HEIGHT_MIN = 280;
 const MARGIN = { top: 16, right: 10, bottom: 24, left: 40 };
 
-/** The node's own prediction: latency over the whole range of splits, and where it stands on it. */
-export function LandscapePanel({ node, className }: { node: Node; className: string }) {
-  const { ref, width } = useElementSize();
-  const telemetry = node.status.telemetry;
-  const rows = points(telemetry?.landscape ?? []);
+/** The node's own prediction (`rows`, at least two): latency over the whole range of splits, and where it stands on it. */
+export function LandscapePanel({ node, rows, className }: { node: Node; rows: LandscapePoint[]; className: string }) {
+  const { ref, width, height: room } = useElementSize();
+  const height = Math.max(HEIGHT_MIN, Math.floor(room));
   return (
     <Panel
       title="Ratio landscape"
@@ -22,28 +22,21 @@ export function LandscapePanel({ node, className }: { node: Node; className: str
         <Legend
           entries={[
             { label: "P99", color: "line-1" },
+            { label: "mean", color: "line-2" },
             { label: "interval", color: "band", mark: "area", opacity: 0.35 },
           ]}
         />
       }
     >
-      <div ref={ref} style={{ minHeight: HEIGHT }}>
-        {rows.length < 2 ? (
-          <div style={{ height: HEIGHT }}>
-            <Empty>
-              <p>No prediction yet. The node draws its curve after some minutes of traffic.</p>
-            </Empty>
-          </div>
-        ) : (
-          width > 0 && <Curve node={node} rows={rows} width={width} />
-        )}
+      <div ref={ref} className={s.room} style={{ minHeight: HEIGHT_MIN }}>
+        {width > 0 && <Curve node={node} rows={rows} width={width} height={height} />}
       </div>
     </Panel>
   );
 }
 
-function Curve({ node, rows, width }: { node: Node; rows: LandscapePoint[]; width: number }) {
-  const frame = { left: MARGIN.left, top: MARGIN.top, width: width - MARGIN.left - MARGIN.right, height: HEIGHT - MARGIN.top - MARGIN.bottom };
+function Curve({ node, rows, width, height }: { node: Node; rows: LandscapePoint[]; width: number; height: number }) {
+  const frame = { left: MARGIN.left, top: MARGIN.top, width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
   const sloMs = node.status.telemetry?.slo_ms ?? null;
   const drawn = curve(rows, frame, sloMs);
   const rails = node.spec.guard_rails;
@@ -57,7 +50,7 @@ function Curve({ node, rows, width }: { node: Node; rows: LandscapePoint[]; widt
   return (
     <svg
       width={width}
-      height={HEIGHT}
+      height={height}
       className={s.svg}
       role="img"
       aria-label={`Predicted P99 over the EMB share: lowest ${best.p99.toFixed(1)} ms at ${percentWithSign(best.ratio, 0)}, now at ${percentWithSign(node.status.emb_ratio, 0)}.`}
@@ -71,7 +64,7 @@ function Curve({ node, rows, width }: { node: Node; rows: LandscapePoint[]; widt
         </g>
       ))}
       {drawn.ticksX.map((tick) => (
-        <text key={tick} x={drawn.x(tick)} y={HEIGHT - 6} textAnchor="middle">
+        <text key={tick} x={drawn.x(tick)} y={height - 6} textAnchor="middle">
           {percentWithSign(tick, 0)}
         </text>
       ))}
@@ -86,6 +79,7 @@ function Curve({ node, rows, width }: { node: Node; rows: LandscapePoint[]; widt
           </text>
         </>
       )}
+      <path d={drawn.mean} fill="none" stroke="var(--line-2)" strokeWidth={1.5} />
       <path d={drawn.line} fill="none" stroke="var(--line-1)" strokeWidth={1.8} />
       {marks.map((mark, index) => (
         <g key={mark.label}>

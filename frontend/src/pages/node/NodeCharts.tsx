@@ -1,7 +1,7 @@
 import { useNodeHistory } from "../../api/queries";
 import type { Node } from "../../api/types";
 import { RANGE_SECONDS, type Range } from "../../app/ranges";
-import { latencyRange, ratioRange } from "../../charts/scales";
+import { latencyRange, RATIO_INCREMENTS, ratioRange } from "../../charts/scales";
 import type { Span } from "../../charts/series";
 import { TimeChart } from "../../charts/TimeChart";
 import { Empty, Legend, Loaded, Panel } from "../../components/Panel";
@@ -78,6 +78,7 @@ export function RatioTimeline({ name, node, range, nowSeconds, staleSeconds, cla
             axisFormat={(value) => percentWithSign(value, 0)}
             valueFormat={(value) => percentWithSign(value)}
             range={ratioRange}
+            increments={RATIO_INCREMENTS}
             window={[nowSeconds - RANGE_SECONDS[range], nowSeconds]}
             height={HEIGHT}
             syncKey={`node-${name}`}

@@ -18,6 +18,7 @@ import { asFilter, asSort, matches, modeOf, sorted } from "../fleet/nodeFilter";
 import { ConditionsPanel } from "./ConditionsPanel";
 import { DecisionsPanel } from "./DecisionsPanel";
 import { HistoryPanel, RatioTimeline } from "./NodeCharts";
+import { points } from "./landscape";
 import { LandscapePanel } from "./LandscapePanel";
 import { NodeSummary } from "./NodeSummary";
 import { PoolPanel } from "./PoolPanel";
@@ -84,9 +85,13 @@ function NodeView({ node, etag }: { node: Node; etag: string }) {
   const nowMs = useNow();
   const staleSeconds = useStaleSeconds(nowMs);
   const { name } = node.metadata;
+  const rows = points(node.status.telemetry?.landscape ?? []);
+  const predicted = rows.length >= 2;
+  // A node that predicts nothing has no curve to show: its neighbours take the room.
+  const third = (predicted ? s.span4 : s.span6) ?? "";
   const chart = { name, range, nowSeconds: Math.floor(nowMs / 1000) - (staleSeconds ?? 0), staleSeconds };
   return (
-    <>
+    <div className={s.page}>
       <Header node={node} onVerb={setVerb} />
       <div className="only-small">
         <RangePicker range={range} onChange={setRange} />
@@ -95,19 +100,19 @@ function NodeView({ node, etag }: { node: Node; etag: string }) {
       <div className={s.grid}>
         <RatioTimeline {...chart} node={node} className={s.span8 ?? ""} />
         <PoolPanel node={node} className={s.span4 ?? ""} />
-        <TakePanel node={node} etag={etag} verb={verb} onVerb={setVerb} className={s.span4 ?? ""} />
-        <LandscapePanel node={node} className={s.span4 ?? ""} />
-        <StagesPanel node={node} className={s.span4 ?? ""} />
+        <TakePanel node={node} etag={etag} verb={verb} onVerb={setVerb} className={third} />
+        {predicted && <LandscapePanel node={node} rows={rows} className={third} />}
+        <StagesPanel node={node} range={range} nowSeconds={chart.nowSeconds} className={third} />
         <HistoryPanel {...chart} node={node} className={s.span8 ?? ""} />
         <ConditionsPanel node={node} nowMs={nowMs} className={s.span4 ?? ""} />
         <div className={s.span8}>
           <DecisionsPanel name={name} />
         </div>
         <div className={s.span4}>
-          <EventFeed target={name} height={300} />
+          <EventFeed target={name} height={240} />
         </div>
       </div>
-    </>
+    </div>
   );
 }
 

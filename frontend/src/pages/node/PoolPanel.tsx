@@ -49,6 +49,8 @@ export function PoolPanel({ node, className }: { node: Node; className: string }
         <Fact term="Migrating" value={bytes(migrating)} />
         <Fact term="Refill waiting" value={bytes(telemetry.refill_backlog_bytes)} />
         <Fact term="Moves since start" value={grouped(telemetry.moves_total)} />
+        <Fact term="EMB evictions" value={grouped(telemetry.emb_evictions_total)} />
+        <Fact term="KV evictions" value={grouped(telemetry.kv_evictions_total)} />
       </dl>
     </Panel>
   );

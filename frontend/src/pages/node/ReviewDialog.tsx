@@ -5,7 +5,7 @@ import type { Preview } from "../../api/types";
 import { SplitBar } from "../../components/SplitBar";
 import { bytes, grouped, milliseconds, percentWithSign, signed } from "../../format/number";
 import { duration, minutes } from "../../format/time";
-import { type Draft, expectedChangeMs } from "./take";
+import { type Draft, expectedChangeMs, isSlower } from "./take";
 import s from "./TakePanel.module.css";
 
 interface Props {
@@ -84,7 +84,7 @@ export function ReviewDialog({ name, draft, preview, onCancel, onConfirm }: Prop
       <div className={s.note} data-tone="crit" style={{ margin: "12px 0" }}>
         <OctagonAlert size={14} aria-hidden />
         <span>
-          <b>{preview.warnings.includes("slower_than_now") ? "This is expected to make things slower." : "P99 is expected to stay over SLO."}</b> Reason: “{draft.reason.trim()}”
+          <b>{isSlower(preview) ? "This is expected to make things slower." : "P99 is expected to stay over SLO."}</b> Reason: “{draft.reason.trim()}”
         </span>
       </div>
       <TextInput

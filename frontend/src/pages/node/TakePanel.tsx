@@ -11,7 +11,7 @@ import { bytes, milliseconds, percent, signed } from "../../format/number";
 import { duration, minutes, parseTtlSeconds } from "../../format/time";
 import { actionOf } from "./actions";
 import { ReviewDialog } from "./ReviewDialog";
-import { deservesReview, type Draft, expectedChangeMs, faults, type Limits, STEP_PERCENT, TTL_CHOICES } from "./take";
+import { deservesReview, type Draft, expectedChangeMs, faults, isSlower, type Limits, STEP_PERCENT, TTL_CHOICES } from "./take";
 import { usePreview, useTake } from "./useTake";
 import type { Verb } from "./verbs";
 import s from "./TakePanel.module.css";
@@ -263,10 +263,10 @@ function Advice({ verb, action, preview, ratioFault }: AdviceProps) {
   const change = expectedChangeMs(preview);
   const moved = `${bytes(preview.change.moved_bytes)} change owner.`;
   if (change === null) return <Note icon={<Clock size={14} aria-hidden />}>{moved} The node has seen too little traffic to predict its latency.</Note>;
-  if (preview.warnings.includes("slower_than_now")) {
+  if (isSlower(preview)) {
     return (
       <Note tone="warn" icon={<TriangleAlert size={14} aria-hidden />}>
-        <b>P99 is expected to change by {signed(change)} ms.</b> Slower than now{preview.warnings.includes("over_slo") ? " and over SLO" : ""}; you will be asked to confirm.
+        <b>P99 is expected to rise by {milliseconds(change)} ms</b>{preview.warnings.includes("over_slo") ? ", over SLO" : ""}. You will be asked to confirm.
       </Note>
     );
   }

@@ -39,7 +39,7 @@ export function ticks(high: number): number[] {
 export function curve(rows: LandscapePoint[], frame: Frame, sloMs: number | null) {
   const fromX = rows[0]?.ratio ?? 0;
   const toX = rows.at(-1)?.ratio ?? 1;
-  const highest = Math.max(...rows.map((row) => row.p99), sloMs ?? 0) * 1.15;
+  const highest = Math.max(...rows.flatMap((row) => [row.p99, row.high]), sloMs ?? 0) * 1.15;
   const x = (ratio: number) => frame.left + ((Math.min(Math.max(ratio, fromX), toX) - fromX) / (toX - fromX || 1)) * frame.width;
   const y = (ms: number) => frame.top + frame.height - (Math.min(Math.max(ms, 0), highest) / highest) * frame.height;
   const path = (value: (row: LandscapePoint) => number, among = rows) => among.map((row) => `${x(row.ratio).toFixed(1)} ${y(value(row)).toFixed(1)}`).join("L");
@@ -47,6 +47,7 @@ export function curve(rows: LandscapePoint[], frame: Frame, sloMs: number | null
     x,
     y,
     line: `M${path((row) => row.p99)}`,
+    mean: `M${path((row) => row.mean)}`,
     band: `M${path((row) => row.high)}L${path((row) => row.low, [...rows].reverse())}Z`,
     ticksX: [0.2, 0.4, 0.6, 0.8].filter((tick) => tick >= fromX && tick <= toX),
     ticksY: ticks(highest),

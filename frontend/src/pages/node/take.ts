@@ -66,7 +66,16 @@ export function expectedChangeMs(preview: Preview): number | null {
   return after.predicted.latency_ms_p99 - before.predicted.latency_ms_p99;
 }
 
+/** A predicted change below this share of P99 is rounding, not a price. */
+const CLEAR_CHANGE_RATIO = 0.01;
+
+/** Is the wish expected to make requests clearly slower? */
+export function isSlower(preview: Preview): boolean {
+  const change = expectedChangeMs(preview);
+  return change !== null && change > (preview.before.predicted?.latency_ms_p99 ?? 0) * CLEAR_CHANGE_RATIO;
+}
+
 /** A wish that is expected to hurt is shown once more before it is sent. */
 export function deservesReview(preview: Preview | undefined): boolean {
-  return preview !== undefined && preview.warnings.length > 0;
+  return preview !== undefined && (isSlower(preview) || preview.warnings.includes("over_slo"));
 }

