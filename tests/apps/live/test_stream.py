@@ -59,7 +59,9 @@ def test_changed_nodes_and_events_come_by_themselves(system: System) -> None:
     agent = Agent(system.port, system.enrol("changer"), "changer")
     agent.send(telemetry("changer", emb_ratio=0.62))
 
-    event = console.next_of("event", where=lambda message: message["data"]["kind"] == "node_online" and message["data"]["target"] == "changer")
+    event = console.next_of(
+        "event", where=lambda message: message["data"]["kind"] == "node_online" and message["data"]["target"] == "changer"
+    )
     assert event["data"]["text"] == "changer is online"
 
     def is_there(message: dict[str, object]) -> bool:
