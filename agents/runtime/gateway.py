@@ -66,11 +66,12 @@ class Gateway:
         self._instance = instance
         self._command = command
         self._body_seconds_max = body_seconds_max
-        self._subscribers = 0
+        self._streams: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
         """The application with all routes."""
         app = web.Application(client_max_size=BODY_BYTES_MAX, middlewares=[self._answer_errors, self._authenticate])
+        app.on_shutdown.append(self._end_streams)
         app.add_routes(
             [
                 web.get("/v2", self._server),
@@ -245,22 +246,33 @@ class Gateway:
         seq = _query_integer(request, "from", SNAPSHOT_SEQ, SNAPSHOT_SEQ, 2**62)
         if request.query.get("instance", self._instance) != self._instance:
             seq = SNAPSHOT_SEQ  # numbers of an earlier life of this node
-        if self._subscribers >= SUBSCRIBERS_MAX:
+        if len(self._streams) >= SUBSCRIBERS_MAX:
             raise WireError(ErrorCode.QUEUE_FULL, f"{SUBSCRIBERS_MAX} routers follow this node already")
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream", "x-helm-instance": self._instance})
         response.enable_chunked_encoding()
-        self._subscribers += 1
+        await response.prepare(request)
+        if request.transport is not None:
+            request.transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        stream = asyncio.create_task(stream_residency(self._engine, seq, response.write))
+        self._streams.add(stream)
+        stream.add_done_callback(self._stream_ended)
         try:
-            await response.prepare(request)
-            if request.transport is not None:
-                request.transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-            await stream_residency(self._engine, seq, response.write)
-        except (TimeoutError, ConnectionError):
-            if request.transport is not None:
-                request.transport.abort()
+            await asyncio.wait([stream])
         finally:
-            self._subscribers -= 1
+            stream.cancel()
+        if not stream.cancelled() and request.transport is not None:
+            request.transport.abort()
         return response
+
+    def _stream_ended(self, stream: "asyncio.Task[None]") -> None:
+        self._streams.discard(stream)
+        if not stream.cancelled():
+            log.info("residency_reader_cut", reason=repr(stream.exception()))
+
+    async def _end_streams(self, app: web.Application) -> None:
+        """A node that stops ends its streams itself: readers notice at once, and nothing waits for them."""
+        for stream in self._streams:
+            stream.cancel()
 
 
 def in_force(status: NodeTelemetry) -> dict[str, Any]:

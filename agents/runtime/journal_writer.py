@@ -7,6 +7,7 @@ because a journal with a gap cannot be replayed.
 """
 
 import hashlib
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -81,7 +82,8 @@ class JournalWriter:
         self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
         make_room(path.parent, FOLDER_BYTES_MAX - limit_bytes)
-        self._file = path.open("xb")
+        # What users did stands in it, under hashed keys: its owner alone may read it.
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         self._thread = threading.Thread(target=self._run, args=(header,), name="journal", daemon=True)
         self._thread.start()
 

@@ -32,6 +32,7 @@ class Served(Parts):
 
     client: aiohttp.ClientSession
     port: int
+    listener: Listener
 
 
 @asynccontextmanager
@@ -40,7 +41,7 @@ async def served(body_seconds_max: float = 5.0, idle_seconds_max: float = 30.0) 
         metrics = NodeMetrics(parts.engine, parts.node.ledger)
         keys = UserKeys(SALT, "life-1")
         gateway = Gateway(parts.engine, metrics, keys, "secret", "life-1", parts.engine.control, body_seconds_max)
-        listener = Listener(gateway.application(), idle_seconds_max)
+        listener = parts.listener = Listener(gateway.application(), idle_seconds_max)
         bound = bind("127.0.0.1", 0)
         parts.port = bound.getsockname()[1]
         await listener.open(bound)
@@ -501,6 +502,16 @@ async def test_readers_that_go_leave_no_watcher_behind(monkeypatch: pytest.Monke
             await Follower(response).frame()
             assert len(node.engine.residency_watchers) == 1
         await until(lambda: not node.engine.residency_watchers)
+
+
+async def test_a_node_that_stops_ends_its_streams_at_once() -> None:
+    async with served() as node:
+        async with node.client.get("/v1/residency", headers=KEY) as response:
+            await Follower(response).frame()
+            await node.listener.close()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await response.content.read()  # with its last chunk; a stream that is cut raises here
+        assert node.engine.residency_watchers == set()
 
 
 async def test_the_number_of_readers_is_bounded() -> None:

@@ -1,5 +1,6 @@
 """Recording a node: every changing call once, in order, replayable; bounded in memory and on disk."""
 
+import stat
 import threading
 from collections import Counter
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_each_call_is_recorded_once_and_in_order(tmp_path: Path) -> None:
 def test_the_header_has_the_configuration_and_not_the_salt(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
     record(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     first = journal.read_header(path)
     assert (first.name, first.profile, first.config["seed"], first.config["admission"]) == ("node-0", "tiny", 4, "none")
     assert b"salt".hex() not in first.salt_digest
