@@ -9,7 +9,8 @@
     candidates c * ms_per_candidate
     refill     a share of emb while refill shares the link
     rent       what a new copy displaces: its own recompute value when the user is resident on another
-               node, and a part of it where KV is full; nothing when the node will not cache the user
+               node, a part of it when it is not; nothing while the node's KV has room, so that a node
+               that came back empty fills again, and nothing when the node will not cache the user
 """
 
 import math
@@ -36,7 +37,8 @@ _STALE, _LOAD_CAP, _SHARE_CAP = int(Filter.STALE), int(Filter.LOAD_CAP), int(Fil
 _PHASE_READY, _PHASE_DRAINING = int(NodePhase.READY), int(NodePhase.DRAINING)
 _JOINT = int(Policy.JOINT)
 _DECAY_STEP_NS = 50_000_000  # shares are decayed at most this often: far below their half-life
-_PRESSURE_FROM = 0.9  # share of KV in use above which a new copy has a victim
+_PRESSURE_FROM = 0.80  # share of KV in use from which a new copy may need a victim
+_PRESSURE_FULL = 0.95  # and from which it will: freed pages and half-filled ones keep a full cache below 1
 
 
 @kernel
@@ -74,11 +76,9 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         rent = 0.0
         if cached_after:
             used = record.kv_tokens_used / max(1.0, record.kv_tokens_capacity)
-            pressure = min(1.0, max(0.0, (used - _PRESSURE_FROM) / (1.0 - _PRESSURE_FROM)))
-            weight = settings.pressure_weight * pressure
-            if longest > h:
-                weight = max(weight, settings.rent_weight)
-            rent = weight * recompute
+            pressure = min(1.0, max(0.0, (used - _PRESSURE_FROM) / (_PRESSURE_FULL - _PRESSURE_FROM)))
+            weight = settings.rent_weight if longest > h else settings.pressure_weight
+            rent = weight * pressure * recompute
         scores[node, _QUEUE] = correction * queue_ahead_ms(state, node, now_ns)
         scores[node, _FIXED] = correction * record.ms_fixed
         scores[node, _KV] = correction * recompute

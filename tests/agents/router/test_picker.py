@@ -74,7 +74,7 @@ def test_the_best_prediction_wins_against_a_slow_reference_on_random_fleets() ->
                 queued_ms=float(rng.uniform(0, 60)),
                 emb_hit_ratio=float(rng.uniform()),
                 ms_per_token=float(rng.uniform(0.001, 0.05)),
-                kv_tokens_used=int(rng.integers(0, 10_001)),
+                kv_tokens_used=int(rng.choice([0, 8_500, 9_000, 10_000])),
                 phase=Phase.READY if rng.uniform() < 0.8 else Phase.DRAINING,
             )
             for _ in range(count)
@@ -98,8 +98,8 @@ def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray) 
         if report.phase is not Phase.READY or mask[i]:
             continue
         kv = report.ms_per_token * (n - h) + report.ms_per_token_squared * (n * n - h * h)
-        full = min(1.0, max(0.0, (report.kv_tokens_used / report.kv_tokens_capacity - 0.9) / 0.1))
-        rent = (1.0 if max(held) > h else 0.25 * full) * kv
+        full = min(1.0, max(0.0, (report.kv_tokens_used / report.kv_tokens_capacity - 0.8) / 0.15))
+        rent = (1.0 if max(held) > h else 0.25) * full * kv
         emb = (1 - report.emb_hit_ratio) * (n - h + c) * report.ms_per_missing_row
         queue = max(0.0, report.queued_ms - 1.0)
         score = queue + report.ms_fixed + kv + emb + c * report.ms_per_candidate + rent
@@ -113,8 +113,8 @@ def test_rent_keeps_a_user_where_its_copy_is_until_the_queue_costs_more_than_two
     for queued, want in ((1.9 * recompute, 0), (2.9 * recompute, 1)):
         two = router(2, admission_window_ns=0)
         two.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
-        two.node_load(0, 0, load(queued_ms=queued, emb_hit_ratio=1.0))
-        two.node_load(1, 0, load(emb_hit_ratio=1.0))
+        two.node_load(0, 0, load(queued_ms=queued, emb_hit_ratio=1.0, kv_tokens_used=10_000))
+        two.node_load(1, 0, load(emb_hit_ratio=1.0, kv_tokens_used=10_000))
         choice = two.pick(0, 7, 512, 10)
         assert choice.node_index == want
         assert choice.resident_elsewhere == (want == 1)
@@ -124,10 +124,20 @@ def test_without_admission_there_is_nothing_to_displace_and_no_rent() -> None:
     recompute = 0.02 * 512 + 1e-5 * 512**2
     two = router(2)
     two.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
-    two.node_load(0, 0, load(queued_ms=1.2 * recompute, emb_hit_ratio=1.0))
-    two.node_load(1, 0, load(emb_hit_ratio=1.0))
+    two.node_load(0, 0, load(queued_ms=1.2 * recompute, emb_hit_ratio=1.0, kv_tokens_used=10_000))
+    two.node_load(1, 0, load(emb_hit_ratio=1.0, kv_tokens_used=10_000))
     first = two.pick(0, 7, 512, 10)
     assert (first.node_index, first.rent_ms) == (1, 0.0)
+
+
+def test_a_node_with_room_charges_no_rent_so_that_one_that_came_back_empty_fills_again() -> None:
+    recompute = 0.02 * 512 + 1e-5 * 512**2
+    two = router(2, admission_window_ns=0)
+    two.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
+    two.node_load(0, 0, load(queued_ms=1.2 * recompute, emb_hit_ratio=1.0, kv_tokens_used=10_000))
+    two.node_load(1, 0, load(emb_hit_ratio=1.0, kv_tokens_used=1_000))
+    choice = two.pick(0, 7, 512, 10)
+    assert (choice.node_index, choice.rent_ms) == (1, 0.0)
 
 
 # --- filters --------------------------------------------------------------------------------
