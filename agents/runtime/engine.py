@@ -439,8 +439,10 @@ class Engine:
             async with asyncio.timeout(seconds_max):
                 await self._quiet.wait()
         except TimeoutError:
-            for waiting in list(self._waiting.values()):
+            for request_id, waiting in self._waiting.items():
+                self._queue.drop(request_id)
                 _refuse(waiting, self._refusal(ErrorCode.DRAINING, "the node stopped before this request's turn"))
+            self._waiting.clear()
             return False
         return True
 

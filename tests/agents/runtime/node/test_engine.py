@@ -248,6 +248,7 @@ async def test_a_drain_past_its_deadline_answers_those_it_could_not_serve() -> N
         assert refused(outcome) is ErrorCode.DRAINING
         parts.device.release()
         await first
+        assert parts.device.log == ["batch [1]"]  # nobody waits for the other one any more
 
 
 async def test_an_idle_drain_is_over_at_once() -> None:
