@@ -39,10 +39,7 @@ class FiniteFloatField(serializers.FloatField):
             self.fail("invalid")
         if isinstance(data, float) and not math.isfinite(data):
             self.fail("not_finite")
-        try:
-            return float(super().to_internal_value(data))
-        except OverflowError:  # an integer of four hundred digits
-            self.fail("not_finite")
+        return float(super().to_internal_value(data))
 
 
 class StrictIntegerField(serializers.IntegerField):

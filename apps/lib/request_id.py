@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponse
@@ -33,21 +33,26 @@ class RequestIdMiddleware:
         """Answer with the id in the header."""
         if iscoroutinefunction(self._get_response):
             return self._answer_async(request)  # type: ignore[return-value]
-        request_id = self._begin(request)
-        response = self._get_response(request)
+        request_id, token = self._begin(request)
+        try:
+            response = self._get_response(request)
+        finally:
+            _current.reset(token)
         response[HEADER] = request_id
         return response
 
     async def _answer_async(self, request: HttpRequest) -> HttpResponse:
-        request_id = self._begin(request)
-        response: HttpResponse = await self._get_response(request)  # type: ignore[misc]
+        request_id, token = self._begin(request)
+        try:
+            response: HttpResponse = await self._get_response(request)  # type: ignore[misc]
+        finally:
+            _current.reset(token)
         response[HEADER] = request_id
         return response
 
     @staticmethod
-    def _begin(request: HttpRequest) -> str:
+    def _begin(request: HttpRequest) -> tuple[str, Token[str]]:
         given = request.headers.get(HEADER, "")
         request_id = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
         request.request_id = request_id  # type: ignore[attr-defined]
-        _current.set(request_id)
-        return request_id
+        return request_id, _current.set(request_id)

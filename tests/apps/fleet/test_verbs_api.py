@@ -112,7 +112,7 @@ def test_a_ratio_on_a_guard_rail_is_accepted(operator: APIClient, node: Node, ra
         ("Infinity", "not_finite"),
         ("1e999", "not_finite"),
         ('"nan"', "invalid"),
-        ("1" + "0" * 400, "invalid"),
+        ("1" + "0" * 400, "overflow"),
         ("true", "invalid"),
         ("null", "null"),
     ],
