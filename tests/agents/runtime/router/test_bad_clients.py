@@ -1,6 +1,8 @@
 """Clients that are slow, garbled, greedy or hostile: a clear refusal, and the router serves on."""
 
 import asyncio
+import contextlib
+import random
 
 import pytest
 
@@ -221,3 +223,67 @@ async def test_nothing_is_left_behind_by_a_hundred_rude_clients() -> None:
         await fleet.until(lambda: fleet.daemon.gauges().connections == 0)
         gauges = fleet.daemon.gauges()
         assert (gauges.in_flight, gauges.buffered_bytes, gauges.totals["reservations"]) == (0, 0, 0)
+
+
+async def test_mutated_requests_never_break_the_router() -> None:
+    broken: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+    chance = random.Random(11)
+    whole = infer(infer_body("u1", history=4, candidates=2), b"x-request-id: a\r\nexpect: 100-continue\r\n")
+    pieces = [
+        b"\r\n",
+        b"\x00",
+        b"chunked",
+        b"transfer-encoding: chunked\r\n",
+        b"content-length: 9\r\n",
+        b": ",
+        b"\xff" * 9,
+        b"9" * 40,
+        whole,
+    ]
+    async with running(1) as fleet:
+        for _ in range(150):
+            data = bytearray(whole)
+            for _ in range(chance.randint(1, 4)):
+                at = chance.randrange(len(data))
+                if chance.random() < 0.5:
+                    data[at : at + chance.randint(0, 12)] = chance.choice(pieces)
+                else:
+                    data[at] = chance.randrange(256)
+            client = await Client.open(fleet.port)
+            cut = chance.randrange(1, len(data))
+            with contextlib.suppress(ConnectionError):
+                await client.send(bytes(data[:cut]))
+                await asyncio.sleep(0)
+                await client.send(bytes(data[cut:]))
+            client.close()
+        await fleet.until(lambda: fleet.daemon.gauges().connections == 0)
+        gauges = fleet.daemon.gauges()
+        assert (gauges.in_flight, gauges.buffered_bytes, gauges.totals["reservations"]) == (0, 0, 0)
+        assert (await ask(fleet.port, infer())).status == 200
+    assert broken == []
+
+
+async def test_garbage_from_nodes_never_breaks_the_router() -> None:
+    broken: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+    chance = random.Random(12)
+    good = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+    def answer(exchange: object, seen: object) -> None:
+        data = bytearray(good)
+        for _ in range(chance.randint(0, 3)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        exchange.write(bytes(data))  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_later(0.002, exchange.die)  # type: ignore[attr-defined]
+
+    async with running(3, FAST._replace(breaker_failures=10**6, retry_burst=10**6)) as fleet:
+        for node in fleet.nodes:
+            node.script = answer
+        statuses = [(await ask(fleet.port, infer())).status for _ in range(60)]
+        assert statuses.count(200) > 30
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.reply()
+        assert (await ask(fleet.port, infer())).status == 200
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+    assert broken == []
