@@ -12,11 +12,11 @@ from agents.wire.messages import ClusterReuse
 
 BINS = 128
 USERS_MAX = 65_536  # followed at once; above it the sampling rate falls by itself
-HALF_LIFE_SECONDS = 60.0
+HALF_LIFE_SECONDS = 30.0  # traffic turns within a minute; noise is the controllers' hysteresis' business
 
 
 class ClusterReuseStatistics:
-    """One router's share of the cluster's user stream, decayed with a half-life of a minute."""
+    """One router's share of the cluster's user stream, decayed with a half-life of half a minute."""
 
     def __init__(
         self,

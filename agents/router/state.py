@@ -43,7 +43,7 @@ class NodePhase(IntEnum):
 
 
 class Filter(IntEnum):
-    """Why a node was not considered. Above `HARD_LAST` a filter gives way when nobody else is left."""
+    """Why a node was not considered. Those after `EXCLUDED` give way when nobody else is left."""
 
     NONE = 0
     OFFLINE = 1
@@ -52,9 +52,6 @@ class Filter(IntEnum):
     STALE = 4
     LOAD_CAP = 5
     SHARE_CAP = 6
-
-
-HARD_LAST = Filter.EXCLUDED
 
 
 class Column(IntEnum):
