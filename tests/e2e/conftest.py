@@ -1,5 +1,6 @@
 """A browser, a control plane in its own processes, and nodes on strings."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from helmctl.supervisor.browser import MISSING, find_browser
-from tests.e2e import bundle
+from helmctl.supervisor.console import build_console
+from helmctl.supervisor.state import StateFolder
 from tests.e2e.puppet import Puppet
 from tests.e2e.stage import PASSWORD, Stage
 
@@ -29,10 +31,9 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
     """The control plane, serving the console as it was built from the present sources."""
-    if bundle.is_stale():
-        bundle.build()
     stage = Stage()
     try:
+        build_console(StateFolder(stage.folder), print, os.environ)
         stage.set_up()
         yield stage
     finally:
@@ -47,9 +48,6 @@ def admin(stage: Stage) -> Iterator[httpx.Client]:
         signed_in.raise_for_status()
         client.headers["X-CSRFToken"] = signed_in.json()["csrf_token"]
         yield client
-
-
-MakePuppet = Callable[..., Puppet]
 
 
 @pytest.fixture(scope="session")

@@ -102,6 +102,7 @@ class Puppet:
     def _telemetry(self) -> NodeTelemetry:
         self._seq += 1
         emb_bytes = int(POOL_BYTES * self.emb_ratio)
+        kv_bytes = POOL_BYTES - emb_bytes
         return NodeTelemetry(
             name=self.name,
             at_unix_ns=time.time_ns(),
@@ -125,7 +126,7 @@ class Puppet:
             queue_depth=2,
             utilisation=0.6,
             emb=PoolBytes(requested_bytes=emb_bytes, granted_bytes=emb_bytes, used_bytes=int(emb_bytes * 0.97)),
-            kv=PoolBytes(requested_bytes=POOL_BYTES - emb_bytes, granted_bytes=POOL_BYTES - emb_bytes, used_bytes=int((POOL_BYTES - emb_bytes) * 0.9)),
+            kv=PoolBytes(requested_bytes=kv_bytes, granted_bytes=kv_bytes, used_bytes=int(kv_bytes * 0.9)),
             pool_bytes=POOL_BYTES,
             migrating_bytes=0,
             refill_backlog_bytes=0,
@@ -153,8 +154,7 @@ class Puppet:
             emulated=True,
             model_version="1",
             override_remaining_ms=self.spec.ttl_remaining_ms if self.spec.mode is Mode.OVERRIDE else None,
-            # A valley at 45 %: going far to either side is predicted to be slower.
-            landscape=[[ratio / 20, 12 + 90 * (ratio / 20 - 0.45) ** 2, 40 + 200 * (ratio / 20 - 0.45) ** 2, 36.0, 60.0] for ratio in range(2, 19)],
+            landscape=[_predicted(step / 20) for step in range(2, 19)],
         )
 
     def _decision(self, before: float) -> DecisionRecord:
@@ -174,6 +174,13 @@ class Puppet:
             layers={"base": 0.45},
             decision_us=7.0,
         )
+
+
+def _predicted(emb_ratio: float) -> list[float]:
+    """A valley at 45 %: going far to either side is predicted to be slower."""
+    distance = (emb_ratio - 0.45) ** 2
+    mean_ms = 12 + 90 * distance
+    return [emb_ratio, mean_ms, 40 + 200 * distance, mean_ms * 0.9, mean_ms * 1.1]
 
 
 def _enrol(url: str, admin: httpx.Client, name: str) -> str:

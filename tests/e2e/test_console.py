@@ -2,8 +2,9 @@
 
 import re
 
+import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.e2e.conftest import SignIn
 from tests.e2e.puppet import Puppet
@@ -12,11 +13,11 @@ from tests.e2e.stage import PASSWORD, Stage, wait_until
 pytestmark = pytest.mark.browser
 
 
-def tile(page: Page, name: str):  # noqa: ANN201
+def tile(page: Page, name: str) -> Locator:
     return page.locator(f"[data-node={name}]")
 
 
-def panel(page: Page, title: str):  # noqa: ANN201
+def panel(page: Page, title: str) -> Locator:
     return page.get_by_role("region", name=title, exact=True)
 
 
@@ -144,15 +145,16 @@ def test_a_wish_that_hurts_asks_for_the_name_and_one_outside_the_rails_is_blocke
 
 
 def test_who_looked_at_an_older_version_is_told_and_nothing_is_overwritten(
-    sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet], admin
-) -> None:  # noqa: ANN001
+    sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet], admin: httpx.Client
+) -> None:
     page = sign_in("olga")
     page.goto(f"{stage.url}/nodes/node-0")
     form = panel(page, "Take by hand")
     form.get_by_label("EMB share in percent").fill("44")
     form.get_by_label("Reason").fill("mine")
+
     # Somebody else writes at the very moment this page sends: its version is one too old.
-    def meanwhile(route) -> None:  # noqa: ANN001
+    def meanwhile(route: Route) -> None:
         if "dry_run" not in route.request.url:
             etag = admin.get(f"{stage.url}/api/v1/nodes/node-0/").headers["ETag"]
             body = {"emb_ratio": 0.3, "reason": "somebody was faster"}
@@ -207,27 +209,12 @@ def test_the_keyboard_leads_everywhere_and_the_theme_is_kept(sign_in: SignIn, st
     expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", after)
 
 
-RESULT = """
-from django.utils import timezone
-from apps.whatif.models import WhatIf
-def run(label, method, p99, ratio):
-    series = {"at_seconds": [0.0, 10.0, 20.0], "latency_ms_p99": [p99, p99, None], "emb_ratio": [ratio] * 3, "emb_hit_ratio": [0.8] * 3, "kv_hit_ratio": [0.6] * 3}
-    cell = {"latency_ms_mean": 12.0, "latency_ms_p50": 10.0, "latency_ms_p99": p99, "slo_ms": 60.0, "slo_ratio": 0.99, "emb_hit_ratio": 0.8, "kv_hit_ratio": 0.6, "throughput_per_second": 40.0, "moves": 3}
-    return {"label": label, "method": method, "cell": cell, "series": series}
-now = timezone.now()
-scenario = {"workload": "burst", "nodes": 2, "static_ratios": [0.3, 0.6], "method": "b5", "seed": 7, "duration_seconds": 30, "rate_per_second": None, "profile": "cpu-demo", "router": "joint"}
-row = WhatIf.objects.create(status="succeeded", scenario=scenario, created_by="olga", created_at=now, started_at=now, finished_at=now, progress=1.0, stage="succeeded",
-    result={"runs": [run("static 0.30", "static-0.30", 80.0, 0.3), run("static 0.60", "static-0.60", 70.0, 0.6), run("controller", "b5", 56.0, 0.45)]})
-print(row.uid)
-"""
-
-
 def test_a_finished_what_if_is_drawn_and_told_in_one_sentence(sign_in: SignIn, stage: Stage) -> None:
-    uid = stage.shell(RESULT).strip().splitlines()[-1]
     page = sign_in("vera")
-    page.goto(f"{stage.url}/whatifs/{uid}")
-    expect(page.get_by_text("The controller's P99 is 20 % below the better fixed ratio (static 0.60): 56.0 against 70.0 ms.")).to_be_visible()
-    expect(page.get_by_role("row", name=re.compile(r"controller .*56\.0 −14\.0 ms"))).to_be_visible()
+    page.goto(f"{stage.url}/whatifs/{stage.whatif_uid}")
+    sentence = "The controller's P99 is 20 % below the better fixed ratio (static 0.60): 56.0 against 70.0 ms."
+    expect(page.get_by_text(sentence)).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile(r"controller .*56\.0 \u221214\.0 ms"))).to_be_visible()
     # Plotly itself has drawn three lines in each of four panels.
     expect(page.get_by_test_id("whatif-figure").locator(".scatterlayer .trace")).to_have_count(12)
 
@@ -241,7 +228,7 @@ def test_a_queued_what_if_can_be_followed_and_cancelled_and_a_wrong_field_is_nam
     page.get_by_label("Nodes", exact=True).fill("2")
     page.get_by_role("button", name="Run simulation").click()
     run = panel(page, "Burst, 2 nodes")
-    expect(run.get_by_text("Queued")).to_be_visible()
+    expect(run.get_by_text("Queued", exact=True)).to_be_visible()
     expect(run.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "0")
     run.get_by_role("button", name="Cancel run").click()
     expect(run.get_by_text("Cancelled", exact=True)).to_be_visible()
@@ -288,7 +275,9 @@ def test_a_redis_that_was_away_costs_no_reload(sign_in: SignIn, stage: Stage, pu
         puppets["node-0"].latency_ms_p99 = 42.0
 
 
-def test_a_node_that_falls_silent_is_offline_within_five_seconds(sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet], admin) -> None:  # noqa: ANN001
+def test_a_node_that_falls_silent_is_offline_within_five_seconds(
+    sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet], admin: httpx.Client
+) -> None:
     page = sign_in("vera")
     quitter = Puppet(stage.url, admin, "node-9")
     quitter.start()

@@ -34,7 +34,7 @@ export function useFleet() {
 export function useNodes() {
   return useQuery({
     queryKey: keys.nodes,
-    queryFn: () => rowsOf<Node>(api.GET("/api/v1/nodes/", { params: { query: { page_size: ALL } as never } })),
+    queryFn: () => rowsOf<Node>(api.GET("/api/v1/nodes/", { params: { query: { page_size: ALL } } })),
     refetchInterval: useCadence(),
   });
 }
@@ -145,7 +145,7 @@ export function useAudit(filter: AuditFilter) {
 export function useTokens() {
   return useQuery({
     queryKey: keys.tokens,
-    queryFn: () => rowsOf<Token>(api.GET("/api/v1/tokens/", { params: { query: { page_size: ALL } as never } })),
+    queryFn: () => rowsOf<Token>(api.GET("/api/v1/tokens/", { params: { query: { page_size: ALL } } })),
   });
 }
 

@@ -194,7 +194,7 @@ function Progress({ run }: { run: WhatIf }) {
       <div className="row">
         <b>{done} %</b>
         <span className="quiet">{run.eta_seconds === null ? "time left not known yet" : `about ${duration(run.eta_seconds)} left`}</span>
-        <span className="dim end">{run.stage}</span>
+        <span className="dim end">{run.stage === run.status ? "" : run.stage}</span>
       </div>
       <div className={s.bar} role="progressbar" aria-valuenow={done} aria-valuemin={0} aria-valuemax={100} aria-label="Progress of the run">
         <i style={{ width: `${done}%` }} />

@@ -1,0 +1,143 @@
+import { describe, expect, it } from "vitest";
+import { ApiProblem } from "../src/api/problem";
+import type { FleetEvent, GuardRails, Node, Preview, WhatIfRun } from "../src/api/types";
+import { asRange, nextRange } from "../src/app/ranges";
+import { readKey, SEQUENCE_MS, SHORTCUTS } from "../src/app/shortcuts";
+import { changes, filterText, parseFilter } from "../src/pages/audit/audit";
+import { fold } from "../src/pages/fleet/eventLook";
+import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/nodeFilter";
+import { tileLabel } from "../src/pages/fleet/NodeTile";
+import { deservesReview, type Draft, faults, ratioFault } from "../src/pages/node/take";
+import { missing, requestOf, START } from "../src/pages/whatif/scenario";
+import { bestStatic, controllerOf, finding } from "../src/pages/whatif/summary";
+
+const RAILS = { emb_ratio_min: 0.1, emb_ratio_max: 0.9 } as GuardRails;
+
+function node(name: string, mode: string, latency: number | null, phase = "ready"): Node {
+  return {
+    metadata: { name },
+    spec: { mode: "auto" },
+    status: { phase, mode, emb_ratio: 0.42, telemetry: { latency_ms_p99: latency, slo_ms: 50, emb_hit_ratio: 0.9, kv_hit_ratio: null, queue_depth: 3 } },
+  } as unknown as Node;
+}
+
+describe("the grid of nodes", () => {
+  const nodes = [node("n10", "auto", 20), node("n9", "auto", 20), node("calm", "override", 30), node("hot", "auto", 51), node("gone", "auto", 90, "offline")];
+
+  it("puts trouble first and does not let numbers of one urgency dance", () => {
+    expect(sorted(nodes, "attention").map((entry) => entry.metadata.name)).toEqual(["hot", "gone", "calm", "n9", "n10"]);
+    expect(sorted(nodes, "latency")[0]?.metadata.name).toBe("gone");
+  });
+
+  it("counts what each filter would show, and an offline node is never over SLO by an old number", () => {
+    expect(counts(nodes)).toMatchObject({ all: 5, attention: 2, override: 1, offline: 1, recovery: 0 });
+    expect(modeOf(nodes[4] as Node)).toBe("offline");
+    expect(matches(nodes[0] as Node, "all", "N1")).toBe(true);
+    expect(asFilter("nonsense")).toBe("all");
+  });
+
+  it("says a tile in one sentence", () => {
+    expect(tileLabel(nodes[3] as Node)).toBe("hot, Auto, P99 51.0 ms, over SLO, EMB 42 %, EMB hit 90 %, KV hit n/a, queue 3");
+    expect(tileLabel(nodes[4] as Node)).toBe("gone, Offline, no data");
+  });
+});
+
+describe("taking a node by hand", () => {
+  const limits = { rails: RAILS, ttlSecondsMin: 5, ttlSecondsMax: 43_200 };
+  const draft: Draft = { verb: "override", embPercent: 45, ttlSeconds: 1800, reason: "flash sale" };
+  const fields = (change: Partial<Draft>) => faults({ ...draft, ...change }, limits).map((fault) => fault.field);
+
+  it("finds every fault the server would name, by the same field", () => {
+    expect(fields({})).toEqual([]);
+    expect(fields({ embPercent: 9.9, ttlSeconds: 0, reason: "  " })).toEqual(["emb_ratio", "ttl_seconds", "reason"]);
+    expect(fields({ embPercent: NaN })).toEqual(["emb_ratio"]);
+    expect(fields({ ttlSeconds: 43_201 })).toEqual(["ttl_seconds"]);
+    expect(fields({ reason: "x".repeat(201) })).toEqual(["reason"]);
+    expect(fields({ verb: "pin", ttlSeconds: null })).toEqual([]);
+    expect(fields({ verb: "release", embPercent: null, ttlSeconds: null })).toEqual([]);
+    expect(ratioFault(90, RAILS)).toBeNull();
+  });
+
+  it("asks again only for what is clearly slower or over SLO", () => {
+    const preview = (before: number, after: number, warnings: string[]) =>
+      ({ before: { predicted: { latency_ms_p99: before } }, after: { predicted: { latency_ms_p99: after } }, warnings }) as unknown as Preview;
+    expect(deservesReview(preview(40, 40.1, ["slower_than_now"]))).toBe(false);
+    expect(deservesReview(preview(40, 44, ["slower_than_now"]))).toBe(true);
+    expect(deservesReview(preview(70, 60, ["over_slo"]))).toBe(true);
+    expect(deservesReview(undefined)).toBe(false);
+  });
+
+  it("reads a refusal by its field, however the pointer is written", () => {
+    const problem = new ApiProblem(422, { detail: "no", errors: [{ pointer: "/emb_ratio", code: "outside_guard_rails", detail: "too high" }] });
+    expect(problem.about("emb_ratio")).toBe("too high");
+    expect(problem.about("reason")).toBeNull();
+    expect(new ApiProblem(503, {}).sentence).toContain("503");
+  });
+});
+
+describe("keys and ranges", () => {
+  it("read sequences in time only", () => {
+    const first = readKey({ prefix: null, atMs: 0 }, "g", 100);
+    expect(first.hit).toBeNull();
+    expect(readKey(first.memory, "f", 200).hit).toBe("g f");
+    expect(readKey(first.memory, "f", 100 + SEQUENCE_MS + 1).hit).toBe("f");
+    expect(readKey({ prefix: null, atMs: 0 }, " ", 0).hit).toBe("Space");
+    expect(readKey({ prefix: null, atMs: 0 }, "q", 0).hit).toBeNull();
+  });
+
+  it("name every shortcut once", () => {
+    expect(new Set(SHORTCUTS.map((entry) => entry.keys)).size).toBe(SHORTCUTS.length);
+  });
+
+  it("keep ranges inside what the API serves", () => {
+    expect(asRange("3y")).toBe("15m");
+    expect(nextRange("15m", -1)).toBe("15m");
+    expect(nextRange("1h", 1)).toBe("6h");
+    expect(nextRange("7d", 1)).toBe("7d");
+  });
+});
+
+describe("history in words", () => {
+  it("folds a run of the same thing about the same target", () => {
+    const event = (id: number, kind: string, target: string) => ({ id, kind, target, actor: "" }) as FleetEvent;
+    const lines = fold([event(5, "ratio_moved", "a"), event(4, "ratio_moved", "a"), event(3, "ratio_moved", "b"), event(2, "ratio_moved", "a")]);
+    expect(lines.map((line) => [line.event.id, line.folded])).toEqual([[5, 1], [3, 0], [2, 0]]);
+  });
+
+  it("reads and writes the audit filter", () => {
+    const filter = parseFilter("  target:node-0 action:node.pin ");
+    expect(filter).toEqual({ actor: "", target: "node-0", action: "node.pin" });
+    expect(parseFilter(filterText(filter))).toEqual(filter);
+    expect(parseFilter("node-7").target).toBe("node-7");
+  });
+
+  it("shows what was taken away, what came and what stayed", () => {
+    expect(changes({ mode: "auto", generation: 1 }, { mode: "pin", generation: 1, emb_ratio: 0.4 })).toEqual([
+      { sign: "-", name: "mode", value: '"auto"' },
+      { sign: "+", name: "mode", value: '"pin"' },
+      { sign: " ", name: "generation", value: "1" },
+      { sign: "+", name: "emb_ratio", value: "0.4" },
+    ]);
+    expect(changes(null, null)).toEqual([]);
+  });
+});
+
+describe("a what-if", () => {
+  const run = (label: string, method: string, p99: number | null) => ({ label, method, cell: { latency_ms_p99: p99 } }) as WhatIfRun;
+
+  it("is asked in shares and leaves out what is not said", () => {
+    expect(requestOf(START)).toEqual({ workload: "burst", static_ratios: [0.3, 0.6], nodes: 4, duration_seconds: 300, seed: 1, router: "joint", method: "b5" });
+    expect(requestOf({ ...START, ratePerSecond: 40 }).rate_per_second).toBe(40);
+    expect(missing({ ...START, nodes: null })).toEqual(["nodes"]);
+  });
+
+  it("is judged against the better fixed ratio, and noise is not called a finding", () => {
+    const runs = [run("static 0.30", "static-0.30", 80), run("static 0.60", "static-0.60", 70), run("controller", "b5", 56)];
+    expect(bestStatic(runs)?.label).toBe("static 0.60");
+    expect(controllerOf(runs)?.label).toBe("controller");
+    expect(finding(runs)).toContain("20 % below");
+    expect(finding([...runs.slice(0, 2), run("controller", "b5", 77)])).toContain("10 % above");
+    expect(finding([...runs.slice(0, 2), run("controller", "b5", 70.5)])).toContain("No clear difference");
+    expect(finding([...runs.slice(0, 2), run("controller", "b5", null)])).toBeNull();
+  });
+});
