@@ -6,7 +6,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from agents.router.reuse import BINS, ClusterReuseStatistics
+from agents.router.reuse import BINS, HALF_LIFE_SECONDS, ClusterReuseStatistics
 from tests.agents.router.nodes import SECOND
 
 WINDOW_NS = 60 * SECOND
@@ -93,12 +93,12 @@ def test_the_message_prices_references_tokens_and_squares_by_distance() -> None:
     assert told.requests_per_second == pytest.approx(sum(told.references_per_second))
 
 
-def test_a_steady_stream_reads_as_its_rate_and_fades_with_a_minutes_half_life() -> None:
+def test_a_steady_stream_reads_as_its_rate_and_fades_with_its_half_life() -> None:
     mine = statistics()
     for i in range(3_000):
         mine.seen(i * SECOND // 10, i % 50 + 1, 256)
     assert mine.message(300 * SECOND, 0).requests_per_second == pytest.approx(10.0, rel=0.02)
-    later = mine.message(360 * SECOND, 0)
+    later = mine.message((300 + int(HALF_LIFE_SECONDS)) * SECOND, 0)
     assert later.requests_per_second == pytest.approx(5.0, rel=0.05)
 
 
