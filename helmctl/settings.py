@@ -223,6 +223,7 @@ SPECTACULAR_SETTINGS = {
         "ConditionStatusEnum": ["True", "False", "Unknown"],
         "JobStatusEnum": ["queued", "running", "succeeded", "failed", "cancelled"],
     },
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.lib.schema.add_problems"],
     "SCHEMA_PATH_PREFIX": r"/api/v1",
     "SCHEMA_PATH_PREFIX_TRIM": False,
 }

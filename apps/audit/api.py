@@ -24,6 +24,9 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
     """One state change."""
 
+    before = serializers.DictField(allow_null=True, read_only=True)
+    after = serializers.DictField(allow_null=True, read_only=True)
+
     class Meta:
         model = AuditEntry
         fields = ["id", "at", "actor", "actor_kind", "action", "target_kind", "target", "reason", "before", "after", "request_id"]

@@ -20,7 +20,7 @@ def _modes(*modes: Mode) -> list[str]:
 
 def node_name_field(**options: Any) -> serializers.RegexField:
     """A node's name: lower case letters, digits, dots and dashes."""
-    return serializers.RegexField(re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z"), max_length=63, **options)
+    return serializers.RegexField(re.compile(r"\A[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?\Z"), max_length=63, **options)
 
 
 def reason_field() -> serializers.CharField:

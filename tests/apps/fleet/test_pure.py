@@ -7,8 +7,8 @@ import pytest
 from agents.profiles.profile import load_profile
 from agents.wire.messages import Mode, Phase
 from apps.fleet.lifecycle import MODE_AFTER, Verb, verdict
-from apps.fleet.preview import change, predicted, preview, split_at
 from apps.fleet.presence import age_seconds, phase_of
+from apps.fleet.preview import change, predicted, preview, split_at
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PROFILE = load_profile("cpu-demo")
