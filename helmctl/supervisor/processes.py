@@ -81,7 +81,7 @@ def load(plan: Plan, state: StateFolder, python: str) -> list[Service]:
             name="load",
             command=(python, "-m", "agents.runtime.load_main", "--fleet", str(state.fleet_file), *source),
             env=runtime_env(state),
-            needs=("router",),
+            needs=("router", *plan.node_names),  # a fleet half started would be measured, and fail, as if it were whole
             stop_order=0,
         )
     ]

@@ -8,6 +8,7 @@ import time
 from helmctl.supervisor.state import StateFolder, find_state_folder
 
 WARMERS = ("agents.node.warm", "agents.router.warm")
+DAEMONS = ("agents.runtime.node_main", "agents.runtime.router_main", "agents.runtime.load_main")  # importing them writes their bytecode
 
 
 def present_warmers(names: tuple[str, ...] = WARMERS) -> list[str]:
@@ -22,6 +23,8 @@ def warm_up(state: StateFolder) -> float:
     state.adopt_caches()
     for name in present_warmers():
         importlib.import_module(name).warm_up()
+    for name in DAEMONS:
+        importlib.import_module(name)
     return time.monotonic() - began_seconds
 
 

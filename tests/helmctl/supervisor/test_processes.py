@@ -66,7 +66,7 @@ def test_load_stops_first_then_the_router_then_the_nodes(table: list[Service]) -
 def test_what_serves_has_a_health_check_and_a_port_that_can_be_moved(table: list[Service]) -> None:
     assert by_name(table, "node-1").health_url == "http://127.0.0.1:8791/v2/health/ready"
     assert by_name(table, "node-1").ports == (("127.0.0.1", 8791, "NODE_PORT"),)
-    assert by_name(table, "load").needs == ("router",)
+    assert by_name(table, "load").needs == ("router", "node-0", "node-1")
 
 
 def test_only_the_router_listens_where_people_asked_for() -> None:
