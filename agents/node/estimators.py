@@ -15,14 +15,15 @@ from agents.numerics import sketch
 from agents.numerics.cost import Cost
 from agents.numerics.ewma import EwmaMean, EwmaRate, RatePair
 from agents.numerics.regression import CostRegression
-from agents.numerics.reuse import curve, new_reuse, reference_rows
+from agents.numerics.reuse import Pace, ReuseState, curve, histogram_per_second, new_reuse, reference_rows, reference_users
 from agents.pool.state import Counter, PoolState
 from agents.profiles import Profile
 from agents.wire.messages import ClusterReuse, NodeLoad, Phase
 
 GRID_POINTS = 129  # of the curves handed to controllers, as B5's grid
-ROW_SAMPLING_RATE = 1.0 / 16.0  # of all rows: some 700 samples a second on a busy demo node, under 1 % of its CPU
+ROW_SAMPLING_RATE = 1.0 / 16.0  # of rows that are not hot; some 2,000 samples a second on a busy demo node, under 1 % of its CPU
 ROW_KEYS_MAX = 16_384
+HALF_LIFE_SECONDS = 30.0  # of the row curve; the cluster's KV statistics forget at the same pace
 HIT_WINDOW_SECONDS = 60
 REUSE_FORGOTTEN_NS = 60_000_000_000  # a router silent for so long no longer counts in the sum
 NEVER_NS = 1 << 62
@@ -37,10 +38,21 @@ class Stages(NamedTuple):
     compute: EwmaMean
 
 
+class Valuation(NamedTuple):
+    """Which curves a controller wants to see. All but the first of each are known mistakes, kept for comparison."""
+
+    unit: str = "ms"  # or "hits"
+    kv_stream: str = "cluster"  # or "node": what the router sends here, which depends on what is resident here
+
+
+PROPER = Valuation()
+USERS_FOLLOWED = 8_192  # by the node-stream variant
+
+
 class NodeEstimators:
     """All of it streaming, bounded, and told the time."""
 
-    def __init__(self, profile: Profile, row_sampling_rate: float, policy: CachePolicy) -> None:
+    def __init__(self, profile: Profile, row_sampling_rate: float, policy: CachePolicy, valuation: Valuation = PROPER) -> None:
         self._profile = profile
         constants = profile.cost
         self._hit_row_ms = constants.ms_per_hit_row
@@ -57,8 +69,11 @@ class NodeEstimators:
             stream_rate=row_sampling_rate,
             keys_max=ROW_KEYS_MAX,
             window_ns=0 if policy.admit_all else policy.emb_window_ns,
+            half_life_fast_seconds=HALF_LIFE_SECONDS,
         )
         self._one = np.ones(1)
+        self._valuation = valuation
+        self._own_users = self._own_stream(profile, policy) if valuation.kv_stream == "node" else None
         self._window_ns = policy.kv_window_ns
         self._reuse: dict[str, tuple[int, ClusterReuse]] = {}
         self._arrivals = RatePair(0)
@@ -82,6 +97,11 @@ class NodeEstimators:
         self._last_arrival_ns = -1
         self.costs: Cost = self._current_costs()
 
+    def _own_stream(self, profile: Profile, policy: CachePolicy) -> ReuseState:
+        window_ns = 0 if policy.admit_all else policy.kv_window_ns
+        capacity_tokens = profile.pool_bytes / profile.kv_token_bytes
+        return new_reuse(capacity_tokens, channels=3, keys_max=USERS_FOLLOWED, window_ns=window_ns, half_life_fast_seconds=HALF_LIFE_SECONDS)
+
     # --- inputs ---------------------------------------------------------------------------
 
     def booked(self, now_ns: int, batch: Batch, plan: BatchPlan) -> None:
@@ -98,6 +118,11 @@ class NodeEstimators:
             self._tokens.add(now_ns, float(batch.history_tokens[request]))
             gap_ns = int(batch.reuse_gap_ns[request])
             self._revisits.add(now_ns, 1.0 if 0 <= gap_ns <= self._window_ns else 0.0)
+        if self._own_users is not None:
+            held = (batch.history_tokens // self._profile.block_tokens * self._profile.block_tokens).astype(np.float64)
+            reference_users(
+                self._own_users, now_ns, batch.user_keys, held.astype(np.int64), np.stack([np.ones(requests), held, held * held], axis=1)
+            )
 
     def completed(self, now_ns: int, batch: Batch, plan: BatchPlan, timings: StageTimings) -> None:
         """A batch was served: costs and latencies, from what the body measured."""
@@ -201,8 +226,8 @@ class NodeEstimators:
         """Everything a controller may see, at one moment."""
         profile = self._profile
         grid = np.linspace(0.0, 1.0, GRID_POINTS)
-        rows = curve(self._row_curve, now_ns)
-        row_ms = cost_model.row_hit_value_ms(self.costs)
+        rows = curve(self._row_curve, now_ns, Pace.FAST)  # as the cluster's KV statistics: one sum, one memory
+        row_ms = cost_model.row_hit_value_ms(self.costs) if self._valuation.unit == "ms" else 1.0
         kv_value, kv_total, reuse_age_ns = self._kv_curve(now_ns, grid)
         counts = self.latency_counts(now_ns)
         within_slo = sketch.share_at_most(counts, profile.slo_ms)
@@ -241,19 +266,33 @@ class NodeEstimators:
         """This node's share of the cluster's KV value, summed over routers; its total; the age of the oldest part."""
         value, total, age_ns = np.zeros(grid.shape[0]), 0.0, -1
         capacities = grid * self._profile.pool_bytes / self._profile.kv_token_bytes
-        for received_ns, message in self._reuse.values():
-            per_bin = cost_model.kv_value_ms_per_second(
-                self.costs,
-                self._emb_hit_or(0.5),
-                np.array(message.references_per_second),
-                np.array(message.tokens_per_second),
-                np.array(message.tokens_squared_per_second),
-            )
-            nodes = max(1, message.nodes)
-            value += cost_model.node_share_of_cluster_value(np.array(message.edges_tokens), per_bin, nodes, capacities)
+        for received_ns, edges, histogram, nodes in self._kv_streams(now_ns):
+            per_bin = self._kv_value(histogram)
+            value += cost_model.node_share_of_cluster_value(edges, per_bin, nodes, capacities)
             total += float(per_bin[:-1].sum()) / nodes
             age_ns = max(age_ns, now_ns - received_ns)
         return value, total, age_ns if age_ns >= 0 else NEVER_NS
+
+    def _kv_streams(self, now_ns: int) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64], int]]:
+        """(received, edges, histogram [3, bins], nodes that share it) of every stream that counts."""
+        if self._own_users is not None:
+            return [(now_ns, self._own_users.edges, histogram_per_second(self._own_users, now_ns), 1)]
+        return [
+            (
+                received_ns,
+                np.array(message.edges_tokens),
+                np.array([message.references_per_second, message.tokens_per_second, message.tokens_squared_per_second]),
+                max(1, message.nodes),
+            )
+            for received_ns, message in self._reuse.values()
+        ]
+
+    def _kv_value(self, histogram: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Value per second of re-references per bin: milliseconds saved, or mere hits."""
+        references, tokens, squared = histogram
+        if self._valuation.unit == "hits":
+            return np.asarray(references)
+        return cost_model.kv_value_ms_per_second(self.costs, self._emb_hit_or(0.5), references, tokens, squared)
 
     def _current_costs(self) -> Cost:
         fixed, per_token, per_token_squared, per_candidate = self._compute.coefficients

@@ -16,7 +16,7 @@ from agents.controller.interface import Controller
 from agents.controller.registry import make_controller, uses_cluster_reuse
 from agents.node import booking, desired, residency
 from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
-from agents.node.estimators import NodeEstimators
+from agents.node.estimators import NodeEstimators, Valuation
 from agents.node.report import BodyFacts, Reporter
 from agents.pool import migration
 from agents.pool.ledger import Ledger
@@ -94,7 +94,8 @@ class Node:
         self._desired = desired.initial(config.guard_rails)
         self._controller: Controller = make_controller(config.controller, config.guard_rails)
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
-        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self._policy)
+        wanted = Valuation(getattr(self._controller, "unit", "ms"), getattr(self._controller, "kv_stream", "cluster"))
+        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self._policy, wanted)
         self._reporter = Reporter(name, profile, config.controller)
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
@@ -304,7 +305,7 @@ class Node:
     def _refillable_rows(self) -> int:
         """Rows that fresh pages could take now; a refill never displaces anything."""
         fresh = self.state.fresh[: self.state.counters[Counter.FRESH_PAGES]]
-        empty = fresh.shape[0] * self.profile.rows_per_page - int(self.state.page_filled[fresh].sum())
+        empty = int(fresh.shape[0]) * self.profile.rows_per_page - int(self.state.page_filled[fresh].sum())
         return min(empty, REFILL_ROWS_PER_TICK_MAX)
 
     # --- commands and knowledge from outside ----------------------------------------------

@@ -58,7 +58,7 @@ class _NodeBody:
         self.waiting: dict[int, _Waiting] = {}
         self.busy = False
         self.busy_until_ns = 0
-        self.sequence = 0
+        self.sequence = -1  # nothing known: the first frame is a snapshot
         self.refill_wish: NDArray[np.int64] = np.empty(0, np.int64)
         self.refill_rate = 0.0  # bytes per second being moved now
 

@@ -28,7 +28,7 @@ class DemoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     tokens_max: int = 768
     actions: int = 8
     visits: VisitLaw = VisitLaw()
-    steady: Traffic = Traffic(hot_rows=120_000.0)
+    steady: Traffic = Traffic(hot_rows=150_000.0, hot_row_ratio=0.9)
     trend: Traffic = Traffic(
         hot_request_ratio=0.30,
         hot_users=240.0,
@@ -51,10 +51,10 @@ class DemoParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     )
     cold_flood: Traffic = Traffic(rate_factor=1.5, cold_request_ratio=0.6, hot_request_ratio=0.05, hot_rows=120_000.0)
     steady_seconds: float = 120.0
-    trend_seconds: float = 210.0  # of rising; the end is held for `hold_seconds`
-    hold_seconds: float = 60.0
+    trend_seconds: float = 150.0  # of rising; the end is held for `hold_seconds`
+    hold_seconds: float = 100.0
     burst_onset_seconds: float = 4.0
-    burst_hold_seconds: float = 90.0
+    burst_hold_seconds: float = 110.0
     burst_decay_seconds: float = 30.0
     sessions_requests_mean: float = 10.0
     sessions_users: int = 40_000  # so many that a user who went does not come back within the stream

@@ -49,7 +49,7 @@ class LiveFleet:
         command = [sys.executable, "-m", f"agents.runtime.{module}", "--fleet", str(self.path), *extra, *arguments]
         output = (self.folder / f"{name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HELM_STATE_DIR": str(self.folder)}
-        self.running[name] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
+        self.running[name] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         return self.running[name]
 
     def log(self, name: str) -> str:
@@ -85,7 +85,7 @@ class LiveFleet:
 
     def get(self, name: str, path: str) -> bytes:
         """GET with the fleet's key."""
-        return self._call(urllib.request.Request(self.url(name) + path))  # noqa: S310
+        return self._call(urllib.request.Request(self.url(name) + path))
 
     def status(self, name: str) -> dict[str, Any]:
         """A node's telemetry or the router's view."""
@@ -95,21 +95,18 @@ class LiveFleet:
     def control(self, name: str, **content: Any) -> None:
         """A command to one node."""
         body = json.dumps(content).encode()
-        self._call(urllib.request.Request(self.url(name) + "/v1/control", data=body, method="PUT"))  # noqa: S310
+        self._call(urllib.request.Request(self.url(name) + "/v1/control", data=body, method="PUT"))
 
     def infer(self, content: dict[str, Any]) -> dict[str, Any]:
         """One inference request through the router."""
-        request = urllib.request.Request(  # noqa: S310
-            self.url("router") + "/v2/models/helm-ranker/infer",
-            data=json.dumps(content).encode(),
-            headers={"Content-Type": "application/json"},
-        )
+        url = self.url("router") + "/v2/models/helm-ranker/infer"
+        request = urllib.request.Request(url, data=json.dumps(content).encode(), headers={"Content-Type": "application/json"})
         found: dict[str, Any] = json.loads(self._call(request))
         return found
 
     def _call(self, request: urllib.request.Request) -> bytes:
         request.add_header("Authorization", f"Bearer {KEY}")
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as response:
             body: bytes = response.read()
             return body
 
