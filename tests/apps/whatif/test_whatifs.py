@@ -1,0 +1,236 @@
+"""What-ifs: asked sensibly, run to an end, ended whatever happens."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from rest_framework.test import APIClient
+
+from apps.audit.models import AuditEntry, Event
+from apps.outbox.models import OutboxMessage
+from apps.whatif import actions, running, tasks
+from apps.whatif.figure import figure
+from apps.whatif.models import WhatIf
+from apps.whatif.running import Cancelled, Outcome, carry_out
+from apps.whatif.scenarios import Run, runs
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+BODY = {"workload": "steady", "static_ratios": [0.3, 0.7], "nodes": 2, "duration_seconds": 60, "seed": 3}
+SERIES = {name: [0.0, 1.0] for name in ("at_seconds", "emb_ratio", "latency_ms_p99", "emb_hit_ratio", "kv_hit_ratio")}
+
+
+class StillPulse:
+    """A pulse that never beats: tests of the flow need no second thread."""
+
+    def __init__(self, pk: int) -> None:
+        self.progress, self.stage, self.stop_wanted = 0.0, "", False
+        StillPulse.last = self
+
+    last: "StillPulse"
+
+    def __enter__(self) -> "StillPulse":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+
+def post(client: APIClient, **change: Any) -> Any:
+    return client.post("/api/v1/whatifs/", {**BODY, **change}, format="json")
+
+
+def claimed(client: APIClient) -> WhatIf:
+    row = actions.claim(post(client).json()["id"], NOON)
+    assert row is not None
+    return row
+
+
+def fresh(row: WhatIf) -> WhatIf:
+    return WhatIf.objects.get(pk=row.pk)
+
+
+def test_asking_queues_a_job_and_says_where_it_is(operator: APIClient) -> None:
+    answer = post(operator)
+    assert answer.status_code == 202
+    assert answer["Location"] == f"/api/v1/whatifs/{answer.json()['id']}/"
+    assert operator.get(answer["Location"]).json() == answer.json()
+    assert (answer.json()["status"], answer.json()["progress"], answer.json()["scenario"]["method"]) == ("queued", 0.0, "b5")
+    assert OutboxMessage.objects.filter(topic="whatif.run", payload__uid=answer.json()["id"]).count() == 1
+    assert AuditEntry.objects.get(action="whatif.start").actor == "olga"
+
+
+@pytest.mark.parametrize(("who", "status"), [("viewer", 403), ("outsider", 403), ("nobody", 401)])
+def test_others_may_not_ask_or_cancel(people: Any, who: str, status: int) -> None:
+    uid = post(people.client("operator")).json()["id"]
+    assert post(people.client(who)).status_code == status
+    assert people.client(who).delete(f"/api/v1/whatifs/{uid}/").status_code == status
+    assert WhatIf.objects.get().status == "queued"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"workload": "storm"}, "/workload"),
+        ({"nodes": 0}, "/nodes"),
+        ({"nodes": 65}, "/nodes"),
+        ({"static_ratios": [0.3]}, "/static_ratios"),
+        ({"static_ratios": [0.3, 1.5]}, "/static_ratios/1"),
+        ({"static_ratios": "0.3"}, "/static_ratios"),
+        ({"method": "magic"}, "/method"),
+        ({"seed": -1}, "/seed"),
+        ({"duration_seconds": 5}, "/duration_seconds"),
+        ({"duration_seconds": 10**9}, "/duration_seconds"),
+        ({"rate_per_second": 0}, "/rate_per_second"),
+        ({"profile": "abacus"}, "/profile"),
+        ({"router": "dice"}, "/router"),
+        ({"colour": "red"}, "/colour"),
+    ],
+)
+def test_a_scenario_that_makes_no_sense_is_refused_by_name(operator: APIClient, change: dict[str, Any], field: str) -> None:
+    answer = post(operator, **change)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, field)
+    assert WhatIf.objects.count() == 0
+
+
+def test_three_runs_on_the_same_stream(operator: APIClient) -> None:
+    post(operator)
+    assert runs(WhatIf.objects.get().scenario) == [
+        Run("static-0.30", "static 0.30"),
+        Run("static-0.70", "static 0.70"),
+        Run("b5", "controller"),
+    ]
+
+
+def test_a_run_is_claimed_once(operator: APIClient) -> None:
+    row = claimed(operator)
+    assert actions.claim(str(row.uid), NOON) is None
+
+
+def test_results_are_kept_in_order(operator: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "Pulse", StillPulse)
+    row = claimed(operator)
+    seen: list[float] = []
+
+    def simulate(scenario: dict[str, Any], run: Run, progress: Callable[[float], None], cancelled: Callable[[], bool]) -> Outcome:
+        progress(0.5)
+        seen.append(StillPulse.last.progress)
+        return Outcome({"latency_ms_p50": 9.0}, SERIES)
+
+    carry_out(row, simulate)
+
+    done = fresh(row)
+    assert (done.status, done.progress, done.eta_seconds) == ("succeeded", 1.0, None)
+    assert [run["label"] for run in done.result["runs"]] == ["static 0.30", "static 0.70", "controller"]
+    assert seen == pytest.approx([1 / 6, 3 / 6, 5 / 6])
+    assert Event.objects.get(kind="whatif_finished").detail == {"status": "succeeded"}
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "error"),
+    [(ValueError("nodes: too many"), "failed", "ValueError: nodes: too many"), (Cancelled(), "cancelled", "")],
+)
+def test_a_run_that_breaks_ends(operator: APIClient, monkeypatch: pytest.MonkeyPatch, raised: Exception, status: str, error: str) -> None:
+    monkeypatch.setattr(running, "Pulse", StillPulse)
+    row = claimed(operator)
+
+    def simulate(*_: Any) -> Outcome:
+        raise raised
+
+    carry_out(row, simulate)
+    assert (fresh(row).status, fresh(row).error) == (status, error)
+
+
+def test_a_worker_that_is_told_to_leave_ends_its_run_first(operator: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "Pulse", StillPulse)
+    row = claimed(operator)
+
+    def simulate(*_: Any) -> Outcome:
+        raise SystemExit(0)
+
+    with pytest.raises(SystemExit):
+        carry_out(row, simulate)
+    assert fresh(row).status == "failed"
+
+
+def test_a_queued_run_is_cancelled_at_once_and_a_running_one_is_asked(operator: APIClient) -> None:
+    queued = post(operator).json()["id"]
+    assert operator.delete(f"/api/v1/whatifs/{queued}/").json()["status"] == "cancelled"
+    row = claimed(operator)
+    assert operator.delete(f"/api/v1/whatifs/{row.uid}/").json()["status"] == "running"
+    assert actions.heartbeat(row.pk, 0.5, None, "static 0.30", NOON) is False
+    assert AuditEntry.objects.filter(action="whatif.cancel").count() == 2
+
+
+def test_a_finished_run_stays_as_it_is(operator: APIClient) -> None:
+    row = claimed(operator)
+    assert actions.finish(row.pk, "succeeded", NOON, result={"runs": []}) is True
+    assert actions.finish(row.pk, "failed", NOON, error="too late") is False
+    assert actions.heartbeat(row.pk, 0.1, None, "ghost", NOON) is False
+    assert operator.delete(f"/api/v1/whatifs/{row.uid}/").json()["status"] == "succeeded"
+    assert (fresh(row).status, fresh(row).progress) == ("succeeded", 1.0)
+
+
+def test_a_run_whose_worker_is_gone_fails_and_a_living_one_does_not(operator: APIClient) -> None:
+    lost, living = claimed(operator), claimed(operator)
+    actions.heartbeat(living.pk, 0.5, 10.0, "static 0.30", NOON + timedelta(seconds=15))
+    assert actions.reconcile(NOON + timedelta(seconds=19)) == 0
+    assert actions.reconcile(NOON + timedelta(seconds=21)) == 1
+    assert (fresh(lost).status, fresh(living).status) == ("failed", "running")
+
+
+def test_a_queued_run_whose_message_was_lost_is_sent_again(operator: APIClient) -> None:
+    uid = post(operator).json()["id"]
+    created = WhatIf.objects.get().created_at
+    for seconds, sent in ((59, 1), (61, 2), (100, 2), (122, 3)):
+        actions.reconcile(created + timedelta(seconds=seconds))
+        assert OutboxMessage.objects.filter(topic="whatif.run", payload__uid=uid).count() == sent
+    assert WhatIf.objects.get().status == "queued"
+
+
+def test_figures_are_plain_json_and_say_null_where_there_is_no_number() -> None:
+    value = {"a": np.float64("nan"), "b": np.arange(2), "c": [float("inf"), 1], 3: (np.int64(4),)}
+    assert tasks.finite(value) == {"a": None, "b": [0, 1], "c": [None, 1], "3": [4]}
+
+
+def test_a_finished_run_is_a_figure_with_the_slo(operator: APIClient) -> None:
+    row = claimed(operator)
+    assert operator.get(f"/api/v1/whatifs/{row.uid}/figure/").status_code == 409
+    parts = [
+        {"label": label, "method": "m", "cell": {"slo_ms": 120.0}, "series": SERIES}
+        for label in ("static 0.30", "static 0.70", "controller")
+    ]
+    actions.finish(row.pk, "succeeded", NOON, result={"runs": parts})
+
+    answer = operator.get(f"/api/v1/whatifs/{row.uid}/figure/").json()
+
+    assert answer == figure({"runs": parts})
+    assert [trace["name"] for trace in answer["data"][:4]] == ["static 0.30"] * 4
+    assert answer["layout"]["shapes"][0]["y0"] == 120.0
+    assert len({trace["line"]["color"] for trace in answer["data"]}) == 3
+
+
+@pytest.mark.parametrize("uid", ["nope", "00000000-0000-0000-0000-000000000000"])
+def test_an_unknown_run_is_not_found(operator: APIClient, uid: str) -> None:
+    for path in (f"{uid}/", f"{uid}/figure/"):
+        answer = operator.get(f"/api/v1/whatifs/{path}")
+        assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+
+
+def test_a_pulse_beats_from_the_start_and_stops_with_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    beats: list[tuple[float, str]] = []
+    told = threading.Event()
+
+    def heartbeat(pk: int, progress: float, eta: float | None, stage: str, now: datetime) -> bool:
+        beats.append((progress, stage))
+        told.set()
+        return False
+
+    monkeypatch.setattr(actions, "heartbeat", heartbeat)
+    with running.Pulse(1) as pulse:
+        assert told.wait(10)
+    assert beats == [(0.0, "starting")]
+    assert pulse.stop_wanted is True
+    assert pulse.eta_seconds is None
