@@ -13,8 +13,8 @@ import s from "./AuditPage.module.css";
 const HEIGHT = 560;
 
 /** The cursor of a link the API sent along. */
-function cursorOf(url: string | null): string {
-  return url === null ? "" : (new URL(url, location.origin).searchParams.get("cursor") ?? "");
+function cursorOf(url: string | null | undefined): string {
+  return !url ? "" : (new URL(url, location.origin).searchParams.get("cursor") ?? "");
 }
 
 /** Who changed what, and why. Filter and selected entry are in the address. */
@@ -81,10 +81,10 @@ export default function AuditPage() {
                 <div className={s.foot}>
                   <span className="small dim">{page.results.length} entries on this page</span>
                   <span className="row end">
-                    <Button disabled={page.previous === null} onClick={() => go({ cursor: cursorOf(page.previous), entry: "" })}>
+                    <Button disabled={!page.previous} onClick={() => go({ cursor: cursorOf(page.previous), entry: "" })}>
                       Newer
                     </Button>
-                    <Button disabled={page.next === null} onClick={() => go({ cursor: cursorOf(page.next), entry: "" })}>
+                    <Button disabled={!page.next} onClick={() => go({ cursor: cursorOf(page.next), entry: "" })}>
                       Older
                     </Button>
                   </span>
