@@ -1,0 +1,153 @@
+"""`helmctl node` and `helmctl status` against the real API, in one process."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from django.core.wsgi import get_wsgi_application
+
+from apps.accounts import actions as accounts
+from apps.fleet.models import Node
+from helmctl.cli import client as cli_client
+from helmctl.cli import main
+from helmctl.supervisor.view import NODE_FIELDS
+from tests.apps.conftest import People, make_node, people  # noqa: F401 - fixtures
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def helmctl(people: People, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:  # noqa: F811
+    """Runs the command line as somebody, found through `cli.json`."""
+    logging.disable(logging.CRITICAL)  # the server runs in this process and would write between the lines
+    transport = httpx.WSGITransport(app=get_wsgi_application())
+    original = cli_client.Client.__init__
+    monkeypatch.setattr(cli_client.Client, "__init__", lambda self, address: original(self, address, transport))
+    monkeypatch.setenv("HELM_STATE_DIR", str(tmp_path))
+    for name in ("HELM_URL", "HELM_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    tokens = {
+        name: accounts.create_token(people.actor(name), getattr(people, name), "cli").secret for name in ("viewer", "operator", "admin")
+    }
+
+    def run(*arguments: str, who: str = "operator") -> tuple[int, str, str]:
+        (tmp_path / "cli.json").write_text(json.dumps({"url": "http://127.0.0.1", "token": tokens[who]}))
+        code = main.run(arguments)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield run
+    logging.disable(logging.NOTSET)
+
+
+def test_status_is_the_fleet_and_the_fields_of_top(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    make_node("node-0", emb_ratio=0.4)
+    make_node("node-1", online=False)
+
+    code, out, _ = helmctl("status", "--json", who="viewer")
+
+    document = json.loads(out)
+    assert (code, document["fleet"]["nodes_ready"]) == (0, 1)
+    first, second = document["nodes"]
+    assert set(NODE_FIELDS) <= set(first)
+    assert (first["name"], first["phase"], first["emb_ratio"], first["at_unix_ns"]) == ("node-0", "ready", 0.4, 1_800_000_000 * 10**9)
+    assert (second["name"], second["phase"], second["emb_ratio"]) == ("node-1", "offline", None)
+
+
+def test_the_tables_are_for_people(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    make_node("node-0")
+    for command in (("status",), ("node", "list"), ("node", "show", "node-0")):
+        code, out, _ = helmctl(*command, who="viewer")
+        assert (code, "node-0" in out) == (0, True)
+
+
+def test_an_override_is_done_and_shown(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    node = make_node("node-0")
+
+    code, out, _ = helmctl("node", "override", "node-0", "0.6", "--ttl", "30m", "--reason", "warming up", "--json")
+
+    document = json.loads(out)
+    assert (code, document["spec"]["mode"], document["spec"]["emb_ratio"], document["metadata"]["generation"]) == (0, "override", 0.6, 2)
+    assert 1799 < document["spec"]["ttl_remaining_seconds"] <= 1800
+    node.refresh_from_db()
+    assert (node.actor, node.reason) == ("olga", "warming up")
+
+
+def test_pin_and_release(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    node = make_node("node-0")
+    assert helmctl("node", "pin", "node-0", "--reason", "hold it")[0] == 0
+    node.refresh_from_db()
+    assert (node.mode, node.emb_ratio) == ("pin", 0.5)
+    assert helmctl("node", "pin", "node-0", "0.3", "--reason", "hold it")[0] == 0
+    node.refresh_from_db()
+    assert node.emb_ratio == 0.3
+    assert json.loads(helmctl("node", "release", "node-0", "--reason", "done", "--json")[1])["spec"]["mode"] == "auto"
+
+
+def test_a_dry_run_prints_the_price(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    make_node("node-0")
+    code, out, _ = helmctl("node", "override", "node-0", "0.6", "--ttl", "30m", "--reason", "try it", "--dry-run")
+    assert (code, "5 s to move" in out) == (0, True)
+    assert Node.objects.get().generation == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("override", "node-0", "nan", "--ttl", "30m", "--reason", "because"), 2, "RATIO"),
+        (("override", "node-0", "half", "--ttl", "30m", "--reason", "because"), 2, "RATIO"),
+        (("override", "node-0", "0.99", "--ttl", "30m", "--reason", "because"), 2, "emb_ratio: 0.99 is outside the guard rails"),
+        (("override", "node-0", "0.5", "--ttl", "0", "--reason", "because"), 2, "ttl_seconds"),
+        (("override", "node-0", "0.5", "--ttl", "365d", "--reason", "because"), 2, "ttl_seconds"),
+        (("override", "node-0", "0.5", "--ttl", "soon", "--reason", "because"), 2, "--ttl"),
+        (("override", "node-0", "0.5", "--ttl", "30m", "--reason", ""), 2, "reason"),
+        (("override", "node-0", "0.5", "--ttl", "30m"), 2, "--reason"),
+        (("override", "node-9", "0.5", "--ttl", "30m", "--reason", "because"), 1, "There is no node named 'node-9'."),
+        (("release", "node-0", "--reason", "because"), 1, "already has this node"),
+        (("show", "../tokens"), 2, "no node name"),
+    ],
+)
+def test_what_is_refused_is_said_in_one_line(helmctl: Run, make_node: Any, arguments: tuple[str, ...], code: int, words: str) -> None:  # noqa: F811
+    make_node("node-0")
+    got, out, err = helmctl("node", *arguments)
+    assert (got, out) == (code, "")
+    said = [line for line in err.splitlines() if line.startswith("helmctl: ")]
+    assert len(said) == 1
+    assert words in said[0]
+    assert Node.objects.get().generation == 1
+
+
+def test_a_viewer_is_told_why_not(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    make_node("node-0")
+    code, _, err = helmctl("node", "pin", "node-0", "--reason", "hold it", who="viewer")
+    assert (code, "node.pin" in err) == (1, True)
+
+
+def test_without_a_control_plane_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HELM_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("HELM_URL", raising=False)
+    assert main.run(["status"]) == 2
+    assert "make up" in capsys.readouterr().err
+    monkeypatch.setenv("HELM_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("HELM_TOKEN", "helm_x")
+    assert main.run(["status"]) == 1
+    assert "does not answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172800), ("0", 0), ("-5m", -300)]
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert cli_client.parse_duration_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "soon", "1y", "nan", "inf", "0.5s", "1e400"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(cli_client.CommandRefused):
+        cli_client.parse_duration_seconds(text)
