@@ -168,6 +168,13 @@ def truncate_entry(state: PoolState, entry: int, blocks: int, block_tokens: int)
 
 
 @kernel
+def void_entry(state: PoolState, entry: int) -> None:
+    """Make a pinned prefix match nothing any more: its pages stay for their readers, its content is not found again."""
+    state.page_hash[state.entry_head[entry]] = 0
+    log_residency(state, state.entry_key[entry], 0)
+
+
+@kernel
 def new_entry(state: PoolState, key: np.uint64) -> int:
     """An empty entry for a user; -1 when all are taken."""
     entry = state.counters[_ENTRY_FREE_HEAD]

@@ -100,7 +100,9 @@ class NodeEstimators:
     def _own_stream(self, profile: Profile, policy: CachePolicy) -> ReuseState:
         window_ns = 0 if policy.admit_all else policy.kv_window_ns
         capacity_tokens = profile.pool_bytes / profile.kv_token_bytes
-        return new_reuse(capacity_tokens, channels=3, keys_max=USERS_FOLLOWED, window_ns=window_ns, half_life_fast_seconds=HALF_LIFE_SECONDS)
+        return new_reuse(
+            capacity_tokens, channels=3, keys_max=USERS_FOLLOWED, window_ns=window_ns, half_life_fast_seconds=HALF_LIFE_SECONDS
+        )
 
     # --- inputs ---------------------------------------------------------------------------
 

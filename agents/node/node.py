@@ -333,12 +333,14 @@ class Node:
         self._estimators.reuse(now_ns, message)
 
     def version_flip(self, now_ns: int) -> None:
-        """A new model version: every prefix not in use is void."""
+        """A new model version: every prefix is void; one that a batch in flight still reads goes with its next request."""
         live = self.state.live[: self.state.counters[Counter.ENTRIES_LIVE]].copy()
         for entry in live:
+            kv.remember_fate(self.state, self.state.entry_key[entry], kv.REASON_VERSION)
             if self.state.entry_pins[entry] == 0:
-                kv.remember_fate(self.state, self.state.entry_key[entry], kv.REASON_VERSION)
                 kv.truncate_entry(self.state, int(entry), 0, self.profile.block_tokens)
+            else:
+                kv.void_entry(self.state, int(entry))
 
     # --- what others may know -------------------------------------------------------------
 

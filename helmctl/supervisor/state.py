@@ -1,8 +1,10 @@
 """The state folder: everything a running HELM writes, in one place that `make clean` removes."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,10 +55,19 @@ class StateFolder(NamedTuple):
         """Caches of libraries that would otherwise write into the home folder."""
         return self.root / "cache"
 
+    @property
+    def kernels(self) -> Path:
+        """Compiled kernels of exactly these sources.
+
+        Numba checks only the file of the kernel that is called; a change in one that it calls would
+        be served stale, so the folder's name is a digest of them all.
+        """
+        return self.root / "numba" / kernel_digest()
+
     def cache_env(self) -> dict[str, str]:
         """Environment that sends every cache into the state folder: a home may be read-only."""
         return {
-            "NUMBA_CACHE_DIR": str(self.root / "numba"),
+            "NUMBA_CACHE_DIR": str(self.kernels),
             "XDG_CACHE_HOME": str(self.caches),
             "MPLCONFIGDIR": str(self.caches / "matplotlib"),
             "TORCHINDUCTOR_CACHE_DIR": str(self.caches / "torch"),
@@ -69,12 +80,23 @@ class StateFolder(NamedTuple):
 
     def prepare(self) -> None:
         """Make the folders; the owner alone may read them, for they hold keys."""
-        for folder in (self.root, self.logs, self.caches, self.root / "numba"):
+        for folder in (self.root, self.logs, self.caches, self.kernels):
             folder.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
 
     def remove(self) -> None:
         """Delete all of it."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+@cache
+def kernel_digest(agents: Path = ROOT / "agents") -> str:
+    """Twelve hex digits over every source below `agents` that can hold a kernel."""
+    digest = hashlib.sha256()
+    for path in sorted(agents.rglob("*.py")):
+        text = path.read_bytes()
+        if b"kernel" in text:
+            digest.update(str(path.relative_to(agents)).encode() + b"\0" + text)
+    return digest.hexdigest()[:12]
 
 
 def find_state_folder(environ: Mapping[str, str] | None = None) -> StateFolder:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import shutil
 import sys
 import time
 
@@ -19,6 +20,9 @@ def present_warmers(names: tuple[str, ...] = WARMERS) -> list[str]:
 def warm_up(state: StateFolder) -> float:
     """Call each warmer with Numba's cache in `state`; return the seconds it took."""
     began_seconds = time.monotonic()
+    for stale in (state.root / "numba").glob("*"):
+        if stale != state.kernels:
+            shutil.rmtree(stale, ignore_errors=True)
     state.prepare()
     state.adopt_caches()
     for name in present_warmers():

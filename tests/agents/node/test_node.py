@@ -202,6 +202,18 @@ def test_a_version_flip_voids_every_prefix_and_says_so() -> None:
     assert serve(node, 3, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
 
 
+def test_a_version_flip_in_mid_flight_leaves_nothing_of_the_old_version_to_find() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    ticket, plan = node.admit(2, batch_of([(5, 4)], block_tokens=2))
+    assert plan.cached_tokens.tolist() == [4]
+    node.version_flip(2)
+    node.complete(3, ticket, StageTimings(np.zeros(1), 1.0, 0.0, np.ones(1), 2.0))
+    node.ledger.check()
+    assert serve(node, 4, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+    assert serve(node, 5, [(5, 4)]).cached_tokens.tolist() == [4]
+
+
 def test_telemetry_reports_the_ledgers_share_and_null_for_what_is_not_known() -> None:
     node = tiny_node()
     facts = BodyFacts(7, 1, Phase.READY, 0, 0, 0, 0, 0.0, "cpu", True, "1", 0)

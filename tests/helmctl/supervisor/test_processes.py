@@ -7,7 +7,7 @@ import pytest
 
 from helmctl.supervisor.plan import Plan
 from helmctl.supervisor.processes import ONE_THREAD, Service, services
-from helmctl.supervisor.state import StateFolder
+from helmctl.supervisor.state import StateFolder, kernel_digest
 
 STATE = StateFolder(Path("/state folder"))
 
@@ -54,7 +54,7 @@ def test_a_journal_is_kept_by_the_nodes() -> None:
 def test_every_process_has_one_thread_and_its_caches_in_the_state_folder(table: list[Service]) -> None:
     for service in table:
         assert {name: service.env[name] for name in ONE_THREAD} == ONE_THREAD
-        assert service.env["NUMBA_CACHE_DIR"] == "/state folder/numba"
+        assert service.env["NUMBA_CACHE_DIR"] == f"/state folder/numba/{kernel_digest()}"
         assert service.env["HELM_STATE_DIR"] == "/state folder"
 
 

@@ -1,0 +1,7 @@
+"""Compiled kernels of exactly these sources, for the tests and every process they start."""
+
+from helmctl.supervisor.state import find_state_folder
+
+_STATE = find_state_folder()
+_STATE.prepare()
+_STATE.adopt_caches()
