@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, grouped, milliseconds, percent, percentWithSign, scaled, signed, split } from "../src/format/number";
+import { bytes, grouped, microseconds, milliseconds, percent, percentWithSign, scaled, signed, split } from "../src/format/number";
 
 describe("numbers as people read them", () => {
   it("gives milliseconds one decimal, and none where they no longer matter", () => {
@@ -31,6 +31,8 @@ describe("numbers as people read them", () => {
   });
 
   it("signs a difference with a true minus, and nothing for nothing", () => {
+    expect(signed(-12345, 0)).toBe("−12,345");
+    expect([951.4, 18_685, 1_551_581].map(microseconds)).toEqual(["951 µs", "18.7 ms", "1,552 ms"]);
     expect([1.26, -1.26, 0.04, -0.04, 0].map((value) => signed(value))).toEqual(["+1.3", "−1.3", "0.0", "0.0", "0.0"]);
   });
 });

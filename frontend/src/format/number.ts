@@ -51,6 +51,12 @@ export function scaled(value: Maybe): [string, string] {
   return [Math.abs(value) >= 100 ? grouped(value) : value.toFixed(1), ""];
 }
 
+/** How long a decision took: "951 µs", "18.7 ms". */
+export function microseconds(value: Maybe): string {
+  if (!known(value)) return NOT_KNOWN;
+  return value < 1000 ? `${value.toFixed(0)} µs` : `${milliseconds(value / 1000)} ms`;
+}
+
 const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 /** Binary bytes: `67108864` -> "64.0 MiB". */
@@ -70,5 +76,6 @@ export function signed(value: Maybe, decimals = 1): string {
   if (!known(value)) return NOT_KNOWN;
   const text = Math.abs(value).toFixed(decimals);
   if (Number(text) === 0) return text;
-  return `${value < 0 ? "−" : "+"}${text}`;
+  const readable = decimals === 0 ? grouped(Number(text)) : text;
+  return `${value < 0 ? "−" : "+"}${readable}`;
 }

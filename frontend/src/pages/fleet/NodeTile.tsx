@@ -67,7 +67,7 @@ export const NodeTile = memo(function NodeTile({ node, trend, search }: Props) {
         <span className={`${s.value} ${isOverSlo(node) ? s.crit : ""}`}>
           {isOverSlo(node) && <OctagonAlert size={14} aria-hidden />}
           {offline ? "No heartbeat" : milliseconds(telemetry?.latency_ms_p99)}
-          {!offline && <small>/ {telemetry?.slo_ms.toFixed(0) ?? "n/a"} ms P99</small>}
+          {!offline && <small title="P99 of the last minute against the SLO; not known under 300 requests">/ {telemetry?.slo_ms.toFixed(0) ?? "n/a"} ms P99</small>}
         </span>
         {!offline && <Sparkline values={trend} reference={telemetry?.slo_ms ?? null} range={[0, (telemetry?.slo_ms ?? 50) * 1.5]} area={false} />}
       </span>

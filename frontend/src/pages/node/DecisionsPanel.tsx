@@ -3,7 +3,7 @@ import { useDecisions } from "../../api/queries";
 import type { Decision } from "../../api/types";
 import { ModeBadge, WarnChip } from "../../components/Chip";
 import { Empty, Loaded, Panel } from "../../components/Panel";
-import { percent, signed } from "../../format/number";
+import { microseconds, percent, signed } from "../../format/number";
 import { logTime } from "../../format/time";
 import s from "./DecisionsPanel.module.css";
 
@@ -73,7 +73,7 @@ function Row({ decision, opened, onToggle }: { decision: Decision; opened: boole
         <td className="num dim">{percent(decision.shadow_emb_ratio)}</td>
         <td className="fill">{decision.reason.replaceAll("_", " ")}</td>
         <td>{decision.guard_reasons.length === 0 ? <span className="dim">none</span> : <WarnChip>{decision.guard_reasons.join(", ").replaceAll("_", " ")}</WarnChip>}</td>
-        <td className="num dim">{decision.decision_us.toFixed(0)} µs</td>
+        <td className="num dim">{microseconds(decision.decision_us)}</td>
       </tr>
       {opened && (
         <tr>

@@ -67,7 +67,7 @@ export function StagesPanel({ node, range, nowSeconds, className }: Props) {
       </Panel>
     );
   }
-  const reasons = Object.entries(telemetry.miss_reasons).filter(([, count]) => count > 0);
+  const reasons = Object.entries(telemetry.miss_reasons).filter(([reason, count]) => count > 0 && reason !== "hit");
   const label = STAGES.map((stage) => `${stage.label} ${milliseconds(telemetry.stages[stage.key])} ms`).join(", ");
   return (
     <Panel title="Latency by stage" note={`mean ${milliseconds(total)} ms per request`} className={className}>

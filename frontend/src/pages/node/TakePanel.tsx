@@ -216,7 +216,9 @@ function RatioField({ embPercent, onChange, node, disabled, fault }: RatioFieldP
   );
 }
 
+/** What the wish costs: milliseconds where the node predicts them, else what the memory would hold. */
 function PriceTag({ preview }: { preview: Preview | undefined }) {
+  if (preview && expectedChangeMs(preview) === null) return <MemoryTag preview={preview} />;
   const change = preview ? expectedChangeMs(preview) : null;
   const tone = change === null || Math.abs(change) < 0.05 ? s.same : change > 0 ? s.worse : s.better;
   return (
@@ -232,6 +234,26 @@ function PriceTag({ preview }: { preview: Preview | undefined }) {
       <div>
         <dt>Time to move</dt>
         <dd>{preview ? duration(preview.change.move_seconds) : "n/a"}</dd>
+      </div>
+    </dl>
+  );
+}
+
+function MemoryTag({ preview }: { preview: Preview }) {
+  const { change } = preview;
+  return (
+    <dl className={s.numbers} aria-live="polite">
+      <div>
+        <dt>EMB rows in HBM</dt>
+        <dd>{signed(change.emb_rows, 0)}</dd>
+      </div>
+      <div>
+        <dt>Full histories</dt>
+        <dd>{signed(change.kv_users, 0)}</dd>
+      </div>
+      <div>
+        <dt>Time to move</dt>
+        <dd>{duration(change.move_seconds)}</dd>
       </div>
     </dl>
   );
@@ -262,7 +284,7 @@ function Advice({ verb, action, preview, ratioFault }: AdviceProps) {
   if (!preview) return <Note icon={<Clock size={14} aria-hidden />}>Asking what this would do.</Note>;
   const change = expectedChangeMs(preview);
   const moved = `${bytes(preview.change.moved_bytes)} change owner.`;
-  if (change === null) return <Note icon={<Clock size={14} aria-hidden />}>{moved} The node has seen too little traffic to predict its latency.</Note>;
+  if (change === null) return <Note tone="ok" icon={<Check size={14} aria-hidden />}>Inside all guard rails. {moved} This node predicts no latency, so the effect is seen afterwards.</Note>;
   if (isSlower(preview)) {
     return (
       <Note tone="warn" icon={<TriangleAlert size={14} aria-hidden />}>
