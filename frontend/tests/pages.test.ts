@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { ApiProblem } from "../src/api/problem";
-import type { FleetEvent, GuardRails, Node, Preview, WhatIfRun } from "../src/api/types";
+import type { Condition, FleetEvent, GuardRails, Node, Preview, WhatIfRun } from "../src/api/types";
 import { asRange, nextRange } from "../src/app/ranges";
 import { readKey, SEQUENCE_MS, SHORTCUTS } from "../src/app/shortcuts";
 import { changes, filterText, parseFilter } from "../src/pages/audit/audit";
 import { fold } from "../src/pages/fleet/eventLook";
 import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/nodeFilter";
 import { tileLabel } from "../src/pages/fleet/NodeTile";
+import { toneOf } from "../src/pages/node/ConditionsPanel";
 import { deservesReview, type Draft, faults, ratioFault } from "../src/pages/node/take";
 import { missing, requestOf, START } from "../src/pages/whatif/scenario";
 import { bestStatic, controllerOf, finding } from "../src/pages/whatif/summary";
@@ -72,6 +73,14 @@ describe("taking a node by hand", () => {
     expect(problem.about("emb_ratio")).toBe("too high");
     expect(problem.about("reason")).toBeNull();
     expect(new ApiProblem(503, {}).sentence).toContain("503");
+  });
+});
+
+describe("conditions", () => {
+  it("are news by their meaning, not by True and False", () => {
+    const tone = (type: string, status: string) => toneOf({ type, status } as Condition);
+    expect([tone("Reachable", "True"), tone("Reachable", "False"), tone("ReuseStale", "False"), tone("ReuseStale", "True")]).toEqual(["good", "bad", "good", "bad"]);
+    expect([tone("Migrating", "True"), tone("Migrating", "False"), tone("Ready", "Unknown")]).toEqual(["plain", "plain", "unknown"]);
   });
 });
 

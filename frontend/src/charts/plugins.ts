@@ -59,8 +59,12 @@ export function marks(
       ctx.fillStyle = color(span.color);
       ctx.fillRect(left, bbox.top + bbox.height - 2 * devicePixelRatio, right - left, 2 * devicePixelRatio);
       ctx.font = font.replace("11px", `${11 * devicePixelRatio}px`);
-      ctx.textAlign = "left";
-      label(ctx, span.label, left + 5 * devicePixelRatio, bbox.top + 12 * devicePixelRatio, color(span.color), color("surface"));
+      const pad = 5 * devicePixelRatio;
+      const edge = bbox.left + bbox.width;
+      // A span that has just begun at the right edge has its label on its left.
+      const fits = left + pad + ctx.measureText(span.label).width <= edge;
+      ctx.textAlign = fits ? "left" : "right";
+      label(ctx, span.label, fits ? left + pad : left - pad, bbox.top + 12 * devicePixelRatio, color(span.color), color("surface"));
     }
   }
   function drawReferences(plot: uPlot): void {

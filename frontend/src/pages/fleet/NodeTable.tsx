@@ -1,3 +1,4 @@
+import { OctagonAlert } from "lucide-react";
 import { Link } from "react-router";
 import type { Node } from "../../api/types";
 import { EmulatedChip, ModeBadge } from "../../components/Chip";
@@ -54,8 +55,8 @@ function Row({ node, search }: { node: Node; search: string }) {
       </td>
       <td className="num">{left === null ? "" : duration(left)}</td>
       <td className="num" style={isOverSlo(node) ? { color: "var(--crit)", fontWeight: 600 } : undefined}>
+        {isOverSlo(node) && <OctagonAlert size={12} aria-label="over SLO" style={{ marginRight: 4, verticalAlign: "-1px" }} />}
         {milliseconds(telemetry?.latency_ms_p99)}
-        {isOverSlo(node) && <span className="visually-hidden"> over SLO</span>}
       </td>
       <td className="num">{milliseconds(telemetry?.latency_ms_p50)}</td>
       <td className="num">{milliseconds(telemetry?.slo_ms)}</td>

@@ -1,19 +1,25 @@
-import { CircleCheck, CircleHelp, OctagonAlert } from "lucide-react";
+import { CircleCheck, CircleHelp, Info, TriangleAlert } from "lucide-react";
 import type { Condition, Node } from "../../api/types";
 import { Panel } from "../../components/Panel";
 import { duration } from "../../format/time";
 import s from "./ConditionsPanel.module.css";
 
-/** Conditions that are good news when they are False. */
-const BAD_WHEN_TRUE = /^(Burst|Reuse|Draining|Demoted|Degraded|Stale|Refill)/;
+type Tone = "good" | "bad" | "unknown" | "plain";
 
-function toneOf(condition: Condition): "ok" | "crit" | "unknown" {
+/** Facts that are neither good nor bad: a migration may run or not. */
+const PLAIN = new Set(["Migrating", "Draining"]);
+/** Bad news when they are True; everything else is bad news when it is False. */
+const BAD_WHEN_TRUE = /(Stale|Demoted|Degraded|Pressure|Burst|Throttled)$/;
+
+/** What a condition means for who reads it. */
+export function toneOf(condition: Pick<Condition, "type" | "status">): Tone {
   if (condition.status === "Unknown") return "unknown";
-  return (condition.status === "True") === !BAD_WHEN_TRUE.test(condition.type) ? "ok" : "crit";
+  if (PLAIN.has(condition.type)) return "plain";
+  return (condition.status === "True") === BAD_WHEN_TRUE.test(condition.type) ? "bad" : "good";
 }
 
-const ICONS = { ok: CircleCheck, crit: OctagonAlert, unknown: CircleHelp };
-const COLORS = { ok: "ok", crit: "warn", unknown: "ink-3" };
+const ICONS = { good: CircleCheck, bad: TriangleAlert, unknown: CircleHelp, plain: Info };
+const COLORS = { good: "ok", bad: "warn", unknown: "ink-3", plain: "ink-3" };
 
 export function ConditionsPanel({ node, nowMs, className }: { node: Node; nowMs: number; className: string }) {
   return (

@@ -54,6 +54,9 @@ function styledLayout(figure: Figure, height: number): Part {
     plot_bgcolor: "transparent",
     font: { family: token("font"), size: 12, color: token("ink-2") },
     hovermode: "x unified",
+    // Above the first heading, however many lines it takes on a narrow screen.
+    legend: { orientation: "h", x: 0, y: 1.07, yanchor: "bottom" },
+    margin: { l: 52, r: 16, t: 84, b: 44 },
     hoverlabel: { bgcolor: token("raised"), bordercolor: token("line-strong"), font: { color: token("ink"), size: 11 } },
     annotations: annotations.map((annotation) => ({ ...annotation, font: { size: 12, color: token(annotation.text === "SLO" ? "slo" : "ink-2") } })),
     shapes: shapes.map((shape) => ({ ...shape, line: { color: token("slo"), width: 1.2, dash: "dash" } })),

@@ -18,7 +18,7 @@ export const ROUTERS: { value: NonNullable<WhatIfRequest["router"]>; label: stri
 ];
 
 /** Methods by name: what the simulator calls them, and what people do. */
-export const METHODS: { value: NonNullable<WhatIfRequest["method"]>; label: string }[] = [{ value: "b5", label: "Controller B5: marginal value of both caches" }];
+export const METHODS: { value: NonNullable<WhatIfRequest["method"]>; label: string }[] = [{ value: "b5", label: "B5: marginal value of both caches" }];
 
 export interface Draft {
   workload: WhatIfRequest["workload"];
