@@ -1,5 +1,6 @@
 """`/api/v1/stream`: a console's WebSocket. Authenticate, subscribe, forward."""
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from apps.live.redis_links import async_client
 from apps.live.sockets import bearer, same_origin
 
 logger = logging.getLogger(__name__)
+SLOW_SECONDS = 15.0  # what queues up meanwhile for one console: some thirty frames
 UNAUTHENTICATED, FORBIDDEN, BAD_REQUEST, TRY_LATER = 4401, 4403, 4400, 1013
 
 
@@ -97,8 +99,14 @@ class ConsoleStream(AsyncWebsocketConsumer):
 
     async def _forward(self, entry: stream.Entry) -> None:
         self.last_seq = entry.seq
-        if entry.topic in self.topics:
-            await self.send(stream.with_seq(entry.body, entry.seq))
+        if entry.topic not in self.topics:
+            return
+        try:
+            async with asyncio.timeout(SLOW_SECONDS):
+                await self.send(stream.with_seq(entry.body, entry.seq))
+        except TimeoutError:
+            logger.info("a console reads too slowly: closed, it may resume")
+            await self.close(TRY_LATER, "too slow")
 
     @database_sync_to_async
     def _actor(self) -> Actor:

@@ -12,9 +12,11 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
+from django.db import InterfaceError, OperationalError
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -33,6 +35,9 @@ GRACE_SECONDS = 8.0
 LEASE_KEY, LEASE_MS = "helm:ticker", 3000
 _RENEW = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) else return 0 end"
 
+# Each loop in a thread of its own: a Redis or a database that hangs one must not hang the others.
+in_thread = partial(database_sync_to_async, thread_sensitive=False)
+
 
 class Ticker:
     """Draws fleet frames while it holds the lease."""
@@ -49,7 +54,7 @@ class Ticker:
             self._changes = snapshots.Changes()
         self._leading = leading
         if leading:
-            await database_sync_to_async(self.publish)()
+            await in_thread(self.publish)()
         return leading
 
     def publish(self) -> None:
@@ -69,8 +74,8 @@ class Ticker:
 
 async def store() -> None:
     """Rows for what arrived, and commands for whom they still wait."""
-    await database_sync_to_async(ingest.flush)(hub.inbox, timezone.now())
-    for node_id in await database_sync_to_async(_nodes_with_open_commands)(hub.node_ids()):
+    await in_thread(ingest.flush)(hub.inbox, timezone.now())
+    for node_id in await in_thread(_nodes_with_open_commands)(hub.node_ids()):
         link = hub.link_of(node_id)
         if link is not None:
             await link.send_spec()
@@ -87,7 +92,7 @@ def sweeper(started: float) -> Callable[[], Awaitable[None]]:
     """The sweep of a process that started at `started` (monotonic seconds)."""
 
     async def sweep() -> None:
-        await database_sync_to_async(_sweep)(time.monotonic() - started > GRACE_SECONDS)
+        await in_thread(_sweep)(time.monotonic() - started > GRACE_SECONDS)
 
     return sweep
 
@@ -122,7 +127,7 @@ async def every_second(name: str, turn: Callable[[], Awaitable[object]]) -> None
             if failing:
                 logger.warning("%s works again", name)
             failing = False
-        except (OSError, RedisError) as error:
+        except (OSError, RedisError, OperationalError, InterfaceError) as error:
             if not failing:
                 logger.warning("%s: %s (tried again every second)", name, error)
             failing = True

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt, ensure_csrf_cookie
 from django.views.decorators.http import require_safe
@@ -20,14 +20,14 @@ NOT_BUILT = (
 
 @require_safe
 @ensure_csrf_cookie
-def console(request: HttpRequest) -> HttpResponseBase:
+def console(request: HttpRequest) -> HttpResponse:
     """The console's shell for every path that is not a file: its own router reads the address."""
     index = settings.FRONTEND_DIST / "index.html"
     if request.path.rsplit("/", 1)[-1].count(".") and request.path != "/index.html" and not request.path.startswith("/nodes/"):
         return as_http(request, Missing("not_found", "There is no such file."))
     if not index.is_file():
         return HttpResponse(NOT_BUILT, status=200)
-    response = FileResponse(index.open("rb"), content_type="text/html; charset=utf-8")
+    response = HttpResponse(index.read_bytes(), content_type="text/html; charset=utf-8")
     response["Cache-Control"] = "no-cache"
     return response
 

@@ -6,6 +6,7 @@ the row open. Handlers must bear seeing a fact twice.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,12 +26,18 @@ RETRY_SECONDS = 2.0  # long enough for an acknowledgement over a slow link, shor
 RETRY_SECONDS_MAX = 30.0
 CLAIM_MAX = 200  # one turn's work: a backlog must not hold the loop
 
+# A way out that failed is left alone for a moment: with a Redis that hangs, every further attempt would cost its
+# whole patience, and requests and loops would queue up behind it.
+PAUSE_SECONDS = 2.0
+
 _handlers: dict[str, Handler] = {}
+_paused_until: dict[str, float] = {}  # topic -> monotonic seconds
 
 
 def register(topic: str, handler: Handler) -> None:
     """Name the one function that hands over facts of `topic`."""
     _handlers[topic] = handler
+    _paused_until.pop(topic, None)
 
 
 def enqueue(topic: str, key: str, payload: dict[str, Any], now: datetime | None = None) -> OutboxMessage:
@@ -58,7 +65,7 @@ def hand_over(pk: int, now: datetime | None = None) -> bool:
     """Claim one open, due fact and hand it over. False: somebody else has it, or the handler failed."""
     now = now or timezone.now()
     message = OutboxMessage.objects.filter(pk=pk, state__in=OPEN, due_at__lte=now).first()
-    if message is None or message.topic not in _handlers:
+    if message is None or message.topic not in _handlers or time.monotonic() < _paused_until.get(message.topic, 0.0):
         return False
     wait = min(RETRY_SECONDS * 2 ** min(message.attempts, 8), RETRY_SECONDS_MAX)
     claimed = OutboxMessage.objects.filter(pk=pk, state=message.state, attempts=message.attempts).update(
@@ -69,6 +76,7 @@ def hand_over(pk: int, now: datetime | None = None) -> bool:
     try:
         finished = _handlers[message.topic](message)
     except Exception as error:
+        _paused_until[message.topic] = time.monotonic() + PAUSE_SECONDS
         logger.warning("outbox %s %s not handed over (attempt %s): %s", message.topic, message.key, message.attempts + 1, error)
         return False
     OutboxMessage.objects.filter(pk=pk, state__in=OPEN).update(state=State.DONE if finished else State.SENT)

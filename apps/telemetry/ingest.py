@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from agents.wire.events import EventKind
 from agents.wire.messages import DecisionRecord, EventFrame, NodeTelemetry
@@ -49,6 +49,14 @@ class Inbox:
         with self._lock:
             (self._frames if isinstance(received.frame, NodeTelemetry) else self._notes).append(received)
 
+    def put_back(self, waiting: list[Received]) -> None:
+        """Return what could not be stored yet, before what came since."""
+        with self._lock:
+            frames = [item for item in waiting if isinstance(item.frame, NodeTelemetry)]
+            notes = [item for item in waiting if not isinstance(item.frame, NodeTelemetry)]
+            self._frames = deque([*frames, *self._frames], maxlen=FRAMES_MAX)
+            self._notes = deque([*notes, *self._notes], maxlen=NOTES_MAX)
+
     def take(self) -> list[Received]:
         """Everything that waits, in order of arrival per kind."""
         with self._lock:
@@ -59,12 +67,18 @@ class Inbox:
 
 
 def flush(inbox: Inbox, now: datetime) -> int:
-    """Store what waits in one transaction; if one message spoils it, store them one by one and drop that one."""
+    """Store what waits in one transaction; if one message spoils it, store them one by one and drop that one.
+
+    A database that is away is not the messages' fault: they wait for it.
+    """
     waiting = inbox.take()
     if not waiting:
         return 0
     try:
         store(waiting, now)
+    except (OperationalError, InterfaceError):
+        inbox.put_back(waiting)
+        raise
     except Exception:
         logger.exception("a batch of %s messages was refused, storing them one by one", len(waiting))
         return sum(_store_alone(received, now) for received in waiting)

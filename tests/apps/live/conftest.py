@@ -17,9 +17,11 @@ def system() -> Iterator[System]:
     running.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_system() -> Iterator[System]:
-    """A control plane to break: nothing runs yet."""
+    """A control plane to break; every test leaves it running."""
     running = System()
+    running.start_redis()
+    running.start_web()
     yield running
     running.close()

@@ -102,6 +102,9 @@ class System:
             return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=5, trust_env=False).status_code == 200
         return False
 
+    def signal(self, name: str, number: int) -> None:
+        self._processes[name].send_signal(number)
+
     def kill(self, name: str) -> None:
         process = self._processes.pop(name)
         process.kill()

@@ -230,3 +230,18 @@ def test_decisions_and_events_of_a_node_are_kept(system: System) -> None:
     line = until("the event", lambda: system.get("events/", target="thinker", kind="override_applied")["results"])[0]
     assert line["detail"] == {"emb_ratio": "0.700"}
     agent.close()
+
+
+def test_an_ended_override_goes_back_to_auto_in_the_desired_state_too(system: System) -> None:
+    agent = Agent(system.port, system.enrol("brief"), "brief")
+    system.override("brief", 0.7, ttl_seconds=5)
+    assert agent.command().spec.generation == 2
+    agent.send(Ack(command_id=f"{system.get('nodes/brief/')['metadata']['uid'].replace('-', '')}:2", observed_generation=2, accepted=True))
+
+    back = agent.command()
+
+    assert (back.spec.generation, back.spec.mode.value, back.spec.emb_ratio, back.spec.ttl_remaining_ms) == (3, "auto", None, None)
+    assert system.get("nodes/brief/")["spec"]["mode"] == "auto"
+    entry = system.get("audit/", target="brief", action="node.expire")["results"][0]
+    assert (entry["actor"], entry["before"]["mode"], entry["after"]["mode"]) == ("system", "override", "auto")
+    agent.close()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -24,10 +25,7 @@ def status(system: System, job: dict[str, object]) -> str:
     return str(system.get(f"whatifs/{job['id']}/")["status"])
 
 
-def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(own_system: System) -> None:
-    system = own_system
-    system.start_redis()
-    system.start_web()
+def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(system: System) -> None:
     console = system.console("?topics=jobs")
     job = start(system, SHORT, key="the same")
     assert job["status"] == "queued"
@@ -77,6 +75,8 @@ def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(own_syste
         "WhatIf.objects.filter(status='running').update(heartbeat_at=F('heartbeat_at') - timedelta(seconds=60))",
     )
     system.start_worker("worker-2")
-    system.manage("shell", "-c", "from apps.whatif.tasks import reconcile; reconcile.delay()")
+    system.start("beat", sys.executable, "-m", "celery", "-A", "helmctl.celery", "beat", "--loglevel", "info")
     until("the lost run to be ended", lambda: status(system, lost) == "failed")
     assert system.get(f"whatifs/{lost['id']}/")["error"] == "The worker running this was lost."
+    for name in ("worker-2", "beat"):
+        system.kill(name)

@@ -34,6 +34,7 @@ def hand(db: None) -> Iterator[Hand]:
     dispatch.register("test", handler)
     yield handler
     dispatch._handlers.pop("test")
+    dispatch._paused_until.pop("test", None)
 
 
 def put(n: int, key: str = "k") -> OutboxMessage:
@@ -66,6 +67,7 @@ def test_a_handler_that_fails_is_asked_again_later_and_later(hand: Hand) -> None
     waits = []
     now = NOON
     for _ in range(6):
+        dispatch._paused_until.clear()
         dispatch.dispatch_due(now)
         message.refresh_from_db()
         waits.append((message.due_at - now).total_seconds())
@@ -73,8 +75,17 @@ def test_a_handler_that_fails_is_asked_again_later_and_later(hand: Hand) -> None
 
     assert waits == [2, 4, 8, 16, 30, 30]
     hand.answer = True
+    dispatch._paused_until.clear()
     dispatch.dispatch_due(now)
     assert (len(hand.seen), state(message)) == (7, State.DONE)
+
+
+def test_a_way_out_that_fails_is_not_tried_for_every_fact(hand: Hand) -> None:
+    hand.answer = TimeoutError("Redis hangs")
+    for n in range(5):
+        put(n)
+    assert dispatch.dispatch_due(NOON) == 0
+    assert hand.seen == [0]
 
 
 def test_a_fact_that_is_not_due_waits(hand: Hand) -> None:

@@ -77,3 +77,22 @@ def test_a_full_inbox_forgets_the_oldest_gauges_and_keeps_notes(node: Node, monk
 def test_an_empty_inbox_costs_nothing(node: Node, django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         assert flushed() == 0
+
+
+def test_what_cannot_be_stored_because_the_database_is_away_waits_for_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.db import OperationalError
+
+    inbox = Inbox()
+    inbox.put(received(node, telemetry(seq=1)))
+    inbox.put(received(node, decision(seq=1)))
+
+    def away(*_: Any) -> None:
+        inbox.put(received(node, telemetry(seq=2)))
+        raise OperationalError("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "store", away)
+        with pytest.raises(OperationalError):
+            ingest.flush(inbox, NOON)
+
+    assert [item.frame.seq for item in inbox.take()] == [1, 2, 1]  # type: ignore[union-attr]
