@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import psutil
 from websockets.sync.client import ClientConnection, connect
 
 from agents.wire.messages import AgentFrame, SpecCommand
@@ -106,9 +107,14 @@ class System:
         self._processes[name].send_signal(number)
 
     def kill(self, name: str) -> None:
+        """End a process and its children without a word, as a lost machine would."""
         process = self._processes.pop(name)
+        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.kill()
         process.wait()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
 
     def stop(self, name: str) -> None:
         process = self._processes.pop(name)
