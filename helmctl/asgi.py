@@ -4,6 +4,10 @@ Never imports torch: the simulator is Celery's business, and a test looks at `sy
 """
 
 import os
+import warnings
+
+# The console's files are small and served by middleware that reads them synchronously; saying so per file helps nobody.
+warnings.filterwarnings("ignore", message="StreamingHttpResponse must consume synchronous iterators")
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helmctl.settings")
 
