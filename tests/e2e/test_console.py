@@ -21,6 +21,21 @@ def panel(page: Page, title: str) -> Locator:
     return page.get_by_role("region", name=title, exact=True)
 
 
+def test_an_empty_fleet_says_what_to_do_and_changes_by_itself_when_a_node_comes(sign_in: SignIn, stage: Stage, admin: httpx.Client) -> None:
+    """Runs before any other test has brought a node."""
+    page = sign_in("anna")
+    page.goto(stage.url)
+    expect(page.get_by_role("heading", name="No nodes yet")).to_be_visible()
+    page.get_by_role("button", name="Make an enrolment token").click()
+    expect(page.locator("pre")).to_contain_text(re.compile("helm_enrol_.*--control-url ws://127.0.0.1:", re.DOTALL))
+    first = Puppet(stage.url, admin, "node-8")
+    first.start()
+    try:
+        expect(tile(page, "node-8")).to_have_attribute("aria-label", re.compile("node-8, Auto, P99"))
+    finally:
+        first.stop()
+
+
 def test_a_deep_link_asks_to_sign_in_refuses_a_wrong_password_and_then_shows_what_was_linked(
     page: Page, stage: Stage, puppets: dict[str, Puppet]
 ) -> None:

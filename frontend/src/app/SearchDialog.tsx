@@ -22,7 +22,18 @@ const PER_GROUP = 6;
 /** `/`: jump to a page or a node by typing a part of its name. */
 export function SearchDialog({ opened, onClose }: { opened: boolean; onClose: () => void }) {
   return (
-    <Modal opened={opened} onClose={onClose} withCloseButton={false} padding={0} size={520} aria-label="Search" yOffset="12vh" centered={false}>
+    // No transition: who types on after `/` must find the field focused already.
+    <Modal
+      opened={opened}
+      onClose={onClose}
+      withCloseButton={false}
+      padding={0}
+      size={520}
+      aria-label="Search"
+      yOffset="12vh"
+      centered={false}
+      transitionProps={{ duration: 0 }}
+    >
       {opened && <SearchBody onClose={onClose} />}
     </Modal>
   );
@@ -73,6 +84,7 @@ function SearchBody({ onClose }: { onClose: () => void }) {
   return (
     <div onKeyDown={move}>
       <TextInput
+        autoFocus
         data-autofocus
         variant="unstyled"
         size="md"

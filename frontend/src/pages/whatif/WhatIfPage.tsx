@@ -14,7 +14,7 @@ import { duration, logTime } from "../../format/time";
 import { ScenarioForm } from "./ScenarioForm";
 import { type Draft, draftOf, START, titleOf } from "./scenario";
 import { SummaryTable } from "./SummaryTable";
-import { finding } from "./summary";
+import { bestStatic, finding } from "./summary";
 import s from "./WhatIfPage.module.css";
 
 const ResultFigure = lazy(() => import("./ResultFigure"));
@@ -174,8 +174,9 @@ function RunBar({ run, allowed, onDuplicate }: { run: WhatIf; allowed: boolean; 
 
 /** The override form of a node, with the better fixed ratio filled in; nothing is sent. */
 function applyTarget(run: WhatIf): string {
-  const ratio = run.scenario.static_ratios[0] ?? 0.5;
-  return `/nodes?ratio=${ratio}`;
+  const better = bestStatic(run.result?.runs ?? []);
+  const place = (run.result?.runs ?? []).filter((entry) => entry.method.startsWith("static")).findIndex((entry) => entry === better);
+  return `/nodes?ratio=${run.scenario.static_ratios[Math.max(place, 0)] ?? 0.5}`;
 }
 
 function Progress({ run }: { run: WhatIf }) {
