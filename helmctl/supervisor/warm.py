@@ -11,6 +11,8 @@ from helmctl.supervisor.state import StateFolder, find_state_folder
 WARMERS = ("agents.node.warm", "agents.router.warm")
 DAEMONS = ("agents.runtime.node_main", "agents.runtime.router_main", "agents.runtime.load_main")  # importing them writes their bytecode
 
+COMPLETE = "complete"  # marks a folder in which every warmer has run
+
 
 def present_warmers(names: tuple[str, ...] = WARMERS) -> list[str]:
     """Those of `names` that can be imported."""
@@ -18,8 +20,10 @@ def present_warmers(names: tuple[str, ...] = WARMERS) -> list[str]:
 
 
 def warm_up(state: StateFolder) -> float:
-    """Call each warmer with Numba's cache in `state`; return the seconds it took."""
+    """Call each warmer with Numba's cache in `state`, unless that was done; return the seconds it took."""
     began_seconds = time.monotonic()
+    if (state.kernels / COMPLETE).exists():
+        return 0.0
     for stale in (state.root / "numba").glob("*"):
         if stale != state.kernels:
             shutil.rmtree(stale, ignore_errors=True)
@@ -29,6 +33,7 @@ def warm_up(state: StateFolder) -> float:
         importlib.import_module(name).warm_up()
     for name in DAEMONS:
         importlib.import_module(name)
+    (state.kernels / COMPLETE).touch()
     return time.monotonic() - began_seconds
 
 

@@ -120,6 +120,7 @@ class LiveFleet:
 @contextmanager
 def live_fleet(folder: Path, *, nodes: int = 2, profile: str = "cpu-tiny", journal: bool = False) -> Iterator[LiveFleet]:
     """A ready router and its nodes; every process is ended by pid whatever the test does."""
+    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=300)  # once, not in each process
     fleet = LiveFleet(folder, nodes, profile)
     try:
         for address in fleet.file.nodes:

@@ -7,7 +7,8 @@ from agents.sim.scenario import Scenario, SimResult, run
 
 
 def small(**changes: object) -> Scenario:
-    values = {"profile": "cpu-tiny", "workload": "steady", "nodes": 2, "duration_seconds": 12.0, "warmup_seconds": 4.0, "rate_per_second": 20.0}
+    values: dict[str, object] = {"profile": "cpu-tiny", "workload": "steady", "nodes": 2, "rate_per_second": 20.0}
+    values |= {"duration_seconds": 12.0, "warmup_seconds": 4.0}
     return Scenario(**{**values, **changes})  # type: ignore[arg-type]
 
 
