@@ -5,7 +5,10 @@ import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helmctl.settings")
 
 from celery import Celery
+from celery.signals import heartbeat_sent, worker_shutdown
 from django.conf import settings
+
+from helmctl.alive import fall_silent, say_alive
 
 app = Celery("helm", set_as_current=True)
 app.set_default()
@@ -23,6 +26,7 @@ app.conf.update(
     broker_transport_options={"socket_timeout": 5, "socket_connect_timeout": 2, "visibility_timeout": 6 * 3600},
     task_publish_retry=False,
     timezone="UTC",
+    beat_scheduler="helmctl.beat:LivingScheduler",
     beat_schedule_filename=str(settings.STATE_DIR / "beat-schedule"),
     beat_schedule={
         "roll up telemetry": {"task": "telemetry.roll_up", "schedule": 10.0, "options": {"expires": 10}},
@@ -31,3 +35,14 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks(["apps.telemetry", "apps.whatif"])
+
+
+@heartbeat_sent.connect
+def _worker_lives(**_: object) -> None:
+    """Every two seconds, from the loop that takes tasks."""
+    say_alive("worker")
+
+
+@worker_shutdown.connect
+def _worker_ends(**_: object) -> None:
+    fall_silent("worker")

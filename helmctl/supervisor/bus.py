@@ -21,6 +21,12 @@ from helmctl.supervisor.state import StateFolder
 
 SERVERS = ("redis-server", "valkey-server")
 SOCKET_PATH_BYTES_MAX = 107
+KEEPING = {  # durable to a second, and full memory is an error instead of silent loss; wherever our Redis runs
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": '""',
+    "maxmemory-policy": "noeviction",
+}
 MISSING = "no Redis: set REDIS_URL, or put redis-server or valkey-server on the PATH (its Python package has none for this machine)."
 
 
@@ -70,10 +76,7 @@ def configuration(socket: Path, folder: Path, password: str) -> str:
         "unixsocketperm": "700",
         "requirepass": password,
         "dir": _quoted(folder),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": '""',
-        "maxmemory-policy": "noeviction",
+        **KEEPING,
         "daemonize": "no",
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())

@@ -3,10 +3,10 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from helmctl.supervisor.processes import Service, preparation
 from helmctl.supervisor.refusal import Refusal
 from helmctl.supervisor.state import ROOT
 
@@ -23,15 +23,14 @@ class Seeded(NamedTuple):
 
 def prepare_database(env: Mapping[str, str], node_names: Sequence[str]) -> Seeded:
     """Migrate and seed with the processes' own environment; `Refusal` with the last lines when it fails."""
-    _manage(["migrate", "--noinput", "--verbosity", "0"], env)
-    made = json.loads(_manage(["seed_local", "--nodes", ",".join(node_names)], env).splitlines()[-1])
+    said = {service.name: _run(service) for service in preparation(node_names, env)}
+    made = json.loads(said["seed"].splitlines()[-1])
     return Seeded(made["username"], made["password"], made["url"])
 
 
-def _manage(arguments: Sequence[str], env: Mapping[str, str]) -> str:
-    command = [sys.executable, str(ROOT / "manage.py"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+def _run(service: Service) -> str:
+    done = subprocess.run(service.command, cwd=ROOT, env={**os.environ, **service.env}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = [line for line in done.stderr.splitlines() if line.strip()][-OUTPUT_LINES:]
-        raise Refusal("\n".join([f"manage.py {arguments[0]} failed:", *(f"  {line}" for line in lines)]))
+        raise Refusal("\n".join([f"{' '.join(service.command[1:3])} failed:", *(f"  {line}" for line in lines)]))
     return done.stdout

@@ -1,13 +1,21 @@
-"""`fleet.json`: who the fleet is on this machine. Written here, read by every daemon and local tool."""
+"""`fleet.json`: who the fleet is on this machine. Written here, read by every daemon and local tool.
 
+Where no supervisor writes it: `python -m helmctl.supervisor.fleet_file --router router=HOST:PORT --node NAME=HOST:PORT ...`.
+"""
+
+import argparse
 import os
 import secrets
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from agents.profiles import available_profiles
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.supervisor.plan import LOOPBACK, Plan
+from helmctl.supervisor.state import OWNER_ONLY, find_state_folder
 
 SALT_BYTES = 32
 KEY_BYTES = 32
@@ -22,17 +30,49 @@ def read_fleet_file(path: Path) -> FleetFile | None:
 
 
 def write_fleet_file(path: Path, plan: Plan) -> FleetFile:
-    """Write the plan's addresses. Salt and key outlive a restart: captures stay comparable, nodes stay known."""
+    """Write the plan's addresses."""
+    nodes = [NodeAddress(name=name, host=LOOPBACK, port=port) for name, port in zip(plan.node_names, plan.node_ports, strict=True)]
+    return write_fleet(path, NodeAddress(name="router", host=plan.host, port=plan.router_port), nodes, plan.profile)
+
+
+def write_fleet(path: Path, router: NodeAddress, nodes: list[NodeAddress], profile: str) -> FleetFile:
+    """Write a fleet. Salt and key outlive a restart: captures stay comparable, nodes stay known."""
     known = read_fleet_file(path)
     fleet = FleetFile(
         cluster_salt_hex=known.cluster_salt_hex if known else secrets.token_hex(SALT_BYTES),
         fleet_key=known.fleet_key if known else secrets.token_urlsafe(KEY_BYTES),
-        router=NodeAddress(name="router", host=plan.host, port=plan.router_port),
-        nodes=[NodeAddress(name=name, host=LOOPBACK, port=port) for name, port in zip(plan.node_names, plan.node_ports, strict=True)],
-        profile=plan.profile,
+        router=router,
+        nodes=nodes,
+        profile=profile,
     )
     fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(fleet)))
     fresh.replace(path)
     return fleet
+
+
+def address(text: str) -> NodeAddress:
+    """`NAME=HOST:PORT`; ValueError for anything else."""
+    name, _, where = text.partition("=")
+    host, _, port = where.rpartition(":")
+    if not name or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"expected NAME=HOST:PORT, got {text!r}")
+    return NodeAddress(name=name, host=host.strip("[]"), port=int(port))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the fleet file of machines that have no common supervisor."""
+    parser = argparse.ArgumentParser(prog="helmctl.supervisor.fleet_file", description="Write fleet.json into the state folder.")
+    parser.add_argument("--router", type=address, required=True, metavar="router=HOST:PORT")
+    parser.add_argument("--node", type=address, required=True, action="append", metavar="NAME=HOST:PORT", help="once per node")
+    parser.add_argument("--profile", choices=available_profiles(), default="cpu-demo")
+    given = parser.parse_args(arguments)
+    state = find_state_folder()
+    state.root.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)
+    write_fleet(state.fleet_file, given.router, given.node, given.profile)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,21 @@
-"""Is it up? One question, asked by URL: `http://...` for a 2xx answer, `unix://:PASSWORD@PATH` or
-`redis://:PASSWORD@HOST:PORT` for a Redis PONG."""
+"""Is it up? One question, asked by URL.
+
+`http://...` wants a 2xx answer; `redis[s]://:PASSWORD@HOST:PORT/DB` or `unix://:PASSWORD@PATH?db=DB` wants a PONG; with
+`#NAME` behind a Redis it wants the sign of life that a process of that name on this machine keeps there. A process
+without a port is asked so because Celery's own ping costs seconds of CPU for the imports alone.
+"""
 
 import asyncio
+import socket
 import sys
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 TIMEOUT_SECONDS = 2.0  # a saturated two-core machine answers late, a dead process at once
+
+
+def alive_key(name: str) -> str:
+    """The Redis key of a process's sign of life; every machine has its own, so that none hides another's death."""
+    return f"helm:alive:{name}@{socket.gethostname()}"
 
 
 async def is_healthy(url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> bool:
@@ -29,18 +39,33 @@ async def _ask(url: str) -> bool:
         request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
         lines = await _exchange(parts.hostname or "", parts.port or 80, request.encode(), 1)
         return lines[0].split(b" ")[1:2] in ([b"200"], [b"204"])
-    if parts.scheme not in ("unix", "redis"):
+    if parts.scheme not in ("unix", "redis", "rediss"):
         raise ValueError(f"no way to ask {parts.scheme}")
-    password = unquote(parts.password or "")
-    requests = [*([f"AUTH {password}\r\n"] if password else []), "PING\r\n"]
+    requests = [*_opening(parts), ("EXISTS", alive_key(parts.fragment)) if parts.fragment else ("PING",)]
     host, port = (parts.path, None) if parts.scheme == "unix" else (parts.hostname or "", parts.port or 6379)
-    lines = await _exchange(host, port, "".join(requests).encode(), len(requests))
-    return lines[-1] == b"+PONG\r\n"
+    data = b"".join(_command(*words) for words in requests)
+    lines = await _exchange(host, port, data, len(requests), encrypted=parts.scheme == "rediss")
+    return lines[-1] == (b":1\r\n" if parts.fragment else b"+PONG\r\n")
 
 
-async def _exchange(host: str, port: int | None, request: bytes, lines: int) -> list[bytes]:
+def _opening(parts: SplitResult) -> list[tuple[str, ...]]:
+    """Sign in and choose the database, as the address says."""
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    named = parse_qs(parts.query).get("db", [""])[-1] if parts.scheme == "unix" else parts.path.strip("/")
+    sign_in = [("AUTH", *([user] if user else []), password)] if password else []
+    return [*sign_in, *([("SELECT", named)] if named not in ("", "0") else [])]
+
+
+def _command(*words: str) -> bytes:
+    """One command in Redis' protocol, where a password may hold any character."""
+    texts = [word.encode() for word in words]
+    return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%s\r\n" % (len(text), text) for text in texts)
+
+
+async def _exchange(host: str, port: int | None, request: bytes, lines: int, *, encrypted: bool = False) -> list[bytes]:
     """First lines of the answer to `request`; `host` is a socket's path when there is no port."""
-    reader, writer = await (asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port))
+    tls = True if encrypted else None
+    reader, writer = await (asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port, ssl=tls))
     try:
         writer.write(request)
         return [await reader.readuntil(b"\n") for _ in range(lines)]

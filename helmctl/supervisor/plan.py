@@ -1,6 +1,7 @@
 """What was asked for: how many nodes, where they listen, what load they get. One frozen value, no defaults elsewhere."""
 
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,15 @@ LOG_SUFFIXES = (".parquet", ".csv", ".npz")
 GIB = 2**30
 SMALL_MEMORY_BYTES = 4 * GIB  # below it four nodes of about 0.35 GB, router and load would swap
 SMALL_CORES = 2  # fewer than this many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hosts:
+    """Where processes reach each other: on one machine's loopback, or in a container each."""
+
+    web: str
+    router: str
+    nodes: Mapping[str, str]  # by node name; a node listens on its host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,11 @@ class Plan:
     def dial_host(self) -> str:
         """Where this machine's own processes reach what listens on `host`."""
         return dial_host(self.host)
+
+    @property
+    def hosts(self) -> Hosts:
+        """All on this machine."""
+        return Hosts(web=self.dial_host, router=self.dial_host, nodes=dict.fromkeys(self.node_names, LOOPBACK))
 
     @property
     def trace(self) -> Path | None:

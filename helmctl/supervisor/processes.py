@@ -1,11 +1,11 @@
 """The table of HELM's processes: names, commands, environments, health checks, stop order. The only place that has them."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from helmctl.supervisor.bus import Bus
-from helmctl.supervisor.plan import LOOPBACK, Plan
+from helmctl.supervisor.plan import Hosts, Plan
 from helmctl.supervisor.state import StateFolder
 
 FLEET = frozenset({"fleet", "up"})
@@ -23,17 +23,21 @@ class Service:
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     health_url: str | None = None  # answers when the process can do its work; None: being alive is enough
-    needs: tuple[str, ...] = ()  # names of those that must be healthy before this one starts
+    needs: tuple[str, ...] = ()  # names of those that must be healthy, or done, before this one starts
+    once: bool = False  # prepares something and ends
     stop_order: int = 0  # lower numbers stop first: who asks before who answers
     stop_seconds: float = 8.0  # from SIGTERM to SIGKILL
     profiles: frozenset[str] = FLEET
     ports: tuple[tuple[str, int, str], ...] = ()  # host, port, and the variable that moves it
 
 
-def services(plan: Plan, state: StateFolder, profile: str, bus: Bus | None = None, python: str = sys.executable) -> list[Service]:
-    """The rows of the table that `profile` (`fleet` or `up`) starts, in the order they are started."""
-    control = [] if bus is None else [*redis(bus), *control_plane(plan, state, bus, python)]
-    table = [*control, router(plan, state, python), *nodes(plan, state, profile, python), *load(plan, state, python)]
+def services(
+    plan: Plan, state: StateFolder, profile: str, bus: Bus | None = None, python: str = sys.executable, hosts: Hosts | None = None
+) -> list[Service]:
+    """The rows of the table that `profile` (`fleet` or `up`) starts, in the order they are started; on this machine without `hosts`."""
+    at = hosts or plan.hosts
+    control = [] if bus is None else [*redis(bus), *control_plane(plan, state, bus, python, at)]
+    table = [*control, router(plan, state, python, at), *nodes(plan, state, profile, python, at), *load(plan, state, python)]
     return [service for service in table if profile in service.profiles]
 
 
@@ -42,30 +46,30 @@ def runtime_env(state: StateFolder) -> dict[str, str]:
     return {**ONE_THREAD, **state.cache_env(), "HELM_STATE_DIR": str(state.root), "PYTHONUNBUFFERED": "1"}
 
 
-def router(plan: Plan, state: StateFolder, python: str) -> Service:
+def router(plan: Plan, state: StateFolder, python: str, hosts: Hosts) -> Service:
     """The front door of the fleet."""
     return Service(
         name="router",
         command=(python, "-m", "agents.runtime.router_main", "--fleet", str(state.fleet_file)),
         env=runtime_env(state),
-        health_url=f"http://{plan.dial_host}:{plan.router_port}/v2/health/ready",
+        health_url=f"http://{hosts.router}:{plan.router_port}/v2/health/ready",
         stop_order=1,
         ports=((plan.host, plan.router_port, "ROUTER_PORT"),),
     )
 
 
-def nodes(plan: Plan, state: StateFolder, profile: str, python: str) -> list[Service]:
-    """The nodes; they listen on the loopback, for only the router and local tools speak to them."""
+def nodes(plan: Plan, state: StateFolder, profile: str, python: str, hosts: Hosts) -> list[Service]:
+    """The nodes; on one machine they listen on the loopback, for only the router and local tools speak to them."""
     node_main = (python, "-m", "agents.runtime.node_main", "--fleet", str(state.fleet_file), "--name")
-    link = f"ws://{plan.dial_host}:{plan.web_port}/agents/v1/link" if profile == "up" else None
+    link = f"ws://{hosts.web}:{plan.web_port}/agents/v1/link" if profile == "up" else None
     return [
         Service(
             name=name,
             command=(*node_main, name, *_journal(plan), *_link(link, name, state)),
             env=runtime_env(state),
-            health_url=f"http://{LOOPBACK}:{port}/v2/health/ready",
+            health_url=f"http://{hosts.nodes[name]}:{port}/v2/health/ready",
             stop_order=2,
-            ports=((LOOPBACK, port, "NODE_PORT"),),
+            ports=((hosts.nodes[name], port, "NODE_PORT"),),
         )
         for name, port in zip(plan.node_names, plan.node_ports, strict=True)
     ]
@@ -108,7 +112,23 @@ def control_plane_env(plan: Plan, state: StateFolder, bus: Bus) -> dict[str, str
     return {**runtime_env(state), **own}
 
 
-def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str) -> list[Service]:
+def preparation(node_names: Sequence[str], env: Mapping[str, str], python: str = sys.executable) -> list[Service]:
+    """What brings the database into shape, makes the first admin and the nodes' one-time tokens; safe to run at every start."""
+    manage = (python, "manage.py")
+    return [
+        Service(name="migrate", command=(*manage, "migrate", "--noinput", "--verbosity", "0"), env=env, profiles=UP, once=True),
+        Service(
+            name="seed",
+            command=(*manage, "seed_local", "--nodes", ",".join(node_names)),
+            env=env,
+            needs=("migrate",),
+            profiles=UP,
+            once=True,
+        ),
+    ]
+
+
+def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str, hosts: Hosts) -> list[Service]:
     """Web, worker and beat."""
     env = control_plane_env(plan, state, bus)
     needs = () if bus.server is None else ("redis",)
@@ -119,7 +139,7 @@ def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str) -> list
             name="web",
             command=(*uvicorn, "--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "3"),
             env=env,
-            health_url=f"http://{plan.dial_host}:{plan.web_port}/healthz",
+            health_url=f"http://{hosts.web}:{plan.web_port}/healthz",
             needs=needs,
             stop_order=4,
             profiles=UP,
@@ -129,6 +149,7 @@ def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str) -> list
             name="worker",  # two slots, so that roll-ups go on while a what-if runs; polite, so that neither slows a node
             command=("nice", "-n", "10", *celery, "worker", "--concurrency", "2", "--loglevel", "WARNING", *QUIET_WORKER),
             env=env,
+            health_url=f"{bus.url}#worker",
             needs=(*needs, "web"),
             stop_order=3,
             profiles=UP,
@@ -137,6 +158,7 @@ def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str) -> list
             name="beat",
             command=(*celery, "beat", "--loglevel", "WARNING", "--pidfile="),  # one supervisor, one beat: a pid file could only go stale
             env=env,
+            health_url=f"{bus.url}#beat",
             needs=(*needs, "web"),
             stop_order=3,
             profiles=UP,

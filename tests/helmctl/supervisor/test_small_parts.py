@@ -136,7 +136,7 @@ async def test_nobody_there_and_nobody_answering_are_both_unhealthy(tmp_path: Pa
 
 async def test_a_redis_behind_a_unix_socket_is_asked_there(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert await reader.readline() == b"PING\r\n"
+        assert await reader.readexactly(14) == b"*1\r\n$4\r\nPING\r\n"
         writer.write(b"+PONG\r\n")
         writer.close()
 
