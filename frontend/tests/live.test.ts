@@ -40,7 +40,7 @@ class FakeSocket {
   readyState: number = WebSocket.CONNECTING;
   onopen: (() => void) | null = null;
   onmessage: ((event: { data: string }) => void) | null = null;
-  onclose: (() => void) | null = null;
+  onclose: ((event: { code: number }) => void) | null = null;
   constructor(readonly url: string) {
     FakeSocket.made.push(this);
   }
@@ -51,26 +51,28 @@ class FakeSocket {
   say(message: object): void {
     this.onmessage?.({ data: JSON.stringify(message) });
   }
-  close(): void {
+  close(code = 1006): void {
     this.readyState = WebSocket.CLOSED;
-    this.onclose?.();
+    this.onclose?.({ code });
   }
 }
 
 describe("the connection", () => {
   const heard: StreamMessage[] = [];
   let actions: LinkAction[] = [];
+  let refusals = 0;
   beforeEach(() => {
     vi.useFakeTimers();
     FakeSocket.made = [];
     heard.length = 0;
     actions = [];
+    refusals = 0;
   });
   afterEach(() => vi.useRealTimers());
 
   function connection(): LiveConnection {
     const environment = { open: (url: string) => new FakeSocket(url) as unknown as WebSocket, nowMs: () => Date.now(), random: () => 1 };
-    return new LiveConnection((from) => `ws://x/?from=${from ?? ""}`, (message) => heard.push(message), (action) => actions.push(action), environment);
+    return new LiveConnection((from) => `ws://x/?from=${from ?? ""}`, (message) => heard.push(message), (action) => actions.push(action), () => refusals++, environment);
   }
   const last = (): FakeSocket => FakeSocket.made.at(-1) as FakeSocket;
 
@@ -109,6 +111,15 @@ describe("the connection", () => {
     expect(FakeSocket.made[0]?.readyState).toBe(WebSocket.CLOSED);
     vi.advanceTimersByTime(1000);
     expect(FakeSocket.made).toHaveLength(2);
+  });
+
+  it("says when the server does not know its person any more", () => {
+    connection().start();
+    last().close(1006);
+    expect(refusals).toBe(0);
+    vi.advanceTimersByTime(1000);
+    last().close(4401);
+    expect(refusals).toBe(1);
   });
 
   it("stays away once stopped", () => {

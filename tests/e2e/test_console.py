@@ -224,6 +224,21 @@ def test_the_keyboard_leads_everywhere_and_the_theme_is_kept(sign_in: SignIn, st
     expect(page.locator("html")).to_have_attribute("data-mantine-color-scheme", after)
 
 
+def test_a_session_that_ended_leads_to_the_sign_in_form_at_the_same_address(
+    sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet]
+) -> None:
+    page = sign_in("vera")
+    page.goto(f"{stage.url}/nodes/node-0")
+    expect(page.get_by_role("heading", name="node-0")).to_be_visible()
+    page.context.clear_cookies()
+    page.get_by_role("link", name="Audit").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    page.get_by_label("User name").fill("vera")
+    page.locator("input[name=password]").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", name="Audit log")).to_be_visible()
+
+
 def test_a_finished_what_if_is_drawn_and_told_in_one_sentence(sign_in: SignIn, stage: Stage) -> None:
     page = sign_in("vera")
     page.goto(f"{stage.url}/whatifs/{stage.whatif_uid}")

@@ -1,5 +1,6 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { createContext, type ReactNode, useContext, useEffect, useMemo, useSyncExternalStore } from "react";
+import { keys } from "../api/keys";
 import { applyMessage } from "./apply";
 import { indicator } from "./link";
 import { type LiveState, LiveStore } from "./LiveStore";
@@ -10,7 +11,12 @@ const Context = createContext<LiveStore | null>(null);
 export function LiveProvider({ children }: { children: ReactNode }) {
   const client = useQueryClient();
   const store = useMemo(
-    () => new LiveStore((message) => applyMessage(client, message), () => void client.invalidateQueries()),
+    () =>
+      new LiveStore(
+        (message) => applyMessage(client, message),
+        () => void client.invalidateQueries(),
+        () => void client.invalidateQueries({ queryKey: keys.me }),
+      ),
     [client],
   );
   useEffect(() => {

@@ -17,8 +17,9 @@ export class LiveStore {
   constructor(
     private readonly handle: (message: StreamMessage) => void,
     private readonly onResume: () => void,
+    onRefused: () => void,
   ) {
-    this.connection = new LiveConnection(streamUrl, (message) => this.receive(message), (action) => this.move(action));
+    this.connection = new LiveConnection(streamUrl, (message) => this.receive(message), (action) => this.move(action), onRefused);
   }
 
   start = (): void => this.connection.start();

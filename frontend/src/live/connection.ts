@@ -17,6 +17,9 @@ interface Environment {
 
 const BROWSER: Environment = { open: (url) => new WebSocket(url), nowMs: () => Date.now(), random: () => Math.random() };
 
+/** Not signed in, not allowed. */
+const REFUSED_CODES = new Set([4401, 4403]);
+
 /** A server that is silent this long while the socket looks open is gone (a tick comes every second). */
 const SILENCE_MS = 10_000;
 
@@ -36,6 +39,8 @@ export class LiveConnection {
     private readonly url: (resumeFrom: string | null) => string,
     private readonly onMessage: (message: StreamMessage) => void,
     private readonly onLink: (action: LinkAction) => void,
+    /** The server does not know this person any more: retrying alone will not help. */
+    private readonly onRefused: () => void,
     private readonly environment: Environment = BROWSER,
   ) {}
 
@@ -69,7 +74,10 @@ export class LiveConnection {
       this.armSilence(socket);
     };
     socket.onmessage = (event: MessageEvent<string>) => this.receive(socket, event.data);
-    socket.onclose = () => this.lose(socket);
+    socket.onclose = (event: CloseEvent) => {
+      if (REFUSED_CODES.has(event.code)) this.onRefused();
+      this.lose(socket);
+    };
   }
 
   private receive(socket: WebSocket, text: string): void {
