@@ -100,7 +100,15 @@ def modules_of(target: str) -> list[str]:
     tasks = ["helmctl.celery", "apps.telemetry.tasks", "apps.whatif.tasks"]
     warm = ["agents.node.warm"]
     later = {
-        "web": [*tasks, *warm, "helmctl.asgi", "helmctl.beat", "helmctl.urls", "apps.fleet.management.commands.seed_local"],
+        "web": [
+            *tasks,
+            *warm,
+            "helmctl.asgi",
+            "helmctl.beat",
+            "helmctl.urls",
+            "helmctl.cli.status",
+            "apps.fleet.management.commands.seed_local",
+        ],
         "worker": [*tasks, *warm, "apps.whatif.running", "agents.sim.fleet"],
         "agent": [*warm, "agents.router.warm", "agents.runtime.node_daemon", "agents.runtime.router.daemon", "agents.runtime.model.hstu"],
     }
