@@ -7,6 +7,7 @@ without a port is asked so because Celery's own ping costs seconds of CPU for th
 
 import asyncio
 import socket
+import ssl
 import sys
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -44,16 +45,30 @@ async def _ask(url: str) -> bool:
     requests = [*_opening(parts), ("EXISTS", alive_key(parts.fragment)) if parts.fragment else ("PING",)]
     host, port = (parts.path, None) if parts.scheme == "unix" else (parts.hostname or "", parts.port or 6379)
     data = b"".join(_command(*words) for words in requests)
-    lines = await _exchange(host, port, data, len(requests), encrypted=parts.scheme == "rediss")
+    lines = await _exchange(host, port, data, len(requests), _encryption(parts))
     return lines[-1] == (b":1\r\n" if parts.fragment else b"+PONG\r\n")
 
 
 def _opening(parts: SplitResult) -> list[tuple[str, ...]]:
     """Sign in and choose the database, as the address says."""
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    named = parse_qs(parts.query).get("db", [""])[-1] if parts.scheme == "unix" else parts.path.strip("/")
+    named = _option(parts, "db") or ("" if parts.scheme == "unix" else parts.path.strip("/"))
     sign_in = [("AUTH", *([user] if user else []), password)] if password else []
     return [*sign_in, *([("SELECT", named)] if named not in ("", "0") else [])]
+
+
+def _encryption(parts: SplitResult) -> ssl.SSLContext | None:
+    """TLS for `rediss://`, with the options that the clients read from the same address."""
+    if parts.scheme != "rediss":
+        return None
+    context = ssl.create_default_context(cafile=_option(parts, "ssl_ca_certs") or None)
+    if _option(parts, "ssl_cert_reqs") == "none":
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def _option(parts: SplitResult, name: str) -> str:
+    return parse_qs(parts.query).get(name, [""])[-1]
 
 
 def _command(*words: str) -> bytes:
@@ -62,9 +77,8 @@ def _command(*words: str) -> bytes:
     return b"*%d\r\n" % len(texts) + b"".join(b"$%d\r\n%s\r\n" % (len(text), text) for text in texts)
 
 
-async def _exchange(host: str, port: int | None, request: bytes, lines: int, *, encrypted: bool = False) -> list[bytes]:
+async def _exchange(host: str, port: int | None, request: bytes, lines: int, tls: ssl.SSLContext | None = None) -> list[bytes]:
     """First lines of the answer to `request`; `host` is a socket's path when there is no port."""
-    tls = True if encrypted else None
     reader, writer = await (asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port, ssl=tls))
     try:
         writer.write(request)

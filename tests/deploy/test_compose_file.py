@@ -128,8 +128,7 @@ def test_compose_itself_accepts_it_where_there_is_one(tmp_path: Path) -> None:
     plugin = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
     command = ["docker", "compose"] if plugin else [found] if (found := shutil.which("docker-compose")) else None
     if command is None:
-        assert not plugin  # our own schema above is the check on a machine without Compose
-        return
+        return  # no Compose here: the shape above is what checks the file
     env_file = tmp_path / ".env"
     env_file.write_text("".join(f"{name}={value}\n" for name, value in SECRETS.items()))
     done = subprocess.run(

@@ -15,7 +15,8 @@ import yaml
 
 from helmctl.supervisor.bus import find_server
 from tests.deploy.composition import ROOT, Composition, interpolate, placed, search_path
-from tests.postgres import free_port, running_postgres
+from tests.live.processes import free_ports
+from tests.postgres import running_postgres
 
 pytestmark = [pytest.mark.live, pytest.mark.postgres]
 SECONDS = 60.0
@@ -62,7 +63,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         volume.mkdir(mode=0o700)
     file = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
     services = {name: service for name, service in file["services"].items() if name != "postgres"}
-    ports = {port: free_port() for port in ("8700", "8780", "8790", "8791", "6379")}
+    ports = dict(zip(("8700", "8780", "8790", "8791", "6379"), free_ports(5), strict=True))
     hosts = dict.fromkeys(("web:", "router:", "node-0:", "node-1:"), "127.0.0.1:")
     places = {**hosts, **{port: str(ours) for port, ours in ports.items()}, "0.0.0.0": "127.0.0.1"}
     places |= {"/var/lib/helm": str(state), "/data": str(redis_data)}
