@@ -92,6 +92,10 @@ def ready_block(plan: Plan, state: StateFolder, seconds: float, seeded: Seeded |
 
 def _console_rows(plan: Plan, seeded: Seeded) -> list[tuple[str, str]]:
     """Where to sign in. The password is shown in the start that made it, and never again."""
-    own = seeded.url if dial_host(plan.host) == plan.host else f"http://{socket.gethostname()}:{plan.web_port} (from here: http://{LOOPBACK}:{plan.web_port})"
+    own = (
+        seeded.url
+        if dial_host(plan.host) == plan.host
+        else f"http://{socket.gethostname()}:{plan.web_port} (from here: http://{LOOPBACK}:{plan.web_port})"
+    )
     password = seeded.password or "as shown at the first start (.venv/bin/python manage.py changepassword admin sets another)"
     return [("console", own), ("user", seeded.username), ("password", password)]

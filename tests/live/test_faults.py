@@ -79,7 +79,9 @@ def test_a_log_of_somebody_elses_replays_as_requests(fleet: LiveFleet, tmp_path:
     start = 1_700_000_000
     events = [f"{user},{(user * 7 + turn * 13) % 500},{start + turn * 20 + user}" for turn in range(40) for user in range(12)]
     log.write_text("\n".join(["user,item,ts", *events]))
-    load = fleet.start("load", "--trace", str(log), "--json", "--rate", "8", "--rate-max", "8", "--duration", "6", "--status", str(tmp_path / "load.json"))
+    load = fleet.start(
+        "load", "--trace", str(log), "--json", "--rate", "8", "--rate-max", "8", "--duration", "6", "--status", str(tmp_path / "load.json")
+    )
     assert load.wait(PATIENCE_SECONDS) == 0
     summary = json.loads(fleet.log("load").splitlines()[-1])
     assert summary["failures_by_reason"] == {}

@@ -64,9 +64,7 @@ def test_the_socket_is_short_whatever_the_clones_path(bus: Bus) -> None:
     assert bus.socket.parent.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_long_temporary_folder_is_not_used_for_the_socket(
-    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_temporary_folder_is_not_used_for_the_socket(state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = tmp_path / ("t" * 100)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))

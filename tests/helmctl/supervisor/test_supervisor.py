@@ -170,7 +170,9 @@ async def test_helpers_of_a_process_end_with_it(state: StateFolder) -> None:
 
 
 async def test_a_stop_while_starting_is_obeyed(state: StateFolder) -> None:
-    slow = Service(name="slow", command=(sys.executable, "-c", "import time; time.sleep(600)"), health_url=f"http://127.0.0.1:{free_port()}/")
+    slow = Service(
+        name="slow", command=(sys.executable, "-c", "import time; time.sleep(600)"), health_url=f"http://127.0.0.1:{free_port()}/"
+    )
     run = Run([slow], state)
     await until(lambda: state.children_file.exists())
     pid = run.pid("slow")
