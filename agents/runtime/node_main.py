@@ -12,10 +12,10 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import structlog
 import uvloop
 
 from agents.runtime.config import NodeSettings, SettingsError, bind, parse_node_settings
+from agents.runtime.logs import log_to_stderr
 
 EXIT_BROKEN = 1
 EXIT_REFUSED = 2
@@ -38,19 +38,6 @@ async def serve(settings: NodeSettings, bound: socket.socket) -> int:
     broken = daemon.engine.broken.done()
     await daemon.stop()
     return EXIT_BROKEN if broken else 0
-
-
-def log_to_stderr() -> None:
-    """One JSON object a line; the supervisor gives each process its own file."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

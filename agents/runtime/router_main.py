@@ -14,7 +14,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
 import uvloop
 
 from agents.profiles import Profile, available_profiles, load_profile
@@ -22,6 +21,7 @@ from agents.router.router import Router, RouterConfig
 from agents.router.state import POLICIES
 from agents.router.warm import warm_up
 from agents.runtime.config import SettingsError, read_fleet_file, salt_of
+from agents.runtime.logs import log_to_stderr
 from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.recording import RecordingRouter
 from agents.wire.messages import FleetFile
@@ -87,19 +87,6 @@ def refuse(sentence: str) -> int:
     """One line for the terminal, and the exit code for it."""
     print(f"router: {sentence}", file=sys.stderr)
     return EXIT_REFUSED
-
-
-def log_to_stderr() -> None:
-    """One JSON object a line; the supervisor gives each process its own file."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

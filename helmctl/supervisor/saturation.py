@@ -23,6 +23,4 @@ class SaturationWatch:
         if now_ns < self._quiet_until_ns or status is None or not status.get("saturated"):
             return None
         self._quiet_until_ns = now_ns + QUIET_NS
-        cpu = status.get("host_cpu_ratio")
-        busy = "" if cpu is None else f" (CPU {100 * cpu:.0f} %)"
-        return f"The host is saturated{busy}: latencies are the machine's queue for its cores, not HELM's."
+        return str(status["message"])

@@ -3,9 +3,8 @@
 import http.client
 import json
 import signal
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import yaml
 
 from helmctl.supervisor.bus import find_server
 from tests.deploy.composition import ROOT, Composition, interpolate, placed, search_path
-from tests.live.processes import free_ports
+from tests.patience import free_ports, until
 from tests.postgres import running_postgres
 
 pytestmark = [pytest.mark.live, pytest.mark.postgres]
@@ -46,13 +45,6 @@ class System:
         with urllib.request.urlopen(urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"}), timeout=10) as answer:
             figures: dict[str, Any] = json.load(answer)["router"]
             return figures
-
-
-def until(holds: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not seen in {seconds:.0f} s: {what}"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +102,18 @@ def test_the_database_is_postgresql_and_its_admin_got_a_password_once(system: Sy
 
 
 def test_nodes_enrol_with_their_one_time_tokens_and_report(system: System) -> None:
-    until(lambda: all(node["status"]["phase"] == "ready" for node in system.nodes().values()), "both nodes ready at the control plane")
+    until(
+        "both nodes ready at the control plane",
+        lambda: all(node["status"]["phase"] == "ready" for node in system.nodes().values()),
+        SECONDS,
+    )
     assert set(system.nodes()) == {"node-0", "node-1"}
     for name in ("node-0", "node-1"):
         assert (system.state / "credentials" / name).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_load_reaches_the_nodes_through_the_router(system: System) -> None:
-    until(lambda: system.router()["picks_total"] > 5, "requests picked by the router")
+    until("requests picked by the router", lambda: system.router()["picks_total"] > 5, SECONDS)
 
 
 def test_web_answers_under_the_name_that_nodes_dial_and_under_no_other(system: System) -> None:
@@ -145,7 +141,7 @@ def test_a_process_that_hangs_is_unhealthy_although_it_runs(system: System, name
         assert not composition.is_healthy(name)
     finally:
         process.send_signal(signal.SIGCONT)
-    until(lambda: composition.is_healthy(name), f"{name} healthy again")
+    until(f"{name} healthy again", lambda: composition.is_healthy(name), SECONDS)
 
 
 def test_beat_and_worker_do_the_periodic_work(system: System) -> None:
@@ -154,7 +150,7 @@ def test_beat_and_worker_do_the_periodic_work(system: System) -> None:
             found = connection.execute("SELECT count(*) FROM telemetry_point WHERE resolution_seconds = 10").fetchone()
         return found is not None and found[0] > 0
 
-    until(rolled_up, "ten-second roll-ups, which the worker makes when beat asks")
+    until("ten-second roll-ups, which the worker makes when beat asks", rolled_up, SECONDS)
 
 
 def test_everything_ends_within_its_grace_and_leaves_no_sign_of_life(system: System) -> None:

@@ -15,7 +15,7 @@ from helmctl.supervisor.plan import Plan
 from helmctl.supervisor.processes import control_plane_env, services
 from helmctl.supervisor.state import StateFolder
 from helmctl.supervisor.supervisor import Supervisor
-from tests.postgres import free_port
+from tests.patience import free_port
 
 pytestmark = pytest.mark.live
 CONTROL = ("redis", "web", "worker", "beat")

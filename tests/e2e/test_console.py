@@ -8,7 +8,8 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.e2e.conftest import SignIn
 from tests.e2e.puppet import Puppet
-from tests.e2e.stage import PASSWORD, Stage, wait_until
+from tests.e2e.stage import PASSWORD, Stage
+from tests.patience import until
 
 pytestmark = pytest.mark.browser
 
@@ -180,7 +181,7 @@ def test_who_looked_at_an_older_version_is_told_and_nothing_is_overwritten(
     form.get_by_role("button", name="Override for 30 min").click()
     expect(form.get_by_text("Somebody changed node-0 meanwhile")).to_be_visible()
     expect(form.get_by_text("Pinned at 30.0 % by anna until released: “somebody was faster”")).to_be_visible()
-    wait_until("the node to be pinned", lambda: puppets["node-0"].emb_ratio == pytest.approx(0.3))
+    until("the node to be pinned", lambda: puppets["node-0"].emb_ratio == pytest.approx(0.3))
 
 
 def test_a_viewer_sees_every_verb_and_why_it_is_not_for_them(sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet]) -> None:

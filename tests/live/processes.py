@@ -3,10 +3,8 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from typing import Any
 import msgspec
 
 from agents.wire.messages import FleetFile, NodeAddress
+from tests.patience import free_ports, until
 
 READY_SECONDS = 120.0  # a first start on a busy machine compiles kernels
 STOP_SECONDS = 20.0
@@ -58,25 +57,20 @@ class LiveFleet:
 
     def wait_ready(self, name: str) -> None:
         """Until a router or node answers that it is ready."""
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
+
+        def ready() -> bool:
             assert self.running[name].poll() is None, self.log(name)
             try:
                 self.get(name, "/v2/health/ready")
             except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.1)
-                continue
-            return
-        raise AssertionError(f"{name} was not ready in {READY_SECONDS} s: {self.log(name)}")
+                return False
+            return True
+
+        until(f"{name} to be ready", ready, READY_SECONDS)
 
     def wait_until(self, holds: Any, seconds: float, what: str) -> None:
         """Until `holds()` is true; fails naming `what` after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if holds():
-                return
-            time.sleep(0.2)
-        raise AssertionError(f"{what} not seen within {seconds} s")
+        until(what, holds, seconds)
 
     def url(self, name: str) -> str:
         """Base address of a process."""
@@ -133,14 +127,3 @@ def live_fleet(folder: Path, *, nodes: int = 2, profile: str = "cpu-tiny", journ
         for process in fleet.running.values():
             process.kill()
             process.wait(STOP_SECONDS)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports

@@ -30,6 +30,11 @@ SATURATED_EVERY_NS = 30 * NS_PER_SECOND  # said aloud, but not every second
 LATENCY_COUNT_MIN = 50  # answers before a P99 may slow the stream
 
 
+def saturation_sentence(cpu_ratio: float, lag_ms: float) -> str:
+    """Both signs of a saturated host, for either alone is one: busy cores, or a generator that gets none in time."""
+    return f"host saturated: CPU {100 * cpu_ratio:.0f} %, sending late by {lag_ms:.0f} ms; latencies are the machine's, not the fleet's"
+
+
 class LoadSettings(NamedTuple):
     """How a run is made, beside its workload."""
 
@@ -66,7 +71,7 @@ class LoadGenerator:
         self._second_refused = 0
         self._second_requests = 0
         self._rate = 0.0
-        self._saturated = False
+        self._saturated = ""  # in one sentence, when the last second was
         self._quiet_until_ns = 0
         self._background: set[asyncio.Task[None]] = set()
         self._nodes: dict[str, dict[str, float | None]] = {}
@@ -189,11 +194,8 @@ class LoadGenerator:
         saturated = self._report.second(cpu_ratio, control.limits.cpu_ratio_max, starved)
         if saturated and time.monotonic_ns() >= self._quiet_until_ns:
             self._quiet_until_ns = time.monotonic_ns() + SATURATED_EVERY_NS
-            self._say(
-                f"host saturated: CPU {100 * cpu_ratio:.0f} %, sending late by {self._second_lag_ms:.0f} ms; "
-                "latencies are the machine's, not the fleet's"
-            )
-        self._saturated = saturated
+            self._say(saturation_sentence(cpu_ratio, self._second_lag_ms))
+        self._saturated = saturation_sentence(cpu_ratio, self._second_lag_ms) if saturated else ""
         self._report.lag_ms_max = max(self._report.lag_ms_max, self._second_lag_ms)
         p99 = self._report.recent_ms(0.99, LATENCY_COUNT_MIN)
         pace = control.step(PaceInputs(cpu_ratio, p99, self._second_refused, self._second_lag_ms))
@@ -260,9 +262,9 @@ class LoadGenerator:
             pace=round(self._control.pace, 4),
             pace_reason=self._control.reason,
             host_cpu_ratio=_or_none(cpu),
-            saturated=self._saturated,
+            saturated=bool(self._saturated),
             saturated_seconds=report.saturated_seconds,
-            message="the host is saturated: latencies are the machine's, not the fleet's" if self._saturated else "",
+            message=self._saturated,
         )
         partial = path.with_name(path.name + ".partial")
         try:

@@ -21,27 +21,10 @@ from websockets.sync.client import ClientConnection, connect
 from agents.wire.messages import AgentFrame, SpecCommand
 from tests.apps.conftest import start_redis
 from tests.apps.frames import hello
+from tests.patience import free_port, until
 
 ROOT = Path(__file__).resolve().parents[3]
 PATIENCE_SECONDS = 60.0  # two shared cores; nothing here waits this long unless it is broken
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(what: str, look: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
-    """Wait for a truth; the last look is its answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        answer = look()
-        if answer:
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
-        time.sleep(0.05)
 
 
 class System:

@@ -6,7 +6,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from agents.wire.messages import Ack, Mode
 from tests.apps.frames import decision, event, hello, telemetry
-from tests.apps.live.system import Agent, System, until
+from tests.apps.live.system import Agent, System
+from tests.patience import until
 
 pytestmark = pytest.mark.live
 

@@ -7,7 +7,8 @@ from websockets.exceptions import ConnectionClosed
 
 from agents.wire.messages import Ack
 from tests.apps.frames import telemetry
-from tests.apps.live.system import Agent, System, until
+from tests.apps.live.system import Agent, System
+from tests.patience import until
 
 pytestmark = pytest.mark.live
 

@@ -8,7 +8,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.apps.frames import telemetry
-from tests.apps.live.system import Agent, Console, System, until
+from tests.apps.live.system import Agent, Console, System
+from tests.patience import until
 
 pytestmark = pytest.mark.live
 
@@ -131,7 +132,7 @@ def test_a_cookie_opens_the_stream_for_its_own_page_only(system: System) -> None
 
 
 def test_two_web_processes_draw_one_frame_a_second(system: System) -> None:
-    from tests.apps.live.system import free_port
+    from tests.patience import free_port
 
     port = free_port()
     system.start_web("second", port)
@@ -151,7 +152,7 @@ def test_two_web_processes_draw_one_frame_a_second(system: System) -> None:
 
 
 def test_a_command_finds_the_process_that_holds_the_link(system: System) -> None:
-    from tests.apps.live.system import free_port
+    from tests.patience import free_port
 
     port = free_port()
     system.start_web("third", port)

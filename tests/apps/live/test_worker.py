@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from tests.apps.live.system import System, until
+from tests.apps.live.system import System
+from tests.patience import until
 
 pytestmark = pytest.mark.live
 SHORT = {"workload": "steady", "nodes": 2, "static_ratios": [0.3, 0.7], "duration_seconds": 10, "seed": 5}

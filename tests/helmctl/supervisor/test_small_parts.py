@@ -234,7 +234,9 @@ def test_preparing_makes_folders_for_the_owner_alone(tmp_path: Path) -> None:
 
 
 def write_load(path: Path, at_unix_ns: int, *, saturated: bool) -> None:
-    path.write_text(json.dumps({"at_unix_ns": at_unix_ns, "saturated": saturated, "host_cpu_ratio": 0.97}))
+    path.write_text(
+        json.dumps({"at_unix_ns": at_unix_ns, "saturated": saturated, "message": "host saturated: CPU 97 %" if saturated else ""})
+    )
 
 
 def test_a_saturated_host_is_said_once_a_minute(tmp_path: Path) -> None:
@@ -242,7 +244,7 @@ def test_a_saturated_host_is_said_once_a_minute(tmp_path: Path) -> None:
     times = iter([now_ns, now_ns + SECOND_NS, now_ns + 60 * SECOND_NS])
     watch = SaturationWatch(path, lambda: next(times))
     write_load(path, now_ns, saturated=True)
-    assert watch() == "The host is saturated (CPU 97 %): latencies are the machine's queue for its cores, not HELM's."
+    assert watch() == "host saturated: CPU 97 %"
     assert watch() is None
     write_load(path, now_ns + 60 * SECOND_NS, saturated=True)
     assert watch() is not None

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from helmctl.supervisor.children import living_children, stop_leftovers, write_c
 from helmctl.supervisor.processes import Service
 from helmctl.supervisor.state import StateFolder
 from helmctl.supervisor.supervisor import Supervisor, describe
+from tests.patience import free_port
 
 SERVER = """
 import http.server, pathlib, signal, sys
@@ -37,12 +37,6 @@ def state(tmp_path: Path) -> StateFolder:
     folder = StateFolder(tmp_path / "state with a space")
     folder.prepare()
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def server(name: str, state: StateFolder, *, stop_order: int = 0, needs: tuple[str, ...] = ()) -> Service:

@@ -28,7 +28,7 @@ export function FleetKpis({ range, staleSeconds }: { range: Range; staleSeconds:
       <Kpi {...shared} label="Under SLO" value={percent(fleet?.slo_ratio, 2)} unit="%" context="of requests, last minute" />
       <Kpi {...shared} label="Throughput" value={rate} unit={`${prefix} req/s`.trim()} context="answered" trend={trend("requests_per_second")} />
       <Kpi {...shared} label="EMB hit" swatch="emb" value={percent(fleet?.emb_hit_ratio)} unit="%" context="rows found in HBM" trend={trend("emb_hit_ratio")} />
-      <Kpi {...shared} label="KV hit" swatch="kv" value={percent(fleet?.kv_hit_ratio)} unit="%" context="tokens found in HBM" trend={trend("kv_hit_ratio")} />
+      <Kpi {...shared} label="KV hit" swatch="kv" value={percent(fleet?.kv_hit_ratio)} unit="%" context="requests with a kept prefix" trend={trend("kv_hit_ratio")} />
       <Kpi {...shared} label="EMB ratio" value={percent(fleet?.emb_ratio_mean)} unit="%" context="mean of the fleet" trend={trend("emb_ratio_p50")} />
       <Kpi
         {...shared}

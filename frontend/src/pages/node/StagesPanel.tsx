@@ -11,7 +11,7 @@ import s from "./StagesPanel.module.css";
 const STAGES = [
   { key: "queue_ms", label: "Queue", color: "line-2" },
   { key: "emb_ms", label: "EMB look-up and misses", color: "emb" },
-  { key: "kv_ms", label: "KV recompute", color: "kv" },
+  { key: "kv_ms", label: "KV prefix read", color: "kv" },
   { key: "compute_ms", label: "Compute", color: "line-3" },
 ] as const;
 

@@ -5,7 +5,6 @@ import json
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from agents.workloads import journal
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, tiny_profile, until
 from tests.agents.runtime.node.test_gateway import INFER, infer_body
 from tests.agents.runtime.node.test_journal_writer import replay
+from tests.patience import free_port
 
 PROFILE = tiny_profile(link_bytes_per_second=1e9, refill_bytes_per_second=1e8, batch_max=4, queue_max=16)
 KEY = {"Authorization": "Bearer key"}
@@ -169,13 +169,6 @@ async def test_the_journal_of_a_live_node_replays_to_the_same_decisions(tmp_path
 
 
 # --- as a process -------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
