@@ -30,7 +30,7 @@ COMMANDS = {
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
-    "bench": Entry("helmctl.cli.bench", "app", "Measure."),
+    "bench": Entry("helmctl.cli.bench", "bench", "Measure, and print one JSON object."),
 }
 
 PASS_OPTIONS: dict[str, Any] = {
