@@ -153,11 +153,11 @@ def _sample(state: RouterState) -> int:
 
 @kernel
 def pick(
-    state: RouterState, now_ns: int, key: np.uint64, history_tokens: int, candidates: int, excluded: NDArray[np.bool_], gap_ns: int
+    state: RouterState, now_ns: int, key: np.uint64, history_tokens: int, candidates: int, barred: NDArray[np.int8], gap_ns: int
 ) -> tuple[int, int, float, float, float, int, int, int, int]:
     """Choose a node and book it; writes every candidate's components to `state.scores`.
 
-    Returns (node, reservation, predicted_ms, service_ms, rent_ms, gap_ns, elsewhere, cached_tokens,
+    `barred[N]` is 0 where the request may go, else the `Filter` that keeps it away. Returns (node, reservation, predicted_ms, service_ms, rent_ms, gap_ns, elsewhere, cached_tokens,
     sample): node `NO_SLOT` when nobody is ready; `elsewhere` is 1 when another node holds a longer
     prefix. The user's last-seen time moves on the first try only.
     """
@@ -174,7 +174,7 @@ def pick(
     decay_shares(state, now_ns)
     longest = write_cached(state, slot, history_tokens)
     write_scores(state, now_ns, history_tokens, candidates, longest, key != 0 and will_cache(state, gap_ns))
-    count = write_filters(state, now_ns, excluded)
+    count = write_filters(state, now_ns, barred)
     if count == 0:
         return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, NO_SLOT
     node = _choose(state, count, key, slot, longest, history_tokens, candidates)

@@ -55,9 +55,10 @@ def repeat(router: Router, record: RouterRecord) -> bool:
     """Make one recorded call; whether it answered as it did live."""
     match record:
         case Picked():
-            excluded = np.zeros(len(router.names), dtype=np.bool_)
-            excluded[record.excluded] = True
-            choice = router.pick(record.now_ns, record.user_key, record.history_tokens, record.candidates, excluded, record.retry_gap_ns)
+            barred = np.zeros(len(router.names), dtype=np.int8)
+            for node, reason in record.barred.items():
+                barred[node] = reason
+            choice = router.pick(record.now_ns, record.user_key, record.history_tokens, record.candidates, barred, record.retry_gap_ns)
             return outcome_digest(*choice) == record.digest
         case Completed():
             router.completed(record.now_ns, record.reservation, record.latency_ms, record.failed)

@@ -76,7 +76,7 @@ class Router:
         self.names = tuple(names)
         self.config = config or RouterConfig()
         self.state: RouterState = router_state([name_hash(name) for name in self.names], self.config, seed & _MASK_64)
-        self._nobody: NDArray[np.bool_] = np.zeros(len(self.names), dtype=np.bool_)
+        self._nobody: NDArray[np.int8] = np.zeros(len(self.names), dtype=np.int8)
         self._sweep_slots = max(1, self.state.users.shape[0] // _SWEEP_SHARE)
 
     def pick(
@@ -85,18 +85,19 @@ class Router:
         user_key: int,
         history_tokens: int,
         candidates: int,
-        excluded_mask: NDArray[np.bool_] | None = None,
+        barred: NDArray[np.int8] | None = None,
         retry_gap_ns: int | None = None,
     ) -> Pick:
         """Choose a node and book the predicted work on it until `completed`.
 
-        `user_key` 0 is a request without a user. A retry of the same request hands in its first
+        `user_key` 0 is a request without a user. `barred[N]` is 0 where the request may go, else the
+        `Filter` that keeps it away (`EXCLUDED` to `FORCED`). A retry of the same request hands in its first
         pick's `reuse_gap_ns`, so that trying again does not look like the user coming back.
         """
-        excluded = self._nobody if excluded_mask is None else excluded_mask
+        barred = self._nobody if barred is None else barred
         gap_ns = FIRST_TRY if retry_gap_ns is None else retry_gap_ns
         node, reservation, predicted, service, rent, gap, elsewhere, cached, sample = pick(
-            self.state, now_ns, np.uint64(user_key), history_tokens, candidates, excluded, gap_ns
+            self.state, now_ns, np.uint64(user_key), history_tokens, candidates, barred, gap_ns
         )
         return Pick(node, reservation, predicted, service, rent, gap, elsewhere == 1, cached, sample)
 
@@ -118,6 +119,7 @@ class Router:
         record["ms_per_token"] = load.ms_per_token
         record["ms_per_token_squared"] = load.ms_per_token_squared
         record["ms_per_candidate"] = load.ms_per_candidate
+        record["kv_hit_compute_ratio"] = min(1.0, max(0.0, load.kv_hit_compute_ratio))
         record["refill_backlog_bytes"] = load.refill_backlog_bytes
         record["kv_tokens_capacity"] = load.kv_tokens_capacity
         record["kv_tokens_used"] = load.kv_tokens_used

@@ -4,7 +4,8 @@
 
     queue      work ahead of this request
     fixed      per request
-    kv         ms_per_token * (n - h) + ms_per_token_squared * (n^2 - h^2)
+    kv         R(n) - (1 - q) * R(h), R(x) = ms_per_token * x + ms_per_token_squared * x^2; q is the node's
+               kv_hit_compute_ratio, what a resident prefix still costs (attention over it, copying it in)
     emb        (1 - emb_hit_ratio) * (n - h + c) * ms_per_missing_row
     candidates c * ms_per_candidate
     refill     a share of emb while refill shares the link
@@ -32,7 +33,7 @@ _QUEUE, _FIXED, _KV, _EMB, _CANDIDATES = (
 _REFILL, _RENT, _CORRECTION, _SERVICE = int(Column.REFILL), int(Column.RENT), int(Column.CORRECTION), int(Column.SERVICE)
 _PREDICTED, _SCORE, _CACHED, _FILTER = int(Column.PREDICTED), int(Column.SCORE), int(Column.CACHED), int(Column.FILTER)
 _PREFERENCE = int(Column.PREFERENCE)
-_NONE, _OFFLINE, _DRAINING, _EXCLUDED = int(Filter.NONE), int(Filter.OFFLINE), int(Filter.DRAINING), int(Filter.EXCLUDED)
+_NONE, _OFFLINE, _DRAINING, _FORCED = int(Filter.NONE), int(Filter.OFFLINE), int(Filter.DRAINING), int(Filter.FORCED)
 _STALE, _LOAD_CAP, _SHARE_CAP = int(Filter.STALE), int(Filter.LOAD_CAP), int(Filter.SHARE_CAP)
 _PHASE_READY, _PHASE_DRAINING = int(NodePhase.READY), int(NodePhase.DRAINING)
 _JOINT = int(Policy.JOINT)
@@ -69,7 +70,8 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         record = state.nodes[node]
         h = scores[node, _CACHED]
         correction = math.exp(record.log_correction)
-        recompute = record.ms_per_token * (n - h) + record.ms_per_token_squared * (n * n - h * h)
+        saved = (1.0 - record.kv_hit_compute_ratio) * h
+        recompute = record.ms_per_token * (n - saved) + record.ms_per_token_squared * (n * n - saved * h)
         emb = (1.0 - record.emb_hit_ratio) * (n - h + candidates) * record.ms_per_missing_row
         backlog = record.refill_backlog_bytes
         refill = settings.refill_weight * emb * backlog / (backlog + settings.refill_half_bytes)
@@ -107,13 +109,13 @@ def decay_shares(state: RouterState, now_ns: int) -> None:
 
 
 @kernel
-def _hard_filter(state: RouterState, node: int, excluded: NDArray[np.bool_]) -> int:
+def _hard_filter(state: RouterState, node: int, barred: NDArray[np.int8]) -> int:
     phase = state.nodes[node].phase
     if phase == _PHASE_DRAINING:
         return _DRAINING
     if phase != _PHASE_READY:
         return _OFFLINE
-    return _EXCLUDED if excluded[node] else _NONE
+    return int(barred[node])
 
 
 @kernel
@@ -130,7 +132,7 @@ def _soft_filter(state: RouterState, node: int, now_ns: int, share_limit: float)
 
 
 @kernel
-def write_filters(state: RouterState, now_ns: int, excluded: NDArray[np.bool_]) -> int:
+def write_filters(state: RouterState, now_ns: int, barred: NDArray[np.int8]) -> int:
     """Fill the FILTER column and `eligible`; returns how many nodes are eligible.
 
     Caps and staleness give way when they would leave nobody: a crowded node is better than an error.
@@ -138,7 +140,7 @@ def write_filters(state: RouterState, now_ns: int, excluded: NDArray[np.bool_]) 
     settings = state.settings[0]
     able, recent = 0, 0.0
     for node in range(state.nodes.shape[0]):
-        state.scores[node, _FILTER] = _hard_filter(state, node, excluded)
+        state.scores[node, _FILTER] = _hard_filter(state, node, barred)
         if state.scores[node, _FILTER] == _NONE:
             able += 1
             recent += state.nodes[node].recent_picks
@@ -155,7 +157,7 @@ def write_filters(state: RouterState, now_ns: int, excluded: NDArray[np.bool_]) 
     if count > 0:
         return count
     for node in range(state.nodes.shape[0]):
-        if state.scores[node, _FILTER] > _EXCLUDED:
+        if state.scores[node, _FILTER] > _FORCED:
             state.eligible[count] = node
             count += 1
     return count

@@ -43,15 +43,21 @@ class NodePhase(IntEnum):
 
 
 class Filter(IntEnum):
-    """Why a node was not considered. Those after `EXCLUDED` give way when nobody else is left."""
+    """Why a node was not considered, in the order of asking. Those after `FORCED` give way when nobody else is left.
+
+    `EXCLUDED` to `FORCED` come in with a request, as its `barred` array.
+    """
 
     NONE = 0
     OFFLINE = 1
     DRAINING = 2
     EXCLUDED = 3  # already tried for this request, or its breaker is open
-    STALE = 4
-    LOAD_CAP = 5
-    SHARE_CAP = 6
+    MODEL_VERSION = 4  # serves another version than the one asked for
+    SUBSET = 5  # not among the endpoints the caller allows
+    FORCED = 6  # an operator named another node
+    STALE = 7
+    LOAD_CAP = 8
+    SHARE_CAP = 9
 
 
 class Column(IntEnum):
@@ -90,6 +96,7 @@ NODE = np.dtype(
         ("ms_per_token", "f8"),
         ("ms_per_token_squared", "f8"),
         ("ms_per_candidate", "f8"),
+        ("kv_hit_compute_ratio", "f8"),  # share of its own recompute that a resident prefix still costs
         ("refill_backlog_bytes", "f8"),
         ("kv_tokens_capacity", "f8"),
         ("kv_tokens_used", "f8"),

@@ -16,7 +16,7 @@ import msgspec
 from agents.wire.messages import NodeLoad, ResidencyDelta, ResidencySnapshot
 from agents.workloads.journal import LENGTH, RECORD_BYTES_MAX, End
 
-ROUTER_JOURNAL_VERSION = 1
+ROUTER_JOURNAL_VERSION = 2
 SUFFIX = ".router-journal"
 _OUTCOME = struct.Struct("<qqdddq?qq")
 
@@ -34,13 +34,13 @@ class RouterHeader(msgspec.Struct, frozen=True, kw_only=True, tag="router_header
 
 
 class Picked(msgspec.Struct, frozen=True, kw_only=True, tag="picked"):
-    """A pick. `excluded` are node indexes, `retry_gap_ns` is null on a first try."""
+    """A pick. `barred` maps node indexes to filter numbers, `retry_gap_ns` is null on a first try."""
 
     now_ns: int
     user_key: int
     history_tokens: int
     candidates: int
-    excluded: list[int]
+    barred: dict[int, int]
     retry_gap_ns: int | None
     digest: int
 

@@ -196,11 +196,11 @@ class RouterDaemon:
 
     # --- desk: exchanges ---
 
-    def timed_pick(self, exchange: Exchange, excluded: NDArray[np.bool_]) -> Pick:
+    def timed_pick(self, exchange: Exchange, barred: NDArray[np.int8]) -> Pick:
         """See `Desk.timed_pick`."""
         facts = exchange.facts
         start_ns = time.monotonic_ns()
-        choice = self.brain.pick(start_ns, facts.user_key, facts.history_tokens, facts.candidates, excluded, exchange.retry_gap_ns)
+        choice = self.brain.pick(start_ns, facts.user_key, facts.history_tokens, facts.candidates, barred, exchange.retry_gap_ns)
         self.counters.pick_seconds.add((time.monotonic_ns() - start_ns) / 1e9)
         if exchange.attempts > 0 and choice.found:
             self.counters.retries_total += 1

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.router.router import Pick
+from agents.router.state import Filter
 from agents.runtime.router import http
 from agents.runtime.router.facts import RequestFacts
 from agents.runtime.router.guards import Breakers, RetryBudget
@@ -33,7 +34,7 @@ class Brain(Protocol):
         user_key: int,
         history_tokens: int,
         candidates: int,
-        excluded_mask: NDArray[np.bool_] | None = None,
+        barred: NDArray[np.int8] | None = None,
         retry_gap_ns: int | None = None,
     ) -> Pick:
         """See `Router.pick`."""
@@ -58,7 +59,7 @@ class Desk(Protocol):
         """Who picks."""
         ...
 
-    def timed_pick(self, exchange: "Exchange", excluded: NDArray[np.bool_]) -> Pick:
+    def timed_pick(self, exchange: "Exchange", barred: NDArray[np.int8]) -> Pick:
         """Pick and record what it took."""
         ...
 
@@ -87,7 +88,7 @@ class Exchange:
         self.choice: Pick | None = None
         self.first_choice: Pick | None = None
         self._sent_ns = 0
-        self._tried: NDArray[np.bool_] | None = None
+        self._tried: NDArray[np.int8] | None = None
         self._connection: UpstreamConnection | None = None
         self._streaming = False
         self._chunked = False
@@ -104,8 +105,8 @@ class Exchange:
     def _attempt(self) -> bool:
         """Pick and send; False when there is nobody to send to."""
         breakers = self._desk.breakers
-        excluded = breakers.mask if self._tried is None else breakers.mask | self._tried
-        choice = self._desk.timed_pick(self, excluded)
+        barred = breakers.mask if self._tried is None else breakers.mask | self._tried
+        choice = self._desk.timed_pick(self, barred)
         if not choice.found:
             return False
         self.choice = choice
@@ -159,8 +160,8 @@ class Exchange:
         if time.monotonic_ns() >= self.started_ns + int(self._desk.limits.request_seconds * 1e9):
             return False
         if self._tried is None:
-            self._tried = np.zeros(len(self._desk.pools), dtype=np.bool_)
-        self._tried[choice.node_index] = True
+            self._tried = np.zeros(len(self._desk.pools), dtype=np.int8)
+        self._tried[choice.node_index] = Filter.EXCLUDED
         return self._desk.budget.take() and self._attempt()
 
     # --- the node's answer ---

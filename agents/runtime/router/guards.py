@@ -5,7 +5,10 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.router.state import Filter
 from agents.runtime.router.limits import Limits
+
+_EXCLUDED = int(Filter.EXCLUDED)
 
 
 class RetryBudget:
@@ -29,10 +32,10 @@ class RetryBudget:
 
 
 class Breakers:
-    """One circuit breaker per node; `mask` is what the pick excludes."""
+    """One circuit breaker per node; `mask` is what the pick is barred from."""
 
     def __init__(self, nodes: int, limits: Limits, chance: random.Random) -> None:
-        self.mask: NDArray[np.bool_] = np.zeros(nodes, dtype=np.bool_)
+        self.mask: NDArray[np.int8] = np.zeros(nodes, dtype=np.int8)
         self._limits = limits
         self._chance = chance
         self._failures = [0] * nodes
@@ -50,7 +53,7 @@ class Breakers:
         self._trial[node] = False
         if self._open_seconds[node] > 0.0:
             self._open_seconds[node] = 0.0
-            self.mask[node] = False
+            self.mask[node] = 0
 
     def failed(self, node: int, now_ns: int) -> None:
         """A broken connection or no answer in time; not a refusal, which is an answer."""
@@ -60,12 +63,12 @@ class Breakers:
             longer = min(self._limits.breaker_open_seconds_max, 2.0 * self._open_seconds[node])
             self._open_seconds[node] = longer or self._limits.breaker_open_seconds
             self._until_ns[node] = now_ns + int(self._open_seconds[node] * self._chance.uniform(0.8, 1.2) * 1e9)
-            self.mask[node] = True
+            self.mask[node] = _EXCLUDED
 
     def picked(self, node: int) -> None:
         """The one trial of a half-open breaker is under way: nobody else goes there until it ends."""
         if self._open_seconds[node] > 0.0:
-            self.mask[node] = True
+            self.mask[node] = _EXCLUDED
             self._trial[node] = True
 
     def released(self, node: int) -> None:
@@ -76,4 +79,4 @@ class Breakers:
         """Half-open what has waited long enough."""
         for node, seconds in enumerate(self._open_seconds):
             if seconds > 0.0 and now_ns >= self._until_ns[node] and not self._trial[node]:
-                self.mask[node] = False
+                self.mask[node] = 0

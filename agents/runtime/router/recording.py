@@ -111,19 +111,19 @@ class RecordingRouter(Router):
         user_key: int,
         history_tokens: int,
         candidates: int,
-        excluded_mask: NDArray[np.bool_] | None = None,
+        barred: NDArray[np.int8] | None = None,
         retry_gap_ns: int | None = None,
     ) -> Pick:
         """See `Router.pick`."""
-        excluded = [] if excluded_mask is None else np.flatnonzero(excluded_mask).tolist()
-        choice = super().pick(now_ns, user_key, history_tokens, candidates, excluded_mask, retry_gap_ns)
+        reasons = {} if barred is None else {int(node): int(barred[node]) for node in np.flatnonzero(barred)}
+        choice = super().pick(now_ns, user_key, history_tokens, candidates, barred, retry_gap_ns)
         self.journal.put(
             Picked(
                 now_ns=now_ns,
                 user_key=user_key,
                 history_tokens=history_tokens,
                 candidates=candidates,
-                excluded=excluded,
+                barred=reasons,
                 retry_gap_ns=retry_gap_ns,
                 digest=outcome_digest(*choice),
             )

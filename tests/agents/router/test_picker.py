@@ -5,18 +5,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agents.router.hashing import mix, name_hash
 from agents.router.router import Pick, Router
-from agents.router.state import POLICIES
+from agents.router.state import POLICIES, Filter
 from agents.wire.messages import Phase, ResidencySnapshot
 from tests.agents.router.nodes import MS, SECOND, load, router
 
 
-def excluding(count: int, *nodes: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    mask = np.zeros(count, dtype=np.bool_)
-    mask[list(nodes)] = True
-    return mask
+def excluding(count: int, *nodes: int) -> NDArray[np.int8]:
+    barred = np.zeros(count, dtype=np.int8)
+    barred[list(nodes)] = Filter.EXCLUDED
+    return barred
 
 
 def components(chosen: Router, choice: Pick, name: str) -> dict[str, float]:
@@ -58,6 +59,15 @@ def test_the_prediction_is_the_cost_model_term_by_term() -> None:
     assert choice.cached_tokens == 192
 
 
+def test_a_resident_prefix_saves_only_what_the_node_says_it_saves() -> None:
+    one = router(1)
+    one.node_load(0, 0, load(kv_hit_compute_ratio=0.25))
+    one.residency(0, ResidencySnapshot(seq=1, user_keys=[9], cached_tokens=[192]))
+    told = components(one, one.pick(0, 9, 256, 100), "node-0")
+    whole, held = (0.02 * n + 1e-5 * n * n for n in (256, 192))
+    assert told["kv"] == pytest.approx(whole - 0.75 * held, rel=1e-6)
+
+
 def test_a_resident_prefix_longer_than_the_history_counts_only_as_far_as_the_history() -> None:
     one = router(1)
     one.residency(0, ResidencySnapshot(seq=1, user_keys=[9], cached_tokens=[512]))
@@ -86,7 +96,7 @@ def test_the_best_prediction_wins_against_a_slow_reference_on_random_fleets() ->
         fleet.pick(0, 7, 320, 50)
         for i, report in enumerate(reports):
             fleet.node_load(i, 0, report)
-        mask = rng.uniform(size=count) < 0.2
+        mask = (rng.uniform(size=count) < 0.2).astype(np.int8) * np.int8(Filter.EXCLUDED)
         choice = fleet.pick(MS, 7, 320, 50, mask)
         want = slow_best(reports, held, 320, 50, mask)
         assert choice.node_index == want, (reports, held, mask)
@@ -160,6 +170,20 @@ def test_draining_offline_and_excluded_nodes_are_never_picked() -> None:
         assert choice.node_index == 3
         assert reasons(four, choice) == ["draining", "offline", "excluded", ""]
     assert not four.pick(0, 7, 64, 10, excluding(4, 2, 3)).found
+
+
+def test_every_hard_reason_bars_a_node_and_is_told() -> None:
+    five = router(5)
+    barred = np.array([Filter.EXCLUDED, Filter.MODEL_VERSION, Filter.SUBSET, Filter.FORCED, 0], dtype=np.int8)
+    choice = five.pick(0, 7, 64, 10, barred)
+    assert choice.node_index == 4
+    assert reasons(five, choice) == ["excluded", "model_version", "subset", "forced", ""]
+
+
+def test_a_node_that_is_away_is_told_as_away_whatever_else_bars_it() -> None:
+    two = router(2)
+    two.node_gone(0)
+    assert reasons(two, two.pick(0, 7, 64, 10, np.array([Filter.SUBSET, 0], dtype=np.int8)))[0] == "offline"
 
 
 def test_a_stale_node_is_avoided_but_better_than_nobody() -> None:

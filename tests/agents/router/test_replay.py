@@ -7,6 +7,7 @@ import pytest
 
 from agents.router.replay import ReplayResult, repeat, replay, router_of
 from agents.router.router import RouterConfig
+from agents.router.state import Filter
 from agents.runtime.router.recording import RecordingRouter
 from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot
 from agents.workloads.journal import End
@@ -23,9 +24,9 @@ def recorded(folder: Path, config: RouterConfig = SMALL) -> Path:
     for i in range(1, 400):
         now = i * 7 * MS
         key = int(rng.integers(0, 40))
-        excluded = np.zeros(3, dtype=np.bool_)
-        excluded[i % 5 % 3] = i % 5 < 2
-        choice = live.pick(now, key, 64 * int(rng.integers(1, 9)), 20, excluded)
+        barred = np.zeros(3, dtype=np.int8)
+        barred[i % 5 % 3] = Filter.EXCLUDED if i % 5 < 2 else 0
+        choice = live.pick(now, key, 64 * int(rng.integers(1, 9)), 20, barred)
         if i % 11 == 0:
             choice = live.pick(now, key, 256, 20, None, choice.reuse_gap_ns)
         if i % 13:
