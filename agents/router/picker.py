@@ -157,9 +157,10 @@ def pick(
 ) -> tuple[int, int, float, float, float, int, int, int, int]:
     """Choose a node and book it; writes every candidate's components to `state.scores`.
 
-    `barred[N]` is 0 where the request may go, else the `Filter` that keeps it away. Returns (node, reservation, predicted_ms, service_ms, rent_ms, gap_ns, elsewhere, cached_tokens,
-    sample): node `NO_SLOT` when nobody is ready; `elsewhere` is 1 when another node holds a longer
-    prefix. The user's last-seen time moves on the first try only.
+    `barred[N]` is 0 where the request may go, else the `Filter` that keeps it away. Returns (node,
+    reservation, predicted_ms, service_ms, rent_ms, gap_ns, elsewhere, cached_tokens, sample): node
+    `NO_SLOT` when nobody is ready; `elsewhere` is 1 when another node holds a longer prefix. The
+    user's last-seen time moves on the first try only.
     """
     slot = NO_SLOT
     if key != 0:
