@@ -29,6 +29,7 @@ class CostConstants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ms_per_token_squared: float
     ms_per_candidate: float
     ms_kv_hit_floor: float
+    kv_hit_compute_ratio: float = 0.0  # share of the cached tokens' compute that a hit still pays
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
