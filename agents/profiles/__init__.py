@@ -1,5 +1,25 @@
 """Hardware, model and workload profiles: data with a source for each constant, not code."""
 
-from agents.profiles.profile import CostConstants, ModelShape, Profile, available_profiles, load_profile
+from agents.profiles.profile import (
+    Calibration,
+    CostConstants,
+    DeviceName,
+    FittedTerm,
+    ModelShape,
+    Profile,
+    available_profiles,
+    load_profile,
+    profile_reference,
+)
 
-__all__ = ["CostConstants", "ModelShape", "Profile", "available_profiles", "load_profile"]
+__all__ = [
+    "Calibration",
+    "CostConstants",
+    "DeviceName",
+    "FittedTerm",
+    "ModelShape",
+    "Profile",
+    "available_profiles",
+    "load_profile",
+    "profile_reference",
+]

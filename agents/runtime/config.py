@@ -6,11 +6,11 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 import msgspec
 
-from agents.profiles import Profile, available_profiles, load_profile
+from agents.profiles import DeviceName, Profile, load_profile
 from agents.wire.messages import FleetFile
 
 SALT_BYTES_MAX = 64  # what the keyed hash takes
@@ -29,6 +29,8 @@ class NodeSettings:
     host: str
     port: int
     profile: Profile
+    profile_reference: str | None = None  # name or path that a replay finds the profile by; its name if not given
+    device: DeviceName = "cpu"
     fleet_key: str
     salt: bytes
     state_folder: Path
@@ -69,6 +71,7 @@ def parse_node_settings(arguments: Sequence[str], environ: Mapping[str, str] | N
     parser = _Parser(prog="agents.runtime.node_main", description="One HELM node.")
     parser.add_argument("--fleet", type=Path, required=True, help="path of fleet.json")
     parser.add_argument("--name", required=True, help="name of this node in it")
+    parser.add_argument("--device", default=None, choices=get_args(DeviceName), help="default: what the profile says")
     parser.add_argument("--controller", default="b5", help="b5 or static-RATIO")
     parser.add_argument("--admission", default="shipped", choices=["shipped", "none"])
     parser.add_argument("--seed", type=int, default=0)
@@ -85,8 +88,7 @@ def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> NodeSett
     address = next((node for node in fleet.nodes if node.name == given.name), None)
     if address is None:
         raise SettingsError(f"{given.fleet}: no node is called {given.name!r}, there are {', '.join(node.name for node in fleet.nodes)}")
-    if fleet.profile not in available_profiles():
-        raise SettingsError(f"{given.fleet}: profile {fleet.profile!r} is unknown, there are {', '.join(available_profiles())}")
+    profile = fleet_profile(given.fleet, fleet)
     if given.control_url is not None:
         _check_link(given)
     if given.emb_ratio_start is not None and not 0.0 < given.emb_ratio_start < 1.0:
@@ -95,7 +97,9 @@ def _settings(given: argparse.Namespace, environ: Mapping[str, str]) -> NodeSett
         name=given.name,
         host=address.host,
         port=address.port,
-        profile=load_profile(fleet.profile),
+        profile=profile,
+        profile_reference=fleet.profile,
+        device=given.device or profile.device,
         fleet_key=fleet.fleet_key,
         salt=salt_of(fleet),
         state_folder=state_folder(given.fleet, environ),
@@ -124,6 +128,14 @@ def read_fleet_file(path: Path) -> FleetFile:
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
+        raise SettingsError(f"{path}: {error}") from error
+
+
+def fleet_profile(path: Path, fleet: FleetFile) -> Profile:
+    """The profile that the fleet file at `path` names, shipped or a file of its own."""
+    try:
+        return load_profile(fleet.profile)
+    except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
 
 

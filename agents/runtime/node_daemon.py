@@ -167,7 +167,7 @@ class NodeDaemon:
             name=settings.name,
             wire_version=WIRE_VERSION,
             observed_generation=self._brain.desired.generation,
-            profile=settings.profile.name,
+            profile=settings.profile.kind,
             device=self._device.name,
             emulated=self._device.emulated,
             infer_url=settings.infer_url,
@@ -183,5 +183,11 @@ class NodeDaemon:
         if folder is None:
             return None
         path: Path = folder / self._settings.name / f"{self._started_unix_ns}{SUFFIX}"
-        header = header_of(self._settings.name, self._settings.profile.name, config, self._settings.salt, self._started_unix_ns)
+        header = header_of(
+            self._settings.name,
+            self._settings.profile_reference or self._settings.profile.name,
+            config,
+            self._settings.salt,
+            self._started_unix_ns,
+        )
         return JournalWriter(path, header)

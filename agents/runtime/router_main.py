@@ -16,11 +16,11 @@ from pathlib import Path
 
 import uvloop
 
-from agents.profiles import Profile, available_profiles, load_profile
+from agents.profiles import Profile
 from agents.router.router import Router, RouterConfig
 from agents.router.state import POLICIES
 from agents.router.warm import warm_up
-from agents.runtime.config import SettingsError, read_fleet_file, salt_of
+from agents.runtime.config import SettingsError, fleet_profile, read_fleet_file, salt_of
 from agents.runtime.logs import log_to_stderr
 from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.recording import RecordingRouter
@@ -43,11 +43,10 @@ def read_fleet(path: Path) -> tuple[FleetFile, Profile]:
     """The fleet and its profile; `SettingsError` in one sentence."""
     fleet = read_fleet_file(path)
     salt_of(fleet)
-    if fleet.profile not in available_profiles():
-        raise SettingsError(f"{path}: profile {fleet.profile!r} is unknown, there are {', '.join(available_profiles())}")
+    profile = fleet_profile(path, fleet)
     if not fleet.nodes:
         raise SettingsError(f"{path}: the fleet has no nodes")
-    return fleet, load_profile(fleet.profile)
+    return fleet, profile
 
 
 def make_router(fleet: FleetFile, profile: Profile, options: argparse.Namespace) -> Router:

@@ -16,7 +16,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the workload.")]
 Host = Annotated[str, typer.Option(help="Address that people reach; nodes stay on the loopback.")]
 RouterPort = Annotated[int, typer.Option(help="Port of the router.")]
 NodePort = Annotated[int, typer.Option(help="Port of the first node.")]
-ProfileName = Annotated[str, typer.Option(help="Kind of node.")]
+ProfileName = Annotated[str, typer.Option(help="Kind of node: a shipped profile or the path of a profile file.")]
 Journal = Annotated[Path | None, typer.Option(help="Folder to record decisions in.")]
 Restart = Annotated[bool, typer.Option("--restart/--no-restart", help="Start again what dies.")]
 

@@ -16,7 +16,7 @@ app = typer.Typer(no_args_is_help=True, help="Run the fleet under a virtual cloc
 def run_command(
     workload: Annotated[str, typer.Option(help="demo, steady, trend, burst, sessions, smooth, cold-flood or zero")] = "demo",
     trace: Annotated[Path | None, typer.Option(help="replay a log with columns user, item, ts instead")] = None,
-    profile: Annotated[str, typer.Option(help="hardware and model profile")] = "cpu-demo",
+    profile: Annotated[str, typer.Option(help="hardware and model profile, a name or the path of a file")] = "cpu-demo",
     nodes: Annotated[int, typer.Option(help="nodes in the fleet")] = 4,
     method: Annotated[str, typer.Option(help="b5, static-0.50, ... who decides the ratio")] = "b5",
     router: Annotated[str, typer.Option(help="joint, round-robin, least-loaded, consistent-hash or kv-affinity")] = "joint",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from agents.profiles import available_profiles
+from agents.profiles import load_profile, profile_reference
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.supervisor.plan import LOOPBACK, Plan
 from helmctl.supervisor.state import OWNER_ONLY, find_state_folder
@@ -43,7 +43,7 @@ def write_fleet(path: Path, router: NodeAddress, nodes: list[NodeAddress], profi
         fleet_key=known.fleet_key if known else secrets.token_urlsafe(KEY_BYTES),
         router=router,
         nodes=nodes,
-        profile=profile,
+        profile=profile_reference(profile),
     )
     fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -61,12 +61,21 @@ def address(text: str) -> NodeAddress:
     return NodeAddress(name=name, host=host.strip("[]"), port=int(port))
 
 
+def known_profile(name_or_path: str) -> str:
+    """A profile that can be read, as its name or path; ArgumentTypeError for anything else."""
+    try:
+        load_profile(name_or_path)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name_or_path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the fleet file of machines that have no common supervisor."""
     parser = argparse.ArgumentParser(prog="helmctl.supervisor.fleet_file", description="Write fleet.json into the state folder.")
     parser.add_argument("--router", type=address, required=True, metavar="router=HOST:PORT")
     parser.add_argument("--node", type=address, required=True, action="append", metavar="NAME=HOST:PORT", help="once per node")
-    parser.add_argument("--profile", choices=available_profiles(), default="cpu-demo")
+    parser.add_argument("--profile", type=known_profile, default="cpu-demo", help="name of a shipped profile or path of a file")
     given = parser.parse_args(arguments)
     state = find_state_folder()
     state.root.mkdir(mode=OWNER_ONLY, parents=True, exist_ok=True)

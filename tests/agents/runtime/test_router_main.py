@@ -52,7 +52,7 @@ def test_a_missing_fleet_file_is_one_line_and_exit_code_2(tmp_path: Path, capsys
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"profile": "h900"}, "profile 'h900' is unknown"),
+        ({"profile": "h900"}, "profile: unknown 'h900'"),
         ({"cluster_salt_hex": "zz"}, "not hexadecimal"),
         ({"nodes": []}, "no nodes"),
         ({"nodes": 3}, "Expected `array`"),
