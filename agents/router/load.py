@@ -12,6 +12,8 @@ from agents.router.state import IN_USE, NO_SLOT, RouterState
 
 _SLOT_BITS = 20  # a handle is generation << 20 | slot
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
+_UNQUEUED_SHARE = 0.1  # of an answer's time: what waited longer says little about service
+_FLOOR_LESSONS_MIN = 16  # a first request that loads something slowly must not stand for the fleet
 _RATIO_FLOOR_MS = 0.05  # answers faster than this teach noise of the clock
 
 
@@ -65,14 +67,37 @@ def _release(state: RouterState, slot: int) -> None:
 
 
 @kernel
+def _correct(state: RouterState, node: int, log_correction: float) -> None:
+    record = state.nodes[node]
+    record.log_correction = log_correction
+    record.correction = math.exp(log_correction)
+
+
+@kernel
 def _learn(state: RouterState, node: int, observed_ms: float, predicted_ms: float) -> None:
     settings = state.settings[0]
     record = state.nodes[node]
     bound = math.log(settings.correction_max)
     error = math.log(max(observed_ms, _RATIO_FLOOR_MS) / max(predicted_ms, _RATIO_FLOOR_MS))
     moved = record.log_correction + settings.learning_rate * min(bound, max(-bound, error))
-    record.log_correction = min(bound, max(-bound, moved))
+    _correct(state, node, min(bound, max(-bound, moved)))
     record.learned += 1
+
+
+@kernel
+def service_floor_ms(state: RouterState) -> float:
+    """The fastest service that any node gave lately, at most `busy_ms`; 0 until enough answers were seen to tell."""
+    totals = state.totals[0]
+    return float(min(totals.fastest_ms, state.settings[0].busy_ms)) if totals.fastest_lessons >= _FLOOR_LESSONS_MIN else 0.0
+
+
+@kernel
+def _learn_floor(state: RouterState, observed_ms: float, queued_ms: float) -> None:
+    if queued_ms > _UNQUEUED_SHARE * observed_ms:
+        return
+    totals = state.totals[0]
+    totals.fastest_ms = min(totals.fastest_ms * state.settings[0].fastest_growth, observed_ms)
+    totals.fastest_lessons += 1
 
 
 @kernel
@@ -92,6 +117,8 @@ def complete(state: RouterState, handle: int, latency_ms: float, failed: bool) -
     if failed:
         state.nodes[node].failures_total += 1
     elif latency_ms >= 0.0 and math.isfinite(latency_ms):
+        queued_ms = booked.predicted_ms - booked.service_ms * state.nodes[node].correction
+        _learn_floor(state, latency_ms, queued_ms)
         _learn(state, node, latency_ms, booked.predicted_ms)
     _release(state, slot)
     return True
@@ -120,5 +147,5 @@ def reported(state: RouterState, node: int, now_ns: int) -> None:
     record.unreported_ms = 0.0
     record.completed_ms = 0.0
     if record.learned == 0:
-        record.log_correction *= state.settings[0].correction_decay
+        _correct(state, node, record.log_correction * state.settings[0].correction_decay)
     record.learned = 0

@@ -193,7 +193,7 @@ class Router:
             in_flight=int(record["in_flight"]),
             queued_ms=load_kernels.queue_ahead_ms(self.state, index, now_ns),
             reserved_ms=float(record["reserved_ms"]),
-            correction=float(np.exp(record["log_correction"])),
+            correction=float(record["correction"]),
             staleness_ms=None if heard_ns == NEVER else (now_ns - heard_ns) / 1e6,
             synced=bool(record["synced"]),
             sequence=int(record["sequence"]),
@@ -205,9 +205,8 @@ class Router:
         """Counters and sizes of the bounded tables, by name."""
         record = self.state.totals[0]
         names = ("picks", "users", "copies", "reservations", "users_dropped", "copies_dropped")
-        counts = {name: int(record[name]) for name in names}
         more = ("reservations_expired", "without_reservation", "without_user")
-        return counts | {name: int(record[name]) for name in more}
+        return {name: int(record[name]) for name in (*names, *more)}
 
     @property
     def memory_bytes(self) -> int:

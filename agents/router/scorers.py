@@ -12,15 +12,16 @@
     rent       what a new copy displaces: its own recompute value when the user is resident on another
                node, a part of it when it is not; nothing while the node's KV has room, so that a node
                that came back empty fills again, and nothing when the node will not cache the user
-"""
 
-import math
+The service is never predicted below the fastest one that any node gave lately: the nodes' regressions
+extrapolate below the requests they have seen, where a predicted zero would attract everything tiny.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.jit import kernel
-from agents.router.load import queue_ahead_ms
+from agents.router.load import queue_ahead_ms, service_floor_ms
 from agents.router.state import NEVER, NO_SLOT, Column, Filter, NodePhase, Policy, RouterState
 
 _QUEUE, _FIXED, _KV, _EMB, _CANDIDATES = (
@@ -66,10 +67,11 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
     settings = state.settings[0]
     scores = state.scores
     n = float(history_tokens)
+    floor_ms = service_floor_ms(state)
     for node in range(scores.shape[0]):
         record = state.nodes[node]
         h = scores[node, _CACHED]
-        correction = math.exp(record.log_correction)
+        correction = record.correction
         saved = (1.0 - record.kv_hit_compute_ratio) * h
         recompute = record.ms_per_token * (n - saved) + record.ms_per_token_squared * (n * n - saved * h)
         emb = (1.0 - record.emb_hit_ratio) * (n - h + candidates) * record.ms_per_missing_row
@@ -90,8 +92,8 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         scores[node, _RENT] = correction * rent
         scores[node, _CORRECTION] = correction
         service = scores[node, _FIXED] + scores[node, _KV] + scores[node, _EMB] + scores[node, _CANDIDATES] + scores[node, _REFILL]
-        scores[node, _SERVICE] = service
-        scores[node, _PREDICTED] = scores[node, _QUEUE] + service
+        scores[node, _SERVICE] = max(service, floor_ms)
+        scores[node, _PREDICTED] = scores[node, _QUEUE] + scores[node, _SERVICE]
         scores[node, _SCORE] = scores[node, _PREDICTED] + scores[node, _RENT]
 
 

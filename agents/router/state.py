@@ -80,6 +80,7 @@ class Column(IntEnum):
 
 
 COLUMNS = len(Column)
+RING_BYTES_MAX = 16 * 1024 * 1024
 
 NODE = np.dtype(
     [
@@ -107,6 +108,7 @@ NODE = np.dtype(
         ("unreported_ms", "f8"),  # the part picked after the last report
         ("completed_ms", "f8"),  # work inside the last report that ended since
         ("log_correction", "f8"),
+        ("correction", "f8"),  # its exponential: picks are more frequent than lessons
         ("learned", "i8"),  # observations since the last report
         ("recent_picks", "f8"),  # decayed
         ("picks_total", "i8"),
@@ -136,6 +138,8 @@ TOTALS = np.dtype(
         ("reservation_free", "i8"),
         ("picks", "i8"),
         ("samples", "i8"),
+        ("fastest_ms", "f8"),  # service of the whole fleet lately: no prediction lies below it
+        ("fastest_lessons", "i8"),
         ("users_dropped", "i8"),
         ("copies_dropped", "i8"),
         ("reservations_expired", "i8"),
@@ -169,6 +173,7 @@ SETTINGS = np.dtype(
         ("learning_rate", "f8"),
         ("correction_max", "f8"),
         ("correction_decay", "f8"),
+        ("fastest_growth", "f8"),
         ("spill_ratio", "f8"),
         ("affinity_bonus", "f8"),
     ],
@@ -200,12 +205,13 @@ class RouterConfig(NamedTuple):
     learning_rate: float = 0.02  # 50 answers to move by a factor of e: one slow answer must not steer
     correction_max: float = 4.0
     correction_decay: float = 0.99  # per unlearned report (0.2 s): an avoided node is tried again in a minute
+    fastest_growth: float = 1.001  # per answer: a fleet that became slower is believed after a thousand
     spill_ratio: float = 0.85  # the published rule's threshold
     affinity_bonus: float = 0.1
     users_max: int = 131_072  # 48 bytes each with the table half full
     copies_max: int = 262_144  # 12 bytes each
     reservations_max: int = 8_192  # above any sane concurrency of one router
-    ring: int = 1_024
+    ring: int = 1_024  # picks that can still be explained, fewer in a fleet whose rows exceed `RING_BYTES_MAX`
     sample_every: int = 1
 
 
@@ -235,6 +241,11 @@ def _power_of_two(least: int) -> int:
     return 1 << max(3, (least - 1).bit_length())
 
 
+def _ring_entries(wanted: int, nodes: int) -> int:
+    entry_bytes = max(1, nodes) * COLUMNS * np.dtype(np.float32).itemsize
+    return max(1, min(wanted, RING_BYTES_MAX // entry_bytes))
+
+
 def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> RouterState:
     """Empty knowledge about nodes with these stable hashes (of their names, for the hash orders)."""
     if config.policy not in POLICIES:
@@ -243,6 +254,7 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
     nodes["hash"] = np.array(node_hashes, dtype=np.uint64)
     nodes["load_at_ns"] = NEVER
     nodes["sequence"] = NEVER
+    nodes["correction"] = 1.0
     users: NDArray[Any] = np.zeros(_power_of_two(2 * config.users_max), dtype=USER)
     copies: NDArray[Any] = np.zeros(config.copies_max, dtype=COPY)
     copies["next"] = np.append(np.arange(1, config.copies_max), NO_SLOT)
@@ -251,6 +263,7 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
     totals: NDArray[Any] = np.zeros(1, dtype=TOTALS)
     totals["random"] = np.uint64(seed)
     totals["round_robin"] = NO_SLOT
+    totals["fastest_ms"] = np.inf
     return RouterState(
         nodes=nodes,
         users=users,
@@ -259,6 +272,6 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
         totals=totals,
         settings=_settings(config),
         scores=np.zeros((len(node_hashes), COLUMNS)),
-        ring=np.zeros((config.ring, len(node_hashes), COLUMNS), dtype=np.float32),
+        ring=np.zeros((_ring_entries(config.ring, len(node_hashes)), len(node_hashes), COLUMNS), dtype=np.float32),
         eligible=np.zeros(len(node_hashes), dtype=np.int64),
     )

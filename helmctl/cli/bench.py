@@ -23,7 +23,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     ),
     "sim": ("helmctl.bench.sim:measure",),
     "decision": ("helmctl.bench.decision:measure",),
-    "route": ("helmctl.bench.route:measure",),
+    "route": ("helmctl.bench.route_pick:measure", "helmctl.bench.route_hop:measure"),
     "live": ("helmctl.bench.live:measure",),
 }
 

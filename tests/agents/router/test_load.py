@@ -108,6 +108,29 @@ def test_what_is_no_latency_teaches_nothing(latency: float | None) -> None:
     assert one.node_view(0, 0).correction == 1.0
 
 
+def test_a_tiny_request_is_not_predicted_below_the_fastest_answer_seen() -> None:
+    one = router(1, learning_rate=0.0)
+    for i in range(16):
+        one.node_load(0, i * SECOND, load())
+        choice = one.pick(i * SECOND, 0, 256, 100)
+        assert choice.predicted_ms == choice.service_ms > 5.0
+        one.completed(i * SECOND, choice.reservation, 6.0 + i)
+    one.node_load(0, 16 * SECOND, load())
+    assert one.pick(16 * SECOND, 0, 0, 0).service_ms == pytest.approx(6.0, rel=0.02)
+
+
+def test_one_slow_start_is_no_floor_and_neither_is_an_answer_that_waited() -> None:
+    one = router(1, learning_rate=0.0)
+    for i in range(40):
+        one.node_load(0, i * SECOND, load(queued_ms=30.0))
+        one.completed(i * SECOND, one.pick(i * SECOND, 0, 256, 100).reservation, 36.0)
+    one.node_load(0, 40 * SECOND, load())
+    choice = one.pick(40 * SECOND, 0, 0, 0)
+    assert choice.service_ms == 2.0
+    one.completed(40 * SECOND, choice.reservation, 5_000.0)
+    assert one.pick(41 * SECOND, 0, 0, 0).service_ms == 2.0
+
+
 def test_failures_teach_nothing_about_latency() -> None:
     one = router(1)
     one.completed(0, one.pick(0, 0, 256, 10).reservation, 500.0, failed=True)

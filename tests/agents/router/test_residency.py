@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.router.router import Router
+from agents.router.state import RING_BYTES_MAX
 from agents.wire.messages import ResidencyDelta, ResidencySnapshot
 from tests.agents.router.nodes import SECOND, load, router
 
@@ -110,6 +111,12 @@ def test_state_is_bounded_and_small_per_user() -> None:
         fleet.node_load(i % 32, i, load())
         fleet.pick(i, i, 64, 10)
     assert fleet.memory_bytes == before
+
+
+def test_the_picks_kept_for_explaining_are_bounded_in_a_large_fleet() -> None:
+    fleet = Router([f"n{i}" for i in range(1_000)])
+    assert fleet.state.ring.nbytes <= RING_BYTES_MAX
+    assert fleet.memory_bytes <= 32 * 1024 * 1024
 
 
 Step = tuple[int, int, int, int]
