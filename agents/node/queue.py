@@ -29,6 +29,12 @@ class QueueState(NamedTuple):
     arrival_ns: NDArray[np.int64]  # [Q]
     deadline_ns: NDArray[np.int64]  # [Q]
     work_ns: NDArray[np.int64]  # [Q] predicted service time
+    mark: NDArray[np.int8]  # [Q] scratch of one call: who stays out of a batch, who leaves
+
+
+_FREE = 0
+_BARRED = 1
+_LEAVING = 2
 
 
 @kernel
@@ -47,11 +53,11 @@ def push(state: QueueState, request_id: int, user_key: np.uint64, arrival_ns: in
 
 
 @kernel
-def _keep(state: QueueState, dropped: NDArray[np.bool_]) -> None:
-    """Close the gaps of the dropped places; arrival order stays."""
+def _close_gaps(state: QueueState) -> None:
+    """Drop the places marked as leaving; arrival order stays."""
     kept = 0
     for place in range(state.size[0]):
-        if dropped[place]:
+        if state.mark[place] == _LEAVING:
             continue
         state.request_id[kept] = state.request_id[place]
         state.user_key[kept] = state.user_key[place]
@@ -65,29 +71,28 @@ def _keep(state: QueueState, dropped: NDArray[np.bool_]) -> None:
 @kernel
 def remove(state: QueueState, request_id: int) -> bool:
     """Take one request out; False when it is not waiting."""
-    dropped = np.zeros(state.size[0], np.bool_)
     found = False
     for place in range(state.size[0]):
-        if state.request_id[place] == request_id:
-            dropped[place] = True
-            found = True
+        leaves = state.request_id[place] == request_id
+        state.mark[place] = _LEAVING if leaves else _FREE
+        found |= leaves
     if found:
-        _keep(state, dropped)
+        _close_gaps(state)
     return found
 
 
 @kernel
 def expire(state: QueueState, now_ns: int, out: NDArray[np.int64]) -> int:
     """Take out every request whose deadline has passed; ids go to `out`, returns how many."""
-    dropped = np.zeros(state.size[0], np.bool_)
     count = 0
     for place in range(state.size[0]):
-        if state.deadline_ns[place] <= now_ns:
-            dropped[place] = True
+        late = state.deadline_ns[place] <= now_ns
+        state.mark[place] = _LEAVING if late else _FREE
+        if late:
             out[count] = state.request_id[place]
             count += 1
     if count:
-        _keep(state, dropped)
+        _close_gaps(state)
     return count
 
 
@@ -102,11 +107,11 @@ def _blocked(key: np.uint64, busy_keys: NDArray[np.uint64]) -> bool:
 
 
 @kernel
-def _most_urgent(state: QueueState, barred: NDArray[np.bool_]) -> int:
-    """Place of the earliest deadline that is not barred, -1 when there is none; older arrivals win ties."""
+def _most_urgent(state: QueueState) -> int:
+    """Place of the earliest deadline that is free to go, -1 when there is none; older arrivals win ties."""
     best = -1
     for place in range(state.size[0]):
-        if not barred[place] and (best == -1 or state.deadline_ns[place] < state.deadline_ns[best]):
+        if state.mark[place] == _FREE and (best == -1 or state.deadline_ns[place] < state.deadline_ns[best]):
             best = place
     return best
 
@@ -124,16 +129,12 @@ def close_batch(
 ) -> int:
     """Choose and take out the next batch; ids go to `out` in order, returns how many (0: not yet)."""
     waiting = state.size[0]
-    barred = np.zeros(waiting, np.bool_)
     for place in range(waiting):
-        barred[place] = _blocked(state.user_key[place], busy_keys)
-    chosen = np.zeros(waiting, np.bool_)
-    first = -1
-    count = 0
-    work_ns = 0
+        state.mark[place] = _BARRED if _blocked(state.user_key[place], busy_keys) else _FREE
+    first, count, work_ns = -1, 0, 0
     full = False
     while count < batch_max:
-        place = _most_urgent(state, barred)
+        place = _most_urgent(state)
         if place == -1:
             break
         if first != -1 and _would_be_late(state, first, now_ns, work_ns, state.work_ns[place]):
@@ -141,26 +142,34 @@ def close_batch(
             break
         if first == -1:
             first = place
-        chosen[place] = True
+        state.mark[place] = _LEAVING
         out[count] = state.request_id[place]
         work_ns += state.work_ns[place]
         count += 1
-        barred[place] = True
-        key = state.user_key[place]
-        if key != NO_USER:
-            for other in range(waiting):
-                if state.user_key[other] == key:
-                    barred[other] = True
+        _bar_others_of(state, state.user_key[place])
     if not device_idle and count < batch_max and not full:
         return 0
-    _keep(state, chosen)
+    _close_gaps(state)
     return count
+
+
+@kernel
+def _bar_others_of(state: QueueState, key: np.uint64) -> None:
+    """Keep a chosen user's other requests out of this batch."""
+    if key == NO_USER:
+        return
+    for place in range(state.size[0]):
+        if state.user_key[place] == key and state.mark[place] == _FREE:
+            state.mark[place] = _BARRED
 
 
 @kernel
 def queued_work_ns(state: QueueState) -> int:
     """Predicted service time of everything that waits."""
-    return int(state.work_ns[: state.size[0]].sum())
+    total = 0
+    for place in range(state.size[0]):
+        total += state.work_ns[place]
+    return total
 
 
 class RequestQueue:
@@ -176,6 +185,7 @@ class RequestQueue:
             arrival_ns=np.zeros(capacity, np.int64),
             deadline_ns=np.zeros(capacity, np.int64),
             work_ns=np.zeros(capacity, np.int64),
+            mark=np.zeros(capacity, np.int8),
         )
         self._out = np.zeros(capacity, np.int64)
 

@@ -1,87 +1,81 @@
 """Means and rates that forget with a half-life in time, not in samples.
 
 Both are unbiased from the first sample on: the decayed sum is divided by the decayed weight (means)
-or by the decayed length of the time observed (rates), never by its limit.
+or by the decayed length of the time observed (rates), never by its limit. Many meters stand in one
+array of records, so that a kernel that feeds a dozen of them is handed one array.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.numerics.jit import kernel
+
+METER = np.dtype([("half_life_ns", "f8"), ("started_ns", "i8"), ("last_ns", "i8"), ("sum", "f8"), ("weight", "f8")], align=True)
 
 _LN2 = math.log(2.0)
 _AGE_SECONDS_MIN = 1.0  # one event in the first millisecond is not a thousand per second
 
 
-class EwmaMean:
-    """Decaying mean of samples at any times; NaN before the first."""
-
-    __slots__ = ("_half_life_ns", "_last_ns", "_sum", "_weight")
-
-    def __init__(self, half_life_seconds: float) -> None:
-        self._half_life_ns = _positive(half_life_seconds) * 1e9
-        self._last_ns = 0
-        self._sum = 0.0
-        self._weight = 0.0
-
-    def add(self, now_ns: int, value: float, weight: float = 1.0) -> None:
-        """Add a sample; one that is not finite, or weighs nothing, is left out."""
-        if not math.isfinite(value) or not (math.isfinite(weight) and weight > 0.0):
-            return
-        elapsed_ns = now_ns - self._last_ns if self._weight else 0
-        decay = 0.5 ** (max(0, elapsed_ns) / self._half_life_ns)
-        self._sum = self._sum * decay + value * weight
-        self._weight = self._weight * decay + weight
-        self._last_ns = max(now_ns, self._last_ns) if elapsed_ns else now_ns
-
-    @property
-    def mean(self) -> float:
-        """Present mean; NaN while empty."""
-        return self._sum / self._weight if self._weight else math.nan
+def new_meters(half_lives_seconds: Sequence[float], now_ns: int = 0) -> NDArray[np.void]:
+    """One empty METER per half-life; `ValueError` for a half-life that is no time."""
+    if not all(math.isfinite(seconds) and seconds > 0.0 for seconds in half_lives_seconds):
+        raise ValueError("half_lives_seconds must be finite and > 0")
+    meters: NDArray[Any] = np.zeros(len(half_lives_seconds), METER)
+    meters["half_life_ns"] = np.array(half_lives_seconds) * 1e9
+    meters["started_ns"] = meters["last_ns"] = now_ns
+    return meters
 
 
-class EwmaRate:
-    """Decaying rate of events per second."""
-
-    __slots__ = ("_half_life_ns", "_last_ns", "_started_ns", "_sum")
-
-    def __init__(self, half_life_seconds: float, now_ns: int) -> None:
-        self._half_life_ns = _positive(half_life_seconds) * 1e9
-        self._started_ns = now_ns
-        self._last_ns = now_ns
-        self._sum = 0.0
-
-    def add(self, now_ns: int, count: float = 1.0) -> None:
-        """Count events at `now_ns`; time that runs backwards stands still."""
-        if not math.isfinite(count):
-            return
-        self._sum = self._sum * self._decay(now_ns) + count
-        self._last_ns = max(self._last_ns, now_ns)
-
-    def per_second(self, now_ns: int) -> float:
-        """Rate at `now_ns`, falling while nothing comes."""
-        age_ns = max(now_ns - self._started_ns, self._last_ns - self._started_ns)
-        age_ns = max(age_ns, int(_AGE_SECONDS_MIN * 1e9))
-        seconds = self._half_life_ns / 1e9 / _LN2 * -math.expm1(-_LN2 * age_ns / self._half_life_ns)
-        return self._sum * self._decay(now_ns) / seconds
-
-    def _decay(self, now_ns: int) -> float:
-        return float(0.5 ** (max(0, now_ns - self._last_ns) / self._half_life_ns))
+@kernel
+def _forget(meter: Any, now_ns: int) -> None:
+    """Bring sum and weight forward to `now_ns`; time that runs backwards stands still."""
+    elapsed_ns = now_ns - meter.last_ns
+    if elapsed_ns <= 0:
+        return
+    decay = 0.5 ** (elapsed_ns / meter.half_life_ns)
+    meter.sum *= decay
+    meter.weight *= decay
+    meter.last_ns = now_ns
 
 
-class RatePair:
-    """The same events with a fast and a slow half-life; their ratio shows a burst."""
-
-    __slots__ = ("fast", "slow")
-
-    def __init__(self, now_ns: int, fast_seconds: float = 1.0, slow_seconds: float = 60.0) -> None:
-        self.fast = EwmaRate(fast_seconds, now_ns)
-        self.slow = EwmaRate(slow_seconds, now_ns)
-
-    def add(self, now_ns: int, count: float = 1.0) -> None:
-        """Count events in both."""
-        self.fast.add(now_ns, count)
-        self.slow.add(now_ns, count)
+@kernel
+def add_mean(meters: NDArray[np.void], place: int, now_ns: int, value: float, weight: float = 1.0) -> None:
+    """Add a sample to a mean; one that is not finite, or weighs nothing, is left out."""
+    if not math.isfinite(value) or not (math.isfinite(weight) and weight > 0.0):
+        return
+    meter = meters[place]
+    if meter.weight == 0.0:
+        meter.last_ns = now_ns
+    _forget(meter, now_ns)
+    meter.sum += value * weight
+    meter.weight += weight
 
 
-def _positive(half_life_seconds: float) -> float:
-    if not (math.isfinite(half_life_seconds) and half_life_seconds > 0.0):
-        raise ValueError("half_life_seconds must be finite and > 0")
-    return half_life_seconds
+@kernel
+def mean_of(meters: NDArray[np.void], place: int) -> float:
+    """Present mean; NaN before the first sample."""
+    meter = meters[place]
+    return float(meter.sum / meter.weight) if meter.weight > 0.0 else np.nan
+
+
+@kernel
+def add_rate(meters: NDArray[np.void], place: int, now_ns: int, count: float = 1.0) -> None:
+    """Count events of a rate at `now_ns`; a count that is not finite is left out."""
+    if not math.isfinite(count):
+        return
+    meter = meters[place]
+    _forget(meter, now_ns)
+    meter.sum += count
+
+
+@kernel
+def rate_of(meters: NDArray[np.void], place: int, now_ns: int) -> float:
+    """Events per second at `now_ns`, falling while nothing comes."""
+    meter = meters[place]
+    age_ns = max(max(now_ns, meter.last_ns) - meter.started_ns, int(_AGE_SECONDS_MIN * 1e9))
+    seconds = meter.half_life_ns / 1e9 / _LN2 * -math.expm1(-_LN2 * age_ns / meter.half_life_ns)
+    return float(meter.sum * 0.5 ** (max(0, now_ns - meter.last_ns) / meter.half_life_ns) / seconds)

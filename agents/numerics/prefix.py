@@ -7,14 +7,14 @@ of b, so equal hashes mean equal prefixes (64-bit, odds of a false match below 1
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import allocating_kernel
 
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT = np.uint64(29)
 
 
-@kernel
+@allocating_kernel
 def block_hashes(
     items: NDArray[np.int64], actions: NDArray[np.int64], timestamps: NDArray[np.int64], block_tokens: int
 ) -> NDArray[np.uint64]:

@@ -102,6 +102,7 @@ class ReuseState(NamedTuple):
     numbers: NDArray[np.int64]
     thresholds: NDArray[np.uint64]
     rates: NDArray[np.float64]  # [stream rate, horizon]
+    uniform: NDArray[np.int64]  # [1] size of rows that all weigh the same
 
 
 class Curve(NamedTuple):
@@ -175,12 +176,13 @@ def new_reuse(
         numbers=numbers,
         thresholds=np.array([threshold, threshold, np.uint64(seed)], dtype=np.uint64),
         rates=np.array([stream_rate, horizon_ratio * capacity_max]),
+        uniform=np.zeros(1, dtype=np.int64),
     )
 
 
 def reference(state: ReuseState, now_ns: int, key: int, size: int, values: NDArray[np.float64]) -> float:
     """One reference: adds `values` [V] at its distance and returns that; inf if cold or not followed."""
-    return _references(state, now_ns, np.array([key], dtype=np.uint64), np.array([size], dtype=np.int64), values.reshape(1, -1))
+    return record(state, now_ns, np.array([key], dtype=np.uint64), np.array([size], dtype=np.int64), values.reshape(1, -1))
 
 
 def sampling_rate(state: ReuseState) -> float:
@@ -192,16 +194,23 @@ def reference_users(
     state: ReuseState, now_ns: int, keys: NDArray[np.uint64], sizes: NDArray[np.int64], values: NDArray[np.float64]
 ) -> None:
     """References of several keys at one time, in order; sizes [N], values [N, V]."""
-    _references(state, now_ns, keys, sizes, values)
+    record(state, now_ns, keys, sizes, values)
 
 
 def reference_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_bytes: int, values: NDArray[np.float64]) -> None:
     """References of rows (already distinct within their batch) that all weigh `row_bytes` and `values` [V]."""
-    _references(state, now_ns, rows.view(np.uint64), np.array([row_bytes], dtype=np.int64), values.reshape(1, -1))
+    record_rows(state, now_ns, rows, row_bytes, values.reshape(1, -1))
 
 
 @kernel
-def _references(state: ReuseState, now_ns: int, keys: NDArray[np.uint64], sizes: NDArray[np.int64], values: NDArray[np.float64]) -> float:
+def record_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_bytes: int, values: NDArray[np.float64]) -> None:
+    """`reference_rows` for kernels; `values` is [1, V]."""
+    state.uniform[0] = row_bytes
+    record(state, now_ns, rows.view(np.uint64), state.uniform, values)
+
+
+@kernel
+def record(state: ReuseState, now_ns: int, keys: NDArray[np.uint64], sizes: NDArray[np.int64], values: NDArray[np.float64]) -> float:
     """Distance of the last of some references; a single size or row of values serves all of them.
 
     Most references end here, so this loop works on arrays: handing the state's two dozen to a
@@ -257,11 +266,17 @@ def _advance(state: ReuseState, now_ns: int) -> int:
         halvings = (now_ns - state.origins_ns[pace]) / state.half_lives_ns[pace]
         if halvings > _EXPONENT_MAX:
             factor = 0.5**halvings
-            state.bins[pace] *= factor
-            state.offered[pace] *= factor
+            _shrink(state.bins[pace].reshape(-1), factor)
+            _shrink(state.offered[pace], factor)
             state.origins_ns[pace] = now_ns
         state.weights[pace] = 2.0 ** ((now_ns - state.origins_ns[pace]) / state.half_lives_ns[pace])
     return now_ns
+
+
+@kernel
+def _shrink(values: NDArray[np.float64], factor: float) -> None:
+    for place in range(values.shape[0]):
+        values[place] *= factor
 
 
 @kernel

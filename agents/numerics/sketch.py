@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import allocating_kernel, kernel
 
 ACCURACY_RATIO = 0.01
 MS_MIN = 0.1
@@ -108,7 +108,7 @@ def window_add(state: WindowState, now_ns: int, ms: float) -> None:
     add(state.counts[place], ms)
 
 
-@kernel
+@allocating_kernel
 def window_counts(state: WindowState, now_ns: int) -> NDArray[np.int64]:
     """Merged sketch of the window that ends with the slot of `now_ns`."""
     number = now_ns // state.slot_ns[0]

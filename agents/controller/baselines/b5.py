@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from agents.controller.interface import Observation, Proposal
 from agents.numerics.detectors import PageHinkley
-from agents.numerics.jit import kernel
+from agents.numerics.jit import allocating_kernel
 from agents.wire.messages import GuardRails
 
 GRID_POINTS = 129  # a step of 0.006 with the default floors, under the guard's dead-band
@@ -96,7 +96,7 @@ class ChangeTimes:
         return min(max(half_median, _HORIZON_SECONDS_MIN), _HORIZON_SECONDS_MAX)
 
 
-@kernel
+@allocating_kernel
 def best_ratio(
     capacity_ratio: NDArray[np.float64],
     emb_value: NDArray[np.float64],
@@ -120,7 +120,7 @@ def best_ratio(
     return best, value_best, value_now
 
 
-@kernel
+@allocating_kernel
 def _total(capacity_ratio: NDArray[np.float64], emb_value: NDArray[np.float64], kv_value: NDArray[np.float64], ratio: float) -> float:
     return float(np.interp(ratio, capacity_ratio, emb_value) + np.interp(1.0 - ratio, capacity_ratio, kv_value))
 

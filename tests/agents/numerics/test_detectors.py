@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from agents.numerics.detectors import BurstDetector, PageHinkley
-from agents.numerics.ewma import RatePair
+from agents.numerics.ewma import add_rate, new_meters, rate_of
 
 SECOND = 1_000_000_000
 
@@ -32,12 +32,14 @@ def test_rates_that_are_not_finite_or_zero_change_nothing() -> None:
 @pytest.mark.parametrize("base", [5.0, 50.0])
 def test_poisson_arrivals_seldom_alarm_and_a_surge_does_within_two_seconds(base: float) -> None:
     rng = np.random.default_rng(8)
-    pair, detector = RatePair(0), BurstDetector()
+    pair, detector = new_meters([1.0, 60.0]), BurstDetector()
     alarms, was, found_at = 0, False, math.inf
     for tick in range(1, 36_000 + 100):  # an hour of 100 ms ticks, then a surge
         now = tick * SECOND // 10
-        pair.add(now, int(rng.poisson(base / 10 * (4.0 if tick > 36_000 else 1.0))))
-        active = detector.update(pair.fast.per_second(now), pair.slow.per_second(now))
+        arrived = int(rng.poisson(base / 10 * (4.0 if tick > 36_000 else 1.0)))
+        add_rate(pair, 0, now, arrived)
+        add_rate(pair, 1, now, arrived)
+        active = detector.update(rate_of(pair, 0, now), rate_of(pair, 1, now))
         if tick <= 36_000:
             alarms += active and not was
         elif active:
