@@ -20,6 +20,7 @@ from agents.node.meters import (
     batch_completed,
     cost_of,
     emb_hit_ratio_of,
+    load_of,
     new_node_meters,
     predict_ms,
 )
@@ -189,23 +190,9 @@ class NodeEstimators:
 
     def load(self, state: PoolState, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad:
         """Coefficients and load for a router."""
-        counters, block_tokens, costs = state.counters, self._profile.block_tokens, self.costs
-        return NodeLoad(
-            at_unix_ns=at_unix_ns,
-            phase=phase,
-            queued_ms=queued_ms,
-            queue_depth=queue_depth,
-            emb_hit_ratio=emb_hit_ratio_of(self.meters),
-            ms_fixed=costs.ms_fixed,
-            ms_per_missing_row=costs.ms_per_missing_row,
-            ms_per_token=costs.ms_per_token,
-            ms_per_token_squared=costs.ms_per_token_squared,
-            ms_per_candidate=costs.ms_per_candidate,
-            refill_backlog_bytes=int(self.meters.known[Known.REFILL_BACKLOG_BYTES]),
-            kv_tokens_capacity=int(counters[Counter.KV_PAGES]) * block_tokens,
-            kv_tokens_used=int(counters[Counter.KV_PAGES_USED]) * block_tokens,
-            served_total=self.requests_total,
-        )
+        heard = load_of(self.meters, state, self._profile.block_tokens, 0, queue_depth, queued_ms)._asdict()
+        heard |= {"phase": phase, "refill_backlog_bytes": int(heard["refill_backlog_bytes"])}
+        return NodeLoad(at_unix_ns=at_unix_ns, **heard)
 
     def observation(self, now_ns: int, emb_ratio: float, state: PoolState) -> Observation:
         """Everything a controller may see, at one moment."""

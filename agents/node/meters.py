@@ -19,7 +19,9 @@ from agents.numerics.jit import kernel
 from agents.numerics.regression import RegressionState, coefficient, learn, new_regression
 from agents.numerics.reuse import ReuseState, new_reuse, record_rows
 from agents.numerics.sketch import WindowState, new_window, window_add
+from agents.pool.state import Counter, PoolState
 from agents.profiles import Profile
+from agents.router.load import HeardLoad
 
 HALF_LIFE_SECONDS = 30.0  # of the row curve; the cluster's KV statistics forget at the same pace
 ROW_SAMPLING_RATE_MAX = 1.0 / 16.0  # of rows that are not hot; some 2,000 samples a second on a busy demo node, under 1 % of its CPU
@@ -84,6 +86,8 @@ _REQUESTS, _LAST_ARRIVAL_NS, _MISS_REASONS = int(Total.REQUESTS), int(Total.LAST
 _EMB_HIT, _ROW_BYTES, _KV_TOKEN_BYTES = int(Known.EMB_HIT_RATIO), int(Known.ROW_BYTES), int(Known.KV_TOKEN_BYTES)
 _HIT_ROW_MS, _FLOOR_MS, _COMPUTE_RATIO = int(Known.MS_PER_HIT_ROW), int(Known.MS_KV_HIT_FLOOR), int(Known.KV_HIT_COMPUTE_RATIO)
 _ROWS_PER_SAMPLE, _WINDOW_NS = int(Known.ROWS_PER_SAMPLED_ROW), int(Known.KV_WINDOW_NS)
+_BACKLOG_BYTES = int(Known.REFILL_BACKLOG_BYTES)
+_KV_PAGES, _KV_PAGES_USED = int(Counter.KV_PAGES), int(Counter.KV_PAGES_USED)
 _HIT_RATIO_UNKNOWN = 0.5  # for predictions, only until the first minute has data
 
 
@@ -231,3 +235,25 @@ def batch_completed(
         add_mean(meters.meters, _EMB, now_ns, emb_ms / requests)
         add_mean(meters.meters, _KV, now_ns, kv_ms / requests)
         add_mean(meters.meters, _COMPUTE, now_ns, compute_ms[request])
+
+
+@kernel
+def load_of(meters: Meters, pool: PoolState, block_tokens: int, phase: int, queue_depth: int, queued_ms: float) -> HeardLoad:
+    """What a router needs to predict this node's milliseconds; `phase` is a router's `NodePhase`."""
+    cost = cost_of(meters)
+    return HeardLoad(
+        phase,
+        queued_ms,
+        queue_depth,
+        emb_hit_ratio_of(meters),
+        cost.ms_fixed,
+        cost.ms_per_missing_row,
+        cost.ms_per_token,
+        cost.ms_per_token_squared,
+        cost.ms_per_candidate,
+        cost.kv_hit_compute_ratio,
+        meters.known[_BACKLOG_BYTES],
+        pool.counters[_KV_PAGES] * block_tokens,
+        pool.counters[_KV_PAGES_USED] * block_tokens,
+        meters.totals[_REQUESTS],
+    )

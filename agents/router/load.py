@@ -6,6 +6,7 @@ the end of the response and are reaped when a response is lost.
 """
 
 import math
+from typing import NamedTuple
 
 from agents.numerics.jit import kernel
 from agents.router.state import IN_USE, NO_SLOT, RouterState
@@ -149,3 +150,43 @@ def reported(state: RouterState, node: int, now_ns: int) -> None:
     if record.learned == 0:
         _correct(state, node, record.log_correction * state.settings[0].correction_decay)
     record.learned = 0
+
+
+class HeardLoad(NamedTuple):
+    """A node's own report of its queue and its cost coefficients, as numbers; the fields of `wire.NodeLoad`."""
+
+    phase: int  # a NodePhase
+    queued_ms: float
+    queue_depth: int
+    emb_hit_ratio: float
+    ms_fixed: float
+    ms_per_missing_row: float
+    ms_per_token: float
+    ms_per_token_squared: float
+    ms_per_candidate: float
+    kv_hit_compute_ratio: float
+    refill_backlog_bytes: float
+    kv_tokens_capacity: int
+    kv_tokens_used: int
+    served_total: int
+
+
+@kernel
+def hear(state: RouterState, node: int, now_ns: int, load: HeardLoad) -> None:
+    """Take over what a node says of itself."""
+    record = state.nodes[node]
+    record.phase = load.phase
+    record.queued_ms = load.queued_ms
+    record.queue_depth = load.queue_depth
+    record.emb_hit_ratio = load.emb_hit_ratio
+    record.ms_fixed = load.ms_fixed
+    record.ms_per_missing_row = load.ms_per_missing_row
+    record.ms_per_token = load.ms_per_token
+    record.ms_per_token_squared = load.ms_per_token_squared
+    record.ms_per_candidate = load.ms_per_candidate
+    record.kv_hit_compute_ratio = min(1.0, max(0.0, load.kv_hit_compute_ratio))
+    record.refill_backlog_bytes = load.refill_backlog_bytes
+    record.kv_tokens_capacity = load.kv_tokens_capacity
+    record.kv_tokens_used = load.kv_tokens_used
+    record.served_total = load.served_total
+    reported(state, node, now_ns)

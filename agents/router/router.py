@@ -109,22 +109,23 @@ class Router:
 
     def node_load(self, index: int, now_ns: int, load: NodeLoad) -> None:
         """A node's own report of its queue and its cost coefficients."""
-        record = self.state.nodes[index]
-        record["phase"] = int(_PHASES[load.phase])
-        record["queued_ms"] = load.queued_ms
-        record["queue_depth"] = load.queue_depth
-        record["emb_hit_ratio"] = load.emb_hit_ratio
-        record["ms_fixed"] = load.ms_fixed
-        record["ms_per_missing_row"] = load.ms_per_missing_row
-        record["ms_per_token"] = load.ms_per_token
-        record["ms_per_token_squared"] = load.ms_per_token_squared
-        record["ms_per_candidate"] = load.ms_per_candidate
-        record["kv_hit_compute_ratio"] = min(1.0, max(0.0, load.kv_hit_compute_ratio))
-        record["refill_backlog_bytes"] = load.refill_backlog_bytes
-        record["kv_tokens_capacity"] = load.kv_tokens_capacity
-        record["kv_tokens_used"] = load.kv_tokens_used
-        record["served_total"] = load.served_total
-        load_kernels.reported(self.state, index, now_ns)
+        heard = load_kernels.HeardLoad(
+            phase=int(_PHASES[load.phase]),
+            queued_ms=load.queued_ms,
+            queue_depth=load.queue_depth,
+            emb_hit_ratio=load.emb_hit_ratio,
+            ms_fixed=load.ms_fixed,
+            ms_per_missing_row=load.ms_per_missing_row,
+            ms_per_token=load.ms_per_token,
+            ms_per_token_squared=load.ms_per_token_squared,
+            ms_per_candidate=load.ms_per_candidate,
+            kv_hit_compute_ratio=load.kv_hit_compute_ratio,
+            refill_backlog_bytes=float(load.refill_backlog_bytes),
+            kv_tokens_capacity=load.kv_tokens_capacity,
+            kv_tokens_used=load.kv_tokens_used,
+            served_total=load.served_total,
+        )
+        load_kernels.hear(self.state, index, now_ns, heard)
 
     def residency(self, index: int, frame: ResidencySnapshot | ResidencyDelta) -> bool:
         """Apply what a node says it holds. True: a gap was noticed, ask the node again from `sequence(index)`."""
