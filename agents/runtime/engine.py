@@ -106,13 +106,14 @@ class Engine:
         self.requests_total = 0
         self.rejections_total: dict[ErrorCode, int] = {}
         self.on_answer: list[Callable[[RankResult], None]] = []
+        self.on_batch: list[Callable[[Execution], None]] = []
         self.on_decision: list[Callable[[DecisionRecord], None]] = []
         self.on_event: list[Callable[[Event], None]] = []
         self.residency_watchers: set[asyncio.Event] = set()
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._brain = brain
         self._device = device
-        self._clock = clock
+        self.clock = clock
         self._tick_ns = tick_ns
         self._loop = asyncio.get_running_loop()
         self._thread = DeviceThread(self._loop)
@@ -147,7 +148,7 @@ class Engine:
     def _enqueue(self, request: RankRequest) -> "tuple[int, asyncio.Future[RankResult]]":
         if self.phase is not Phase.READY:
             raise self._refusal(ErrorCode.DRAINING, "the node is draining")
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         work_ms = self._brain.predict_ms(now_ns, request.user_key, request.items.shape[0], request.candidates.shape[0])
         deadline_ms = self.profile.slo_ms * DEADLINE_SLO_MULTIPLE if request.deadline_ms is None else request.deadline_ms
         waiting = _Waiting(request, now_ns, int(work_ms * 1e6), self._loop.create_future())
@@ -166,11 +167,11 @@ class Engine:
     @property
     def retry_after_seconds(self) -> int:
         """When it makes sense to try again: the predicted work ahead, at least a second."""
-        return max(1, math.ceil(self._queued_ms(self._clock.now_ns()) / 1e3))
+        return max(1, math.ceil(self._queued_ms(self.clock.now_ns()) / 1e3))
 
     def _pump(self) -> None:
         """Answer what is too late, then book batches while the device has room."""
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         self._expire(now_ns)
         while len(self._flights) < PIPELINE_BATCHES:
             busy = np.array([key for flight in self._flights for key in flight.users], np.uint64)
@@ -202,7 +203,7 @@ class Engine:
         timestamps = np.concatenate([request.timestamps for request in requests])
 
         def run() -> Execution:
-            flight.started_ns = self._clock.now_ns()
+            flight.started_ns = self.clock.now_ns()
             return self._device.execute(plan, batch, actions, timestamps)
 
         self._thread.submit_batch(flight.fence, run, lambda future: self._landed(flight, future))
@@ -225,13 +226,15 @@ class Engine:
             self._break("the brain could not book a finished batch")
 
     def _complete(self, flight: _Flight, execution: Execution) -> None:
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         self._flights.remove(flight)
         queue_ms = np.array([(flight.started_ns - member.arrival_ns) / 1e6 for member in flight.members])
         timings = execution.timings
         self._brain.complete(
             now_ns, flight.ticket, StageTimings(queue_ms, timings.emb_ms, timings.kv_ms, timings.compute_ms, timings.service_ms)
         )
+        for note in self.on_batch:
+            note(execution)
         for position, member in enumerate(flight.members):
             self._answer(member, _result(flight, execution, queue_ms, position))
 
@@ -248,7 +251,7 @@ class Engine:
 
     def _abort(self, flight: _Flight, error: BaseException) -> None:
         """Only this batch fails. Batches booked upon it are undone, newest first, and booked again."""
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         later = self._flights[self._flights.index(flight) + 1 :]
         for dependent in reversed(later):
             dependent.discarded = True
@@ -292,20 +295,20 @@ class Engine:
         outcome[0].result()
 
     async def _tick_forever(self) -> None:
-        next_ns = self._clock.now_ns() + self._tick_ns
+        next_ns = self.clock.now_ns() + self._tick_ns
         while True:
-            await asyncio.sleep(max(0, next_ns - self._clock.now_ns()) / 1e9)
+            await asyncio.sleep(max(0, next_ns - self.clock.now_ns()) / 1e9)
             try:
                 self.tick()
             except Exception:
                 log.exception("tick_failed")
                 self._break("a tick of the brain failed")
                 return
-            next_ns = max(next_ns + self._tick_ns, self._clock.now_ns())  # missed ticks are not made up for
+            next_ns = max(next_ns + self._tick_ns, self.clock.now_ns())  # missed ticks are not made up for
 
     def tick(self) -> None:
         """One tick of the brain, and its effects."""
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         self._expire(now_ns)
         inputs = TickInputs(
             queue_depth=self.queue_depth,
@@ -315,7 +318,7 @@ class Engine:
         )
         self._failures_at_tick = self.failures_total
         effects = self._brain.tick(now_ns, inputs)
-        took_us = (self._clock.now_ns() - now_ns) / 1e3
+        took_us = (self.clock.now_ns() - now_ns) / 1e3
         self._refill.want(effects.refill_rows)
         moves = effects.moves
         if moves.source_slots.shape[0]:
@@ -332,7 +335,7 @@ class Engine:
 
     def _note_decision(self, record: DecisionRecord, now_ns: int, took_us: float) -> None:
         """Put a decision on the wall clock, with what its tick took (the brain measures no time)."""
-        at_unix_ns = self._clock.unix_ns() - (self._clock.now_ns() - now_ns)
+        at_unix_ns = self.clock.unix_ns() - (self.clock.now_ns() - now_ns)
         stamped = msgspec.structs.replace(record, at_unix_ns=at_unix_ns, decision_us=took_us)
         self._decisions.append(stamped)
         for note in self.on_decision:
@@ -342,11 +345,11 @@ class Engine:
         if future.exception() is not None:
             self._break(f"row copies failed: {future.exception()!r}")
             return
-        self._brain.moves_done(self._clock.now_ns(), serial)
+        self._brain.moves_done(self.clock.now_ns(), serial)
 
     def _refill_staged(self, rows: NDArray[np.int64], staged: Any, written: Callable[[], None]) -> None:
         """Book staged rows and write them behind what is already booked."""
-        slots = self._brain.refill_commit(self._clock.now_ns(), rows)
+        slots = self._brain.refill_commit(self.clock.now_ns(), rows)
 
         def done(future: "Future[None]") -> None:
             written()
@@ -369,15 +372,15 @@ class Engine:
 
     def apply(self, spec: NodeSpec) -> None:
         """Desired state from the control plane; `WireError` if refused."""
-        self._brain.apply(self._clock.now_ns(), spec)
+        self._brain.apply(self.clock.now_ns(), spec)
 
     def control(self, request: ControlRequest) -> None:
         """Local override, pin or release; `WireError` if refused."""
-        self._brain.control(self._clock.now_ns(), request)
+        self._brain.control(self.clock.now_ns(), request)
 
     def reuse(self, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
-        self._brain.reuse(self._clock.now_ns(), message)
+        self._brain.reuse(self.clock.now_ns(), message)
 
     @property
     def queue_depth(self) -> int:
@@ -394,15 +397,15 @@ class Engine:
 
     def load(self) -> NodeLoad:
         """What a router needs to predict this node."""
-        now_ns = self._clock.now_ns()
-        return self._brain.load(now_ns, self.queue_depth, self._queued_ms(now_ns), self.phase, self._clock.unix_ns())
+        now_ns = self.clock.now_ns()
+        return self._brain.load(now_ns, self.queue_depth, self._queued_ms(now_ns), self.phase, self.clock.unix_ns())
 
     def telemetry(self, count: bool = False) -> NodeTelemetry:
         """The node's state; with `count` it is the next of the numbered stream to the control plane."""
         self._telemetry_seq += count
         link = self._device.link_counters()
         facts = BodyFacts(
-            at_unix_ns=self._clock.unix_ns(),
+            at_unix_ns=self.clock.unix_ns(),
             seq=self._telemetry_seq,
             phase=self.phase,
             queue_depth=self.queue_depth,
@@ -415,7 +418,7 @@ class Engine:
             model_version=self.model_version,
             started_ns=self._started_ns,
         )
-        return self._brain.telemetry(self._clock.now_ns(), facts)
+        return self._brain.telemetry(self.clock.now_ns(), facts)
 
     def decisions(self, limit: int) -> list[DecisionRecord]:
         """The newest decisions, newest first."""

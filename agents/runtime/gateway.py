@@ -6,8 +6,6 @@ bounded here: header size, body size, the time a header or a body may take.
 
 import asyncio
 import hmac
-import logging
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,20 +17,18 @@ from multidict import CIMultiDict
 from agents.node.batch import MissReason
 from agents.numerics.prefix import block_hashes
 from agents.runtime import oip
+from agents.runtime.compression import ENCODINGS, accepted_encoding, compressed
 from agents.runtime.control import decode_control
+from agents.runtime.device.base import Execution
 from agents.runtime.engine import DECISIONS_KEPT, Engine, RankRequest, RankResult
 from agents.runtime.keys import UserKeys
 from agents.runtime.node_metrics import NodeMetrics
+from agents.runtime.oip.envelope import BODY_BYTES_MAX, HEAD_HEADER
 from agents.runtime.residency_stream import SNAPSHOT_SEQ, SUBSCRIBERS_MAX, WRITE_BUFFER_BYTES, stream_residency
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.messages import ClusterReuse, ControlRequest, NodeTelemetry, Phase
 
-BODY_BYTES_MAX = 16 << 20
 BODY_SECONDS_MAX = 10.0  # 16 MB in it is a slow disk's speed; a body that drips longer holds a connection for nothing
-IDLE_SECONDS_MAX = 60.0  # between requests, and for the whole header of the next one
-HEADER_BYTES_MAX = 8_190
-HEADERS_MAX = 64
-BACKLOG = 256  # connections that arrive while one batch is booked
 DEADLINE_MS_MAX = 60_000.0  # a request that may wait longer belongs into somebody else's queue
 REUSE_GAP_MS_MAX = 10**12  # 30 years: beyond it the header is damage, and nanoseconds must fit 64 bits
 DECISIONS_DEFAULT = 50
@@ -40,8 +36,6 @@ RETRY_STATUS = (429, 503)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_NO_ACCESS_LOG = logging.getLogger(f"{__name__}.access")
-_NO_ACCESS_LOG.disabled = True
 log = structlog.get_logger(__name__)
 _REUSE = msgspec.msgpack.Decoder(ClusterReuse)
 
@@ -67,6 +61,8 @@ class Gateway:
         self._command = command
         self._body_seconds_max = body_seconds_max
         self._streams: set[asyncio.Task[None]] = set()
+        self._statistics = oip.ModelStatistics()
+        engine.on_batch.append(self._executed)
 
     def application(self) -> web.Application:
         """The application with all routes."""
@@ -78,6 +74,7 @@ class Gateway:
                 web.get("/v2/", self._server),
                 web.get("/v2/health/live", self._live),
                 web.get("/v2/health/ready", self._ready),
+                web.get("/v2/models/stats", self._model_statistics),
                 web.get("/metrics", self._prometheus),
                 web.get("/v1/status", self._status),
                 web.put("/v1/control", self._control),
@@ -88,7 +85,12 @@ class Gateway:
         )
         for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             app.add_routes(
-                [web.get(model, self._model), web.get(f"{model}/ready", self._model_ready), web.post(f"{model}/infer", self._infer)]
+                [
+                    web.get(model, self._model),
+                    web.get(f"{model}/ready", self._model_ready),
+                    web.get(f"{model}/stats", self._model_statistics),
+                    web.post(f"{model}/infer", self._infer),
+                ]
             )
         return app
 
@@ -143,6 +145,9 @@ class Gateway:
 
     async def _body(self, request: web.Request) -> bytes:
         """The whole body, within its size and time."""
+        encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", *ENCODINGS):
+            raise oip.invalid(f"content encoding {encoding!r} is not taken, only {' and '.join(ENCODINGS)}", "Content-Encoding")
         if request.content_length is not None and request.content_length > BODY_BYTES_MAX:
             raise WireError(ErrorCode.TOO_LARGE, f"body is larger than {BODY_BYTES_MAX} bytes")
         try:
@@ -178,13 +183,44 @@ class Gateway:
 
     async def _infer(self, request: web.Request) -> web.Response:
         self._check_model(request)
-        body = await self._body(request)
-        if "Inference-Header-Content-Length" in request.headers:
-            raise oip.invalid("binary tensor data is not served here: send tensors as JSON")
-        inputs = oip.decode_infer(body, self._engine.profile)
-        result = await self._engine.infer(self._rank_request(request, inputs))
-        content = oip.encode_result(inputs, result.scores, self._engine.model_version)
-        return web.Response(body=content, headers=self._result_headers(request, result), content_type="application/json")
+        json_bytes = oip.json_bytes_of(request.headers.get(HEAD_HEADER))
+        inputs = oip.decode_infer(await self._body(request), self._engine.profile, json_bytes)
+        result = await self._ranked(self._rank_request(request, inputs))
+        answer = oip.encode_result(inputs, result.scores, self._engine.model_version)
+        return self._answer(request, answer, self._result_headers(request, result))
+
+    async def _ranked(self, request: RankRequest) -> RankResult:
+        """Have the engine serve a request; the statistics remember how it ended."""
+        clock = self._engine.clock
+        begun_ns = clock.now_ns()
+        try:
+            result = await self._engine.infer(request)
+        except WireError:
+            self._statistics.failed((clock.now_ns() - begun_ns) / 1e6)
+            raise
+        self._statistics.answered(clock.unix_ns(), result.queue_ms, result.emb_ms + result.kv_ms, result.compute_ms, result.service_ms)
+        return result
+
+    def _executed(self, execution: Execution) -> None:
+        timings = execution.timings
+        infer_ms = float(timings.compute_ms.sum())
+        self._statistics.executed(len(execution.scores), timings.emb_ms + timings.kv_ms, infer_ms, timings.service_ms)
+
+    def _answer(self, request: web.Request, answer: oip.Answer, headers: dict[str, str]) -> web.Response:
+        """An answer in the encoding the client accepts; the head's length is that before compression."""
+        body = answer.body
+        if answer.json_bytes is not None:
+            headers[HEAD_HEADER] = str(answer.json_bytes)
+        if (encoding := accepted_encoding(request.headers.get("Accept-Encoding"))) is not None:
+            headers["Content-Encoding"] = encoding
+            body = compressed(body, encoding)
+        content_type = "application/json" if answer.json_bytes is None else "application/octet-stream"
+        return web.Response(body=body, headers=headers, content_type=content_type)
+
+    async def _model_statistics(self, request: web.Request) -> web.Response:
+        if "model" in request.match_info:
+            self._check_model(request)
+        return _json(self._statistics.body(self._engine.model_version))
 
     def _check_model(self, request: web.Request) -> None:
         oip.check_model(request.match_info["model"], request.match_info.get("version"), self._engine.model_version)
@@ -196,6 +232,7 @@ class Gateway:
         tokens = inputs.items.shape[0] if known else 0
         hashes = block_hashes(inputs.items[:tokens], inputs.actions[:tokens], inputs.timestamps[:tokens], block_tokens)
         gap_ms = _header_number(request, "x-helm-reuse-gap-ms", 0, REUSE_GAP_MS_MAX) if known else None
+        deadline_ms = _header_number(request, "x-helm-deadline-ms", 1, DEADLINE_MS_MAX)
         return RankRequest(
             user_key=self._keys.key(inputs.user_id),
             items=inputs.items,
@@ -205,7 +242,7 @@ class Gateway:
             candidates=inputs.candidates,
             reuse_gap_ns=-1 if gap_ms is None else int(gap_ms * 1e6),
             resident_elsewhere=known and request.headers.get("x-helm-resident-elsewhere") == "1",
-            deadline_ms=_header_number(request, "x-helm-deadline-ms", 1, DEADLINE_MS_MAX),
+            deadline_ms=inputs.timeout_ms if deadline_ms is None else deadline_ms,
         )
 
     def _result_headers(self, request: web.Request, result: RankResult) -> dict[str, str]:
@@ -324,52 +361,3 @@ def _query_integer(request: web.Request, name: str, default: int, low: int, high
     if not low <= value <= high:
         raise oip.invalid(f"query parameter {name} must be an integer from {low} to {high}", name)
     return value
-
-
-class ErrorObjectHandler(web.RequestHandler):
-    """Connection handler whose own refusals (not even HTTP, header too long) are error objects too."""
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, and close."""
-        response = web.Response(
-            body=msgspec.json.encode({"error": message or "bad request"}), status=status, content_type="application/json"
-        )
-        response.force_close()
-        return response
-
-
-class Listener:
-    """The listening socket of an application, with the limits of this module."""
-
-    def __init__(self, app: web.Application, idle_seconds_max: float = IDLE_SECONDS_MAX) -> None:
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
-        self._idle_seconds_max = idle_seconds_max
-        self._server: asyncio.Server | None = None
-
-    async def open(self, bound: socket.socket) -> None:
-        """Listen on a bound socket. `OSError` when somebody else began to listen there meanwhile."""
-        await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._handler, sock=bound, backlog=BACKLOG)
-
-    def _handler(self) -> ErrorObjectHandler:
-        manager = self._runner.server
-        if manager is None:
-            raise RuntimeError("the listener is closed")
-        return ErrorObjectHandler(
-            manager,
-            loop=asyncio.get_running_loop(),
-            access_log=_NO_ACCESS_LOG,
-            keepalive_timeout=self._idle_seconds_max,
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            max_headers=HEADERS_MAX,
-        )
-
-    async def close(self) -> None:
-        """Stop listening, end open connections."""
-        if self._server is not None:
-            self._server.close()
-        await self._runner.cleanup()

@@ -15,11 +15,12 @@ from agents.runtime.device.cpu import CpuExecutor
 from agents.runtime.device.link import Link as DeviceLink
 from agents.runtime.device.table import HostTable, ensure_table
 from agents.runtime.engine import Engine, Event
-from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway, Listener
+from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
 from agents.runtime.hold_store import read_hold, restored, saved, write_hold
 from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, RecordingNode, header_of
 from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
+from agents.runtime.listener import Listener
 from agents.runtime.model import HstuRanker, init_weights
 from agents.runtime.node_metrics import NodeMetrics
 from agents.runtime.rehearsal import rehearse

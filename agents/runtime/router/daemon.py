@@ -167,7 +167,7 @@ class RouterDaemon:
             connection.answered(keep)
             return None
         infers = request.method == b"POST" and path.endswith(b"/infer")
-        facts = read_facts(request.body, self._salt, self._profile.model.tokens_max) if infers else UNKNOWN
+        facts = self._facts(request) if infers else UNKNOWN
         if infers and facts.user_key == 0:
             self.counters.cold_requests_total += 1
         exchange = Exchange(self, connection, request, facts, teaches=infers)
@@ -177,6 +177,10 @@ class RouterDaemon:
         if infers and facts.user_key != 0 and exchange.first_choice is not None:
             self.statistics.seen(exchange.started_ns, facts.user_key, facts.history_tokens)
         return exchange
+
+    def _facts(self, request: Inbound) -> RequestFacts:
+        head, encoding = request.text(b"inference-header-content-length"), request.text(b"content-encoding")
+        return read_facts(request.body, self._salt, self._profile.model.tokens_max, head, encoding)
 
     def _refusal(self, request: Inbound) -> WireError | None:
         if request.method not in (b"GET", b"POST"):

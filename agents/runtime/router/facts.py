@@ -2,27 +2,12 @@
 
 from typing import NamedTuple
 
-import msgspec
-
 from agents.numerics.prefix import window_start
+from agents.runtime.oip import peek
 from agents.wire.ids import USER_ID_BYTES_MAX, user_key
 
 _CANDIDATES_MAX = 1_000_000  # more than any node accepts; keeps a forged shape from overflowing the prediction
 _HISTORY_FACTOR_MAX = 4  # the protocol truncates histories up to this multiple of the model's maximum
-
-
-class _Tensor(msgspec.Struct, frozen=True):
-    name: str = ""
-    shape: list[int] = []
-
-
-class _Parameters(msgspec.Struct, frozen=True):
-    user_id: str | int | None = None
-
-
-class _Body(msgspec.Struct, frozen=True):
-    inputs: list[_Tensor] = []
-    parameters: _Parameters = _Parameters()
 
 
 class RequestFacts(NamedTuple):
@@ -34,27 +19,19 @@ class RequestFacts(NamedTuple):
 
 
 UNKNOWN = RequestFacts(0, 0, 0)
-_decoder = msgspec.json.Decoder(_Body)
 
 
-def read_facts(body: bytes, salt: bytes, tokens_max: int) -> RequestFacts:
-    """Facts of an inference request. A body that cannot be read gives `UNKNOWN`: the node says what is wrong with it."""
-    try:
-        parsed = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+def read_facts(body: bytes, salt: bytes, tokens_max: int, head_header: str | None = None, encoding: str | None = None) -> RequestFacts:
+    """Facts of an inference request. A body that cannot be read gives `UNKNOWN`: the node says what is wrong with it.
+
+    `head_header` and `encoding` are the values of `Inference-Header-Content-Length` and `Content-Encoding`.
+    """
+    seen = peek(body, head_header, encoding)
+    if seen is None:
         return UNKNOWN
-    history, candidates = 0, 0
-    for tensor in parsed.inputs:
-        if tensor.name == "history_items":
-            history = _length(tensor.shape)
-        elif tensor.name == "candidates":
-            candidates = min(_length(tensor.shape), _CANDIDATES_MAX)
-    history = min(history, _HISTORY_FACTOR_MAX * tokens_max)
-    return RequestFacts(_key(parsed.parameters.user_id, salt), history - window_start(history, tokens_max), candidates)
-
-
-def _length(shape: list[int]) -> int:
-    return max(0, shape[-1]) if shape else 0
+    history = min(seen.history_tokens, _HISTORY_FACTOR_MAX * tokens_max)
+    candidates = min(seen.candidates, _CANDIDATES_MAX)
+    return RequestFacts(_key(seen.user_id, salt), history - window_start(history, tokens_max), candidates)
 
 
 def _key(user_id: str | int | None, salt: bytes) -> int:

@@ -37,6 +37,11 @@ class Inbound:
                 return value
         return None
 
+    def text(self, name: bytes) -> str | None:
+        """The same as text; bytes beyond ASCII are replaced, no header we read has any."""
+        value = self.header(name)
+        return None if value is None else value.decode("ascii", "replace")
+
 
 class Work(Protocol):
     """A request being answered, which a departing client can cancel."""

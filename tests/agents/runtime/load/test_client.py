@@ -28,7 +28,7 @@ def test_the_nodes_own_answer_is_a_good_one() -> None:
     request = next(synthetic_workload("steady", 5).requests())
     inputs = decode_infer(encode_request(request), load_profile("cpu-demo"))
     scores = np.linspace(-1.0, 1.0, request.candidates.size, dtype=np.float32)
-    assert check_answer(200, {}, encode_result(inputs, scores, "1"), request.candidates.size).failure == ""
+    assert check_answer(200, {}, encode_result(inputs, scores, "1").body, request.candidates.size).failure == ""
 
 
 def test_an_answer_says_which_node_and_whether_the_prefix_was_there() -> None:

@@ -4,7 +4,8 @@ import asyncio
 import gzip
 import json
 import struct
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,8 +16,9 @@ import pytest
 
 from agents.runtime import residency_stream
 from agents.runtime.config import bind
-from agents.runtime.gateway import HEADER_BYTES_MAX, Gateway, Listener
+from agents.runtime.gateway import Gateway
 from agents.runtime.keys import UserKeys
+from agents.runtime.listener import HEADER_BYTES_MAX, Listener
 from agents.runtime.node_metrics import NodeMetrics
 from agents.wire.ids import user_key
 from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
@@ -59,7 +61,7 @@ def tensor(name: str, values: list[int]) -> dict[str, Any]:
 
 
 def infer_body(user: str | int | None = "u1", tokens: int = 8, scored: int = 4, **top: Any) -> dict[str, Any]:
-    parameters = {} if user is None else {"parameters": {"user_id": user}}
+    parameters: dict[str, Any] = {} if user is None else {"parameters": {"user_id": user}}
     inputs = [
         tensor("history_items", list(range(tokens))),
         tensor("history_actions", [0] * tokens),
@@ -85,7 +87,7 @@ async def test_health_and_metadata_are_open() -> None:
             async with node.client.get(path) as response:
                 assert (response.status, await answer(response)) == (200, expected)
         async with node.client.get("/v2") as response:
-            assert (await answer(response))["extensions"] == ["helm_residency"]
+            assert (await answer(response))["extensions"] == ["binary_tensor_data", "parameters", "statistics", "helm_residency"]
         for path in ("/v2/models/helm-ranker", "/v2/models/helm-ranker/versions/1"):
             async with node.client.get(path) as response:
                 assert (await answer(response))["versions"] == ["1"]
@@ -130,12 +132,68 @@ async def test_users_without_an_id_are_served_cold_every_time_and_leave_nothing(
         assert node.engine.telemetry().kv.used_bytes == 0
 
 
-async def test_a_compressed_body_is_taken() -> None:
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+async def test_a_compressed_body_is_taken(encoding: str, pack: Callable[[bytes], bytes]) -> None:
     async with served() as node:
-        packed = gzip.compress(json.dumps(infer_body()).encode())
-        headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-        async with node.client.post(INFER, data=packed, headers=headers) as response:
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        async with node.client.post(INFER, data=pack(json.dumps(infer_body()).encode()), headers=headers) as response:
             assert response.status == 200
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "compress", "gzip, gzip"])
+async def test_an_encoding_that_is_not_ours_is_refused_by_name(encoding: str) -> None:
+    async with served() as node, node.client.post(INFER, data=b"x" * 100, headers={"Content-Encoding": encoding}) as response:
+        assert response.status == 400
+        assert list(await answer(response)) == ["error"]
+
+
+async def test_bytes_that_only_claim_to_be_compressed_are_refused() -> None:
+    async with served() as node, node.client.post(INFER, data=b"plain", headers={"Content-Encoding": "gzip"}) as response:
+        assert response.status == 400
+
+
+async def test_scores_come_compressed_to_those_who_ask() -> None:
+    async with served() as node:
+        for accepted, encoding in (("gzip", "gzip"), ("deflate", "deflate"), ("identity", None), ("gzip;q=0", None)):
+            async with node.client.post(INFER, json=infer_body(), headers={"Accept-Encoding": accepted}) as response:
+                assert response.headers.get("Content-Encoding") == encoding
+                assert (await answer(response))["outputs"][0]["shape"] == [1, 4]
+
+
+async def test_statistics_count_answers_batches_and_failures() -> None:
+    async with served() as node:
+        for _ in range(2):
+            async with node.client.post(INFER, json=infer_body()):
+                pass
+        node.device.failures = [RuntimeError("kernel died")]
+        async with node.client.post(INFER, json=infer_body()) as response:
+            assert response.status == 500
+        for path in ("/v2/models/stats", "/v2/models/helm-ranker/stats", "/v2/models/helm-ranker/versions/1/stats"):
+            async with node.client.get(path) as response:
+                (found,) = (await answer(response))["model_stats"]
+            assert (found["inference_count"], found["execution_count"]) == (2, 2)
+            assert found["last_inference"] == node.clock.unix_ns() // 1_000_000
+            counts = found["inference_stats"]
+            assert counts["success"] == {"count": 2, "ns": 12_000_000}
+            assert (counts["compute_input"]["ns"], counts["compute_infer"]["ns"], counts["compute_output"]["ns"]) == (6e6, 6e6, 0)
+            assert counts["fail"]["count"] == 1
+            assert [batch["batch_size"] for batch in found["batch_stats"]] == [1]
+        async with node.client.get("/v2/models/other/stats") as response:
+            assert response.status == 404
+
+
+async def test_a_clients_timeout_is_its_deadline() -> None:
+    async with served() as node:
+        node.device.hold()
+        first = asyncio.create_task(_status(node, 1))
+        await node.device_entered()
+        late = asyncio.create_task(_status(node, 2, parameters={"user_id": 2, "timeout": 50_000}))
+        await until(lambda: node.engine.queue_depth == 2)
+        node.clock.forward(0.05)
+        node.engine.tick()
+        assert (await late)[:2] == (503, "deadline_exceeded")
+        node.device.release()
+        assert (await first)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -251,8 +309,8 @@ async def test_a_full_queue_is_429_with_a_time_to_come_back() -> None:
         assert {(await task)[0] for task in waiting} == {200}
 
 
-async def _status(node: Served, user: int) -> tuple[int, str | None, bool]:
-    async with node.client.post(INFER, json=infer_body(user=user)) as response:
+async def _status(node: Served, user: int, **top: Any) -> tuple[int, str | None, bool]:
+    async with node.client.post(INFER, json=infer_body(user=user, **top)) as response:
         await response.read()
         retry = response.headers.get("Retry-After")
         return response.status, response.headers.get("x-helm-error-code"), retry is not None and int(retry) >= 1

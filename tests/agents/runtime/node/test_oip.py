@@ -239,7 +239,7 @@ def test_an_id_that_cannot_be_echoed_is_refused(request_id: Any) -> None:
 
 def test_the_answer_has_a_score_per_candidate_and_echoes_the_id() -> None:
     inputs = decode(body(id="abc"))
-    answer = json.loads(oip.encode_result(inputs, np.array([0.5, -1.25], np.float32), "1"))
+    answer = json.loads(oip.encode_result(inputs, np.array([0.5, -1.25], np.float32), "1").body)
     assert answer == {
         "model_name": "helm-ranker",
         "model_version": "1",
@@ -249,7 +249,7 @@ def test_the_answer_has_a_score_per_candidate_and_echoes_the_id() -> None:
 
 
 def test_the_answer_says_that_a_history_was_truncated() -> None:
-    answer = json.loads(oip.encode_result(decode(body(tokens=40)), np.zeros(2, np.float32), "1"))
+    answer = json.loads(oip.encode_result(decode(body(tokens=40)), np.zeros(2, np.float32), "1").body)
     assert "id" not in answer
     assert answer["parameters"] == {"history_truncated": True, "history_tokens_sent": 40, "history_tokens_used": 32}
 

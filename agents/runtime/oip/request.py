@@ -1,10 +1,9 @@
-"""Open Inference Protocol v2: bytes to checked arrays, results to bytes. Knows no sockets.
+"""The request of the inference protocol: what stands in the envelope, checked against the profile, as arrays.
 
-Every refusal is a `WireError` whose sentence names the tensor and, where one entry is to blame,
-its index. Tensor contents come in through `_integers`; a further encoding of tensors belongs there.
+Tensor contents come in through `_integers`: JSON numbers or the raw little-endian bytes of the binary extension.
 """
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,52 +11,16 @@ from numpy.typing import NDArray
 
 from agents.numerics.prefix import window_start
 from agents.profiles import Profile
-from agents.wire.errors import ErrorCode, WireError
+from agents.runtime.oip.envelope import InferBody, InferInput, InferOutput, InferParameters, invalid, open_envelope
+from agents.runtime.oip.metadata import CANDIDATES, HISTORY_INPUTS, INPUTS, OUTPUT
 from agents.wire.ids import USER_ID_BYTES_MAX
 
-SERVER_NAME = "helm"
-SERVER_VERSION = "0.1.0"
-MODEL_NAME = "helm-ranker"
-EXTENSIONS = ["helm_residency"]
-HISTORY_INPUTS = ("history_items", "history_actions", "history_ts")
-INPUTS = (*HISTORY_INPUTS, "candidates")
-OUTPUT = "scores"
 HISTORY_MULTIPLE_MAX = 4  # longer ones are a client's mistake, not a long history
 CANDIDATES_MULTIPLE_MAX = 16  # of the profile's usual number: more would hold up everyone else's requests
 REQUEST_ID_BYTES_MAX = 1_024  # echoed, so it must not be a way to have megabytes sent back
+INTEGER_BYTES = 8
 
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-
-
-class InferInput(msgspec.Struct, frozen=True):
-    """One input tensor as it stands in the request; `data` is decoded once its type is known."""
-
-    name: str
-    shape: list[int]
-    datatype: str
-    data: msgspec.Raw = msgspec.Raw(b"")
-
-
-class InferOutput(msgspec.Struct, frozen=True):
-    """One output the client asks for."""
-
-    name: str
-
-
-class InferParameters(msgspec.Struct, frozen=True):
-    """Request parameters HELM reads; others are the client's own business."""
-
-    user_id: str | int | None = None
-    history_version: str | int | None = None
-
-
-class InferBody(msgspec.Struct, frozen=True):
-    """Body of an inference request."""
-
-    inputs: list[InferInput]
-    id: str = ""
-    parameters: InferParameters = InferParameters()
-    outputs: list[InferOutput] = []
 
 
 class RankInputs(NamedTuple):
@@ -70,6 +33,8 @@ class RankInputs(NamedTuple):
     timestamps: NDArray[np.int64]
     candidates: NDArray[np.int64]
     history_tokens: int
+    timeout_ms: float | None = None  # the client's wish; `None`: none
+    binary_scores: bool = False
 
     @property
     def truncated(self) -> bool:
@@ -77,36 +42,43 @@ class RankInputs(NamedTuple):
         return len(self.items) < self.history_tokens
 
 
-_BODY = msgspec.json.Decoder(InferBody)
 _FLAT = msgspec.json.Decoder(list[Int64])
 _NESTED = msgspec.json.Decoder(list[list[Int64]])
-_ENCODER = msgspec.json.Encoder()
 
 
-def decode_infer(body: bytes, profile: Profile) -> RankInputs:
-    """A request's arrays, within the limits of `profile`; `WireError` names what is wrong."""
-    request = _decode_body(body)
+def decode_infer(body: bytes, profile: Profile, json_bytes: int | None = None) -> RankInputs:
+    """A request's arrays, within the limits of `profile`; `WireError` names what is wrong.
+
+    `json_bytes` is the length of the JSON head where raw tensors follow it.
+    """
+    request, tails = open_envelope(body, json_bytes)
     _check_id(request.id)
     _check_parameters(request.parameters)
     _check_outputs(request.outputs)
-    tensors = _tensors(request.inputs)
+    tensors = _tensors(request.inputs, tails)
     items, actions, timestamps = (tensors[name] for name in HISTORY_INPUTS)
-    candidates = tensors["candidates"]
+    candidates = tensors[CANDIDATES]
     tokens = _check_lengths(tensors, profile)
     _check_range("history_items", items, profile.rows)
     _check_range("history_actions", actions, profile.model.actions)
-    _check_range("candidates", candidates, profile.rows)
+    _check_range(CANDIDATES, candidates, profile.rows)
     start = window_start(tokens, profile.model.tokens_max)
-    return RankInputs(request.id, request.parameters.user_id, items[start:], actions[start:], timestamps[start:], candidates, tokens)
+    return RankInputs(
+        request_id=request.id,
+        user_id=request.parameters.user_id,
+        items=items[start:],
+        actions=actions[start:],
+        timestamps=timestamps[start:],
+        candidates=candidates,
+        history_tokens=tokens,
+        timeout_ms=request.parameters.timeout / 1e3 if request.parameters.timeout else None,
+        binary_scores=_wants_binary(request),
+    )
 
 
-def _decode_body(body: bytes) -> InferBody:
-    try:
-        return _BODY.decode(body)
-    except msgspec.ValidationError as error:
-        raise invalid(f"request: {error}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise invalid(f"request is not JSON: {error}") from error
+def _wants_binary(request: InferBody) -> bool:
+    wishes = [output.parameters.binary_data for output in request.outputs if output.parameters.binary_data is not None]
+    return wishes[0] if wishes else request.parameters.binary_data_output
 
 
 def _check_id(request_id: str) -> None:
@@ -127,30 +99,34 @@ def _check_outputs(outputs: list[InferOutput]) -> None:
     for output in outputs:
         if output.name != OUTPUT:
             raise invalid(f"unexpected output {output.name!r}; this model has {OUTPUT!r}", output.name)
+        if output.parameters.classification is not None or output.parameters.shared_memory_region is not None:
+            raise invalid(f"output {output.name!r}: classification and shared memory are not served here", output.name)
+    if len(outputs) > 1:
+        raise invalid(f"output {OUTPUT!r} is asked for twice", OUTPUT)
 
 
-def _tensors(inputs: list[InferInput]) -> dict[str, NDArray[np.int64]]:
+def _tensors(inputs: list[InferInput], tails: dict[str, memoryview]) -> dict[str, NDArray[np.int64]]:
     tensors: dict[str, NDArray[np.int64]] = {}
     for tensor in inputs:
         if tensor.name not in INPUTS:
             raise invalid(f"unexpected input {tensor.name!r}; this model has {', '.join(INPUTS)}", tensor.name)
         if tensor.name in tensors:
             raise invalid(f"input {tensor.name!r} is given twice", tensor.name)
-        tensors[tensor.name] = _tensor(tensor)
+        tensors[tensor.name] = _tensor(tensor, tails.get(tensor.name))
     for name in INPUTS:
         if name not in tensors:
             raise invalid(f"input {name!r} is missing", name)
     return tensors
 
 
-def _tensor(tensor: InferInput) -> NDArray[np.int64]:
+def _tensor(tensor: InferInput, tail: memoryview | None) -> NDArray[np.int64]:
     """The values of one tensor `[1, n]` as an array of n."""
     name, shape = tensor.name, tensor.shape
     if tensor.datatype != "INT64":
         raise invalid(f"input {name!r} has datatype {tensor.datatype!r}, expected 'INT64'", name)
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 0:
         raise invalid(f"input {name!r} has shape {shape}, expected [1, n]", name)
-    values = _integers(tensor)
+    values = _integers(tensor) if tail is None else _raw_integers(name, tail)
     if values.shape[0] != shape[1]:
         raise invalid(f"input {name!r} has shape {shape} but {values.shape[0]} values", name)
     return values
@@ -159,6 +135,8 @@ def _tensor(tensor: InferInput) -> NDArray[np.int64]:
 def _integers(tensor: InferInput) -> NDArray[np.int64]:
     """Contents of a tensor: JSON numbers, flat in row-major order or nested as the shape says."""
     raw = bytes(tensor.data)
+    if not raw and tensor.parameters.shared_memory_region is not None:
+        raise invalid(f"input {tensor.name!r}: shared memory is not served here", tensor.name)
     if not raw:
         raise invalid(f"input {tensor.name!r} has no data", tensor.name)
     try:
@@ -172,6 +150,13 @@ def _integers(tensor: InferInput) -> NDArray[np.int64]:
     except msgspec.DecodeError as error:
         raise invalid(f"input {tensor.name!r} data: {error}", tensor.name) from error
     return np.array(values, np.int64)
+
+
+def _raw_integers(name: str, tail: memoryview) -> NDArray[np.int64]:
+    """Contents of a binary tensor; a copy, because kernels are compiled for aligned and writable arrays."""
+    if len(tail) % INTEGER_BYTES:
+        raise invalid(f"input {name!r} has {len(tail)} bytes of binary data, not a multiple of {INTEGER_BYTES}", name)
+    return np.frombuffer(tail, "<i8").astype(np.int64)
 
 
 def _check_lengths(tensors: dict[str, NDArray[np.int64]], profile: Profile) -> int:
@@ -199,55 +184,3 @@ def _check_range(name: str, values: NDArray[np.int64], stop: int) -> None:
     if outside.any():
         index = int(outside.argmax())
         raise invalid(f"input {name!r} at index {index}: {int(values[index])} is outside 0 to {stop - 1}", name)
-
-
-def invalid(detail: str, field: str | None = None) -> WireError:
-    """A refusal of what the client sent."""
-    return WireError(ErrorCode.INVALID_REQUEST, detail, field)
-
-
-# --- answers ------------------------------------------------------------------------------
-
-
-def encode_result(inputs: RankInputs, scores: NDArray[np.float32], model_version: str) -> bytes:
-    """Body of a successful answer; it says so when the history was truncated."""
-    answer: dict[str, Any] = {"model_name": MODEL_NAME, "model_version": model_version}
-    if inputs.request_id:
-        answer["id"] = inputs.request_id
-    if inputs.truncated:
-        answer["parameters"] = {
-            "history_truncated": True,
-            "history_tokens_sent": inputs.history_tokens,
-            "history_tokens_used": inputs.items.shape[0],
-        }
-    answer["outputs"] = [{"name": OUTPUT, "shape": [1, scores.shape[0]], "datatype": "FP32", "data": scores.tolist()}]
-    return _ENCODER.encode(answer)
-
-
-def encode_error(error: WireError) -> bytes:
-    """The protocol's error object: one string."""
-    return _ENCODER.encode({"error": error.detail})
-
-
-def server_metadata() -> dict[str, Any]:
-    """Body of `GET /v2`."""
-    return {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS}
-
-
-def model_metadata(model_version: str) -> dict[str, Any]:
-    """Body of `GET /v2/models/{name}`; -1 is a length the request chooses."""
-    return {
-        "name": MODEL_NAME,
-        "versions": [model_version],
-        "platform": "helm_hstu",
-        "inputs": [{"name": name, "datatype": "INT64", "shape": [1, -1]} for name in INPUTS],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [1, -1]}],
-    }
-
-
-def check_model(name: str, version: str | None, model_version: str) -> None:
-    """Refuse a model or version this node does not serve. Names are case-sensitive."""
-    if name != MODEL_NAME:
-        raise WireError(ErrorCode.UNKNOWN_MODEL, f"unknown model {name!r}; this server has {MODEL_NAME!r}")
-    if version is not None and version != model_version:
-        raise WireError(ErrorCode.UNKNOWN_MODEL, f"model {name!r} has no version {version!r}, only {model_version!r}")

@@ -1,0 +1,168 @@
+"""The outer shape of an inference request: a JSON head and, with the binary extension, raw tensors behind it.
+
+With the header `Inference-Header-Content-Length: n` the first n bytes of the body are the JSON head; the
+tensors that give a `binary_data_size` follow it without gaps, in the order of `inputs`. Without the header
+the whole body is JSON. The length counts the body after any content encoding was taken off.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from agents.runtime.compression import DecompressionError, decompressed
+from agents.runtime.oip.metadata import CANDIDATES, HISTORY_INPUTS
+from agents.wire.errors import ErrorCode, WireError
+
+HEAD_HEADER = "Inference-Header-Content-Length"
+BODY_BYTES_MAX = 16 << 20
+
+Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class InputParameters(msgspec.Struct, frozen=True):
+    """Parameters of an input tensor that this server reads."""
+
+    binary_data_size: Size | None = None
+    shared_memory_region: str | None = None
+
+
+class InferInput(msgspec.Struct, frozen=True):
+    """One input tensor as it stands in the head; `data` is decoded once its type is known."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: InputParameters = InputParameters()
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class OutputParameters(msgspec.Struct, frozen=True):
+    """Parameters of an output that this server reads."""
+
+    binary_data: bool | None = None
+    classification: int | None = None
+    shared_memory_region: str | None = None
+
+
+class InferOutput(msgspec.Struct, frozen=True):
+    """One output the client asks for."""
+
+    name: str
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferParameters(msgspec.Struct, frozen=True):
+    """Request parameters this server reads; others are the client's own business."""
+
+    user_id: str | int | None = None
+    history_version: str | int | None = None
+    timeout: Size | None = None  # microseconds the answer may take; 0: no wish
+    binary_data_output: bool = False
+
+
+class InferBody(msgspec.Struct, frozen=True):
+    """Head of an inference request."""
+
+    inputs: list[InferInput]
+    id: str = ""
+    parameters: InferParameters = InferParameters()
+    outputs: list[InferOutput] = []
+
+
+_BODY = msgspec.json.Decoder(InferBody)
+
+
+def invalid(detail: str, field: str | None = None) -> WireError:
+    """A refusal of what the client sent."""
+    return WireError(ErrorCode.INVALID_REQUEST, detail, field)
+
+
+def json_bytes_of(header: str | None) -> int | None:
+    """Value of the binary extension's header, `None` when it was not sent."""
+    if header is None:
+        return None
+    if not (header.isascii() and header.isdigit() and len(header) < 20):
+        raise invalid(f"header {HEAD_HEADER} must be a number of bytes", HEAD_HEADER)
+    return int(header)
+
+
+def open_envelope(body: bytes, json_bytes: int | None) -> tuple[InferBody, dict[str, memoryview]]:
+    """Head of a request and the raw bytes of its binary tensors by name."""
+    if json_bytes is None:
+        request = _decode(body)
+        return request, dict(_tails(request.inputs, memoryview(b"")))
+    if json_bytes > len(body):
+        raise invalid(f"header {HEAD_HEADER} is {json_bytes}, the body has {len(body)} bytes", HEAD_HEADER)
+    content = memoryview(body)
+    request = _decode(content[:json_bytes])
+    return request, dict(_tails(request.inputs, content[json_bytes:]))
+
+
+def _decode(head: bytes | memoryview) -> InferBody:
+    try:
+        return _BODY.decode(head)
+    except msgspec.ValidationError as error:
+        raise invalid(f"request: {error}") from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(f"request is not JSON: {error}") from error
+
+
+def _tails(inputs: list[InferInput], rest: memoryview) -> Iterator[tuple[str, memoryview]]:
+    start = 0
+    for tensor in inputs:
+        size = tensor.parameters.binary_data_size
+        if size is None:
+            continue
+        if bytes(tensor.data):
+            raise invalid(f"input {tensor.name!r} has both data and binary data", tensor.name)
+        if start + size > len(rest):
+            raise invalid(f"input {tensor.name!r} announces {size} bytes of binary data, {len(rest) - start} are there", tensor.name)
+        yield tensor.name, rest[start : start + size]
+        start += size
+    if start != len(rest):
+        raise invalid(f"{len(rest) - start} bytes of binary data belong to no input")
+
+
+# --- at a glance --------------------------------------------------------------------------
+
+
+class _Glance(msgspec.Struct, frozen=True):
+    name: str = ""
+    shape: list[int] = []
+
+
+class _GlanceParameters(msgspec.Struct, frozen=True):
+    user_id: str | int | None = None
+
+
+class _GlanceBody(msgspec.Struct, frozen=True):
+    inputs: list[_Glance] = []
+    parameters: _GlanceParameters = _GlanceParameters()
+
+
+class Peek(NamedTuple):
+    """What a request says about itself, unchecked: who, how long a history, how many candidates."""
+
+    user_id: str | int | None
+    history_tokens: int
+    candidates: int
+
+
+_GLANCE = msgspec.json.Decoder(_GlanceBody)
+
+
+def peek(body: bytes, head_header: str | None = None, encoding: str | None = None) -> Peek | None:
+    """Read only what routing needs, from JSON or the binary extension, compressed or not; `None` when unreadable.
+
+    Lengths come from the shapes, so tensors are never decoded; whether a shape is true is the node's business.
+    """
+    try:
+        json_bytes = json_bytes_of(head_header)
+        wanted = BODY_BYTES_MAX if json_bytes is None else min(json_bytes, BODY_BYTES_MAX)
+        plain = decompressed(body, encoding, wanted) if encoding else body
+        parsed = _GLANCE.decode(plain if json_bytes is None else memoryview(plain)[:json_bytes])
+    except (WireError, DecompressionError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    lengths = {tensor.name: max(0, tensor.shape[-1]) for tensor in parsed.inputs if tensor.shape}
+    return Peek(parsed.parameters.user_id, lengths.get(HISTORY_INPUTS[0], 0), lengths.get(CANDIDATES, 0))
