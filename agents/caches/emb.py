@@ -1,9 +1,17 @@
 """Hot embedding rows: look up, admit, evict, give a page back.
 
 Rows live in slots of EMB pages. A row gets in on its second touch within the window (doorkeeper:
-a direct-mapped table of row ids, so a scan of one-off rows never displaces anything). Victims are
+a direct-mapped table of row tags, so a scan of one-off rows never displaces anything). Victims are
 found by a clock hand over the slots with a saturating use count: each pass of the hand takes one
 use away, a row at zero goes. Pages just granted are filled first.
+
+A page is given back without touching its rows one by one: slots beyond a page's `filled` are dead, and a
+page that leaves has `filled` zero. What the index still says of a dead slot is removed when somebody
+asks for that row or when the slot is handed out again.
+
+Use within a batch: a slot's `mark` names the position of its row in the batch that used it last, and the
+batch's list of rows says whether that is this batch. So a row is known to be used by the batch being booked,
+and is not evicted by it, without anything to reset afterwards.
 """
 
 import numpy as np
@@ -11,6 +19,7 @@ from numpy.typing import NDArray
 
 from agents.caches.policy import CachePolicy
 from agents.numerics.jit import kernel
+from agents.pool.migration import unlist_fresh
 from agents.pool.state import Counter, PoolState
 
 _EMB_PAGES = int(Counter.EMB_PAGES)
@@ -23,152 +32,253 @@ _EMB_EVICTED_SHRINK = int(Counter.EMB_EVICTED_SHRINK)
 _EMB_RESCUED = int(Counter.EMB_RESCUED)
 _EVICTED_RING = int(Counter.EVICTED_RING)
 
+# Two rounds of multiply and shift: enough that ids in sequence or in strides spread evenly.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-_SHIFT = np.uint64(32)
-_FRESH_BIT = 0x80  # of slot_uses: touched by the batch being booked, so not evictable by it
+_MIX_AGAIN = np.uint64(0xD6E8FEB86659FD93)
+_HALF = np.uint64(32)
+_LOW_BITS = np.uint64(0xFFFF)
+
+DOOR_TICK_BITS = 28  # the doorkeeper's clock ticks every 2 ** 28 ns (0.27 s) and wraps after 4.9 hours
+_DOOR_TICKS = 0x10000
+RESCUE_STEPS = 64  # slots searched for a row worth moving: most are not worth a longer search
+COLDNESS_SAMPLES = 16  # slots read to compare a page's use with others'
 
 
 @kernel
-def row_position(row: int, mask: int) -> int:
-    """Home position of a row id in a table of `mask + 1` places."""
-    return np.int64(((np.uint64(row) * _MIX) >> _SHIFT) & np.uint64(mask))  # type: ignore[return-value]  # int() would stay unsigned in Numba
+def row_hash(row: int) -> np.uint64:
+    """64 well mixed bits of a row id."""
+    mixed = np.uint64(row) * _MIX
+    return (mixed ^ (mixed >> _HALF)) * _MIX_AGAIN
 
 
 @kernel
-def find_slot(state: PoolState, row: int) -> int:
+def row_tag(row: int) -> int:
+    """The upper half of the hash: what the index keeps of a row id, and where it looks first."""
+    return np.int64(row_hash(row) >> _HALF)  # type: ignore[return-value]  # int() would stay unsigned in Numba
+
+
+@kernel
+def home_place(tag: int, places: int) -> int:
+    """Place where the search for a tag begins: the tag's share of 2 ** 32, so tables need not be powers of two."""
+    return (tag * places) >> 32
+
+
+@kernel
+def is_alive(state: PoolState, slot: int, rows_per_page: int) -> bool:
+    """Whether a slot's content counts: its page is EMB's and was filled that far since it became so."""
+    page = slot // rows_per_page
+    return bool(slot - page * rows_per_page < state.pages[page].filled)
+
+
+@kernel
+def find_slot(state: PoolState, row: int, rows_per_page: int) -> int:
     """Slot of a row, -1 when it is not resident."""
-    mask = state.row_index_row.shape[0] - 1
-    position = row_position(row, mask)
-    while state.row_index_row[position] != -1:
-        if state.row_index_row[position] == row:
-            return int(state.row_index_slot[position])
-        position = (position + 1) & mask
+    tag = row_tag(row)
+    places = state.places.shape[0]
+    place = home_place(tag, places)
+    while state.places[place].slot != -1:
+        slot = state.places[place].slot
+        if state.places[place].tag == tag and state.slots[slot].row == row:
+            return int(slot) if is_alive(state, slot, rows_per_page) else -1
+        place += 1
+        if place == places:
+            place = 0
     return -1
 
 
 @kernel
-def _index_row(state: PoolState, row: int, slot: int) -> None:
-    mask = state.row_index_row.shape[0] - 1
-    position = row_position(row, mask)
-    while state.row_index_row[position] != -1:
-        position = (position + 1) & mask
-    state.row_index_row[position] = row
-    state.row_index_slot[position] = slot
+def probable_slot(state: PoolState, row: int) -> int:
+    """First slot whose tag is the row's, -1 when there is none: a look at the index alone, to be confirmed."""
+    tag = row_tag(row)
+    places = state.places.shape[0]
+    place = home_place(tag, places)
+    while state.places[place].slot != -1:
+        if state.places[place].tag == tag:
+            return int(state.places[place].slot)
+        place += 1
+        if place == places:
+            place = 0
+    return -1
 
 
 @kernel
-def _unindex_row(state: PoolState, row: int) -> None:
-    """Delete by shifting the run back, so that no tombstones pile up."""
-    mask = state.row_index_row.shape[0] - 1
-    hole = row_position(row, mask)
-    while state.row_index_row[hole] != row:
-        hole = (hole + 1) & mask
-    position = hole
+def confirmed_slot(state: PoolState, row: int, slot: int, rows_per_page: int) -> int:
+    """What `probable_slot` found, if it is the row and alive; else the row's slot, or -1 and no trace of a dead one."""
+    if slot == -1 or (state.slots[slot].row == row and is_alive(state, slot, rows_per_page)):
+        return slot
+    found = find_slot(state, row, rows_per_page)
+    if found == -1:
+        _forget_dead(state, row)
+    return found
+
+
+@kernel
+def _forget_dead(state: PoolState, row: int) -> None:
+    """Remove a row that is not resident from the index, if it is still there: it may come back to another slot."""
+    tag = row_tag(row)
+    places = state.places.shape[0]
+    place = home_place(tag, places)
+    while state.places[place].slot != -1:
+        slot = state.places[place].slot
+        if state.places[place].tag == tag and state.slots[slot].row == row:
+            unindex_row(state, row, slot)
+            state.slots[slot].row = -1
+            return
+        place += 1
+        if place == places:
+            place = 0
+
+
+@kernel
+def index_row(state: PoolState, row: int, slot: int) -> None:
+    """Enter a row that is not in the index."""
+    tag = row_tag(row)
+    places = state.places.shape[0]
+    place = home_place(tag, places)
+    while state.places[place].slot != -1:
+        place += 1
+        if place == places:
+            place = 0
+    state.places[place].tag = tag
+    state.places[place].slot = slot
+
+
+@kernel
+def unindex_row(state: PoolState, row: int, slot: int) -> None:
+    """Delete a row's entry by shifting the run back, so that no tombstones pile up."""
+    places = state.places.shape[0]
+    hole = home_place(row_tag(row), places)
+    while state.places[hole].slot != slot:
+        hole += 1
+        if hole == places:
+            hole = 0
+    place = hole
     while True:
-        position = (position + 1) & mask
-        moved = state.row_index_row[position]
-        if moved == -1:
+        place += 1
+        if place == places:
+            place = 0
+        if state.places[place].slot == -1:
             break
-        home = row_position(moved, mask)
-        if ((position - home) & mask) >= ((position - hole) & mask):
-            state.row_index_row[hole] = moved
-            state.row_index_slot[hole] = state.row_index_slot[position]
-            hole = position
-    state.row_index_row[hole] = -1
-    state.row_index_slot[hole] = -1
+        home = home_place(np.int64(state.places[place].tag), places)  # type: ignore[arg-type]
+        if _distance(home, place, places) >= _distance(hole, place, places):
+            state.places[hole].tag = state.places[place].tag
+            state.places[hole].slot = state.places[place].slot
+            hole = place
+    state.places[hole].slot = -1
+
+
+@kernel
+def _distance(start: int, end: int, places: int) -> int:
+    """Steps from one place to another, around the end of the table."""
+    steps = end - start
+    return steps + places if steps < 0 else steps
 
 
 @kernel
 def _remember_evicted(state: PoolState, row: int, uses: int) -> None:
     """Ring of rows that were in use when they went: what a refill would bring back first."""
-    place = state.counters[_EVICTED_RING] % state.evicted_row.shape[0]
-    state.evicted_row[place] = row
-    state.evicted_uses[place] = uses
+    place = state.counters[_EVICTED_RING] % state.evicted.shape[0]
+    state.evicted[place].row = row
+    state.evicted[place].uses = uses
     state.counters[_EVICTED_RING] += 1
 
 
 @kernel
-def drop_slot(state: PoolState, slot: int) -> None:
-    """Empty one slot without calling it an eviction (an aborted batch's rows were never written)."""
-    _unindex_row(state, state.slot_row[slot])
-    state.slot_row[slot] = -1
-    state.slot_uses[slot] = 0
+def drop_slot(state: PoolState, slot: int, rows_per_page: int) -> None:
+    """Empty a live slot without calling it an eviction (an aborted batch's rows were never written)."""
+    unindex_row(state, state.slots[slot].row, slot)
+    state.slots[slot].row = -1
+    state.slots[slot].uses = 0
+    state.pages[slot // rows_per_page].rows -= 1
     state.counters[_EMB_ROWS] -= 1
 
 
 @kernel
-def _fresh_slot(state: PoolState, rows_per_page: int) -> int:
-    """A never-filled slot of a newly granted page, -1 when there is none."""
+def fresh_slot(state: PoolState, rows_per_page: int) -> int:
+    """A slot that its page has not handed out yet, -1 when there is none."""
     while state.counters[_FRESH_PAGES] > 0:
-        page = state.fresh[state.counters[_FRESH_PAGES] - 1]
-        if state.page_filled[page] < rows_per_page:
-            slot = page * rows_per_page + state.page_filled[page]
-            state.page_filled[page] += 1
+        page = state.lists[state.counters[_FRESH_PAGES] - 1].fresh_page
+        filled = state.pages[page].filled
+        if filled < rows_per_page:
+            slot = page * rows_per_page + filled
+            if state.slots[slot].row != -1:  # dead since the page was last given back
+                unindex_row(state, state.slots[slot].row, slot)
+                state.slots[slot].row = -1
+            state.pages[page].filled = filled + 1
             return int(slot)
-        state.counters[_FRESH_PAGES] -= 1
+        unlist_fresh(state, page)
     return -1
 
 
 @kernel
-def _advance_hand(state: PoolState, rows_per_page: int) -> int:
-    """Slot under the hand; moves the hand one slot on."""
-    if state.counters[_CLOCK_PAGE] >= state.counters[_EMB_PAGES]:
-        state.counters[_CLOCK_PAGE] = 0
-        state.counters[_CLOCK_SLOT] = 0
-    slot = state.emb_pages[state.counters[_CLOCK_PAGE]] * rows_per_page + state.counters[_CLOCK_SLOT]
-    state.counters[_CLOCK_SLOT] += 1
-    if state.counters[_CLOCK_SLOT] == rows_per_page:
-        state.counters[_CLOCK_SLOT] = 0
-        state.counters[_CLOCK_PAGE] += 1
-    return int(slot)
+def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, barred_page: int, rows: NDArray[np.int64], unique: int) -> int:
+    """Slot that the hand finds free or unused within `steps_max` steps, -1 when everything it met was in use.
 
-
-@kernel
-def _clock_slot(state: PoolState, rows_per_page: int, steps_max: int, barred_page: int, eviction_counter: int) -> int:
-    """Slot freed by the hand within `steps_max` steps, -1 when everything it met was in use.
-
-    `barred_page` is never a source of slots (it is being given away); -1 bars none.
+    `barred_page` is never a source (it is being given away; -1 bars none), nor is a slot whose row is among the
+    first `unique` of `rows`: the batch being booked needs it.
     """
+    pages = state.counters[_EMB_PAGES]
+    position = state.counters[_CLOCK_PAGE]
+    offset = state.counters[_CLOCK_SLOT]
+    if position >= pages:
+        position, offset = 0, 0
+    page = state.lists[position].emb_page
+    filled = state.pages[page].filled
+    found = -1
     for _ in range(steps_max):
-        slot = _advance_hand(state, rows_per_page)
-        page = slot // rows_per_page
-        if page == barred_page:
+        if offset >= filled or page == barred_page:  # what lies beyond `filled` is the fresh stack's to give
+            offset = 0
+            position += 1
+            if position >= pages:
+                position = 0
+            page = state.lists[position].emb_page
+            filled = state.pages[page].filled
             continue
-        if state.slot_row[slot] == -1:
-            if slot - page * rows_per_page < state.page_filled[page]:
-                return slot  # dropped by an aborted batch; slots beyond page_filled are the fresh stack's to give
+        slot = page * rows_per_page + offset
+        offset += 1
+        row = state.slots[slot].row
+        mark = state.slots[slot].mark
+        if row == -1:
+            found = slot
+            break
+        if mark < unique and rows[mark] == row:
             continue
-        uses = state.slot_uses[slot]
-        if uses & _FRESH_BIT:
-            continue
-        if uses > 0:
-            state.slot_uses[slot] = uses - 1
-            continue
-        _unindex_row(state, state.slot_row[slot])
-        state.slot_row[slot] = -1
-        state.counters[_EMB_ROWS] -= 1
+        if state.slots[slot].uses == 0:
+            found = slot
+            break
+        state.slots[slot].uses -= 1
+    state.counters[_CLOCK_PAGE] = position
+    state.counters[_CLOCK_SLOT] = offset
+    return int(found)
+
+
+@kernel
+def sweep_steps(state: PoolState, rows_per_page: int, policy: CachePolicy) -> int:
+    """Steps after which the hand has seen every slot with its uses taken away: further search is in vain."""
+    return int((policy.clock_uses_max + 2) * state.counters[_EMB_PAGES] * (rows_per_page + 1))
+
+
+@kernel
+def occupy(state: PoolState, slot: int, row: int, uses: int, mark: int, rows_per_page: int, eviction_counter: int) -> int:
+    """Put a row into a slot that was found for it; returns the evicted row, -1 if none. The index still says the old."""
+    victim = state.slots[slot].row
+    state.slots[slot].row = row
+    state.slots[slot].uses = uses
+    state.slots[slot].mark = mark
+    if victim == -1:
+        state.pages[slot // rows_per_page].rows += 1
+        state.counters[_EMB_ROWS] += 1
+    else:
         state.counters[eviction_counter] += 1
-        return slot
-    return -1
+    return int(victim)
 
 
 @kernel
-def take_slot(state: PoolState, rows_per_page: int, policy: CachePolicy) -> int:
-    """A slot for a new row: fresh first, else by the clock; -1 when the whole batch is newer than any victim."""
-    slot = _fresh_slot(state, rows_per_page)
-    if slot >= 0:
-        return slot
-    steps_max = (policy.clock_uses_max + 2) * state.counters[_EMB_PAGES] * rows_per_page
-    return _clock_slot(state, rows_per_page, steps_max, -1, _EMB_EVICTED_PRESSURE)
-
-
-@kernel
-def put_row(state: PoolState, slot: int, row: int, uses: int) -> None:
-    """Book a row into an empty slot."""
-    state.slot_row[slot] = row
-    state.slot_uses[slot] = uses
-    state.counters[_EMB_ROWS] += 1
-    _index_row(state, row, slot)
+def reindex(state: PoolState, slot: int, victim: int) -> None:
+    """Make the index say what `occupy` did."""
+    if victim != -1:
+        unindex_row(state, victim, slot)
+    index_row(state, state.slots[slot].row, slot)
 
 
 @kernel
@@ -176,26 +286,23 @@ def knock(state: PoolState, row: int, now_ns: int, policy: CachePolicy) -> bool:
     """Whether the doorkeeper lets a missing row in; notes the touch either way."""
     if policy.admit_all:
         return True
-    place = row_position(row, state.door_row.shape[0] - 1)
-    known = state.door_row[place] == row and now_ns - state.door_seen_ns[place] <= policy.emb_window_ns
-    state.door_row[place] = row
-    state.door_seen_ns[place] = now_ns
+    hashed = row_hash(row)
+    place = home_place(np.int64(hashed >> _HALF), state.door.shape[0])  # type: ignore[arg-type]
+    tag = max(np.int64(hashed & _LOW_BITS), 1)
+    tick = (now_ns >> DOOR_TICK_BITS) & (_DOOR_TICKS - 1)
+    age = (tick - state.door[place].seen) & (_DOOR_TICKS - 1)
+    known = state.door[place].tag == tag and age <= policy.emb_window_ns >> DOOR_TICK_BITS
+    state.door[place].tag = tag
+    state.door[place].seen = tick
     return bool(known)
 
 
 @kernel
-def touch_slot(state: PoolState, slot: int, policy: CachePolicy) -> None:
-    """Count a use and protect the row until the batch is booked."""
-    uses = state.slot_uses[slot] & ~_FRESH_BIT
-    if uses < policy.clock_uses_max:
-        uses += 1
-    state.slot_uses[slot] = uses | _FRESH_BIT
-
-
-@kernel
-def settle_slot(state: PoolState, slot: int) -> None:
-    """End the protection that `touch_slot` or an insertion gave."""
-    state.slot_uses[slot] &= 0x7F
+def touch_slot(state: PoolState, slot: int, mark: int, policy: CachePolicy) -> None:
+    """Count a use by the batch in which the row stands at position `mark`."""
+    state.slots[slot].mark = mark
+    if state.slots[slot].uses < policy.clock_uses_max:
+        state.slots[slot].uses += 1
 
 
 @kernel
@@ -203,17 +310,26 @@ def coldest_page(state: PoolState, rows_per_page: int, sample_pages: int) -> int
     """Page of EMB with the least use among `sample_pages` after the hand (the clock has aged those longest ago)."""
     pages = state.counters[_EMB_PAGES]
     best = -1
-    best_uses = 0
+    best_warmth = 0
     for step in range(min(sample_pages, pages)):
-        page = state.emb_pages[(state.counters[_CLOCK_PAGE] + step) % pages]
-        uses = 0
-        for slot in range(page * rows_per_page, (page + 1) * rows_per_page):
-            if state.slot_row[slot] != -1:
-                uses += 1 + state.slot_uses[slot]
-        if best == -1 or uses < best_uses:
+        page = state.lists[(state.counters[_CLOCK_PAGE] + step) % pages].emb_page
+        warmth = page_warmth(state, page, rows_per_page)
+        if best == -1 or warmth < best_warmth:
             best = page
-            best_uses = uses
-    return best
+            best_warmth = warmth
+    return int(best)
+
+
+@kernel
+def page_warmth(state: PoolState, page: int, rows_per_page: int) -> int:
+    """Use of a page's rows, from a few of them: the sampled uses, each resident row one more."""
+    filled = state.pages[page].filled
+    stride = max(1, rows_per_page // COLDNESS_SAMPLES)
+    warmth = 0
+    for slot in range(page * rows_per_page, page * rows_per_page + filled, stride):
+        if state.slots[slot].row != -1:
+            warmth += 1 + state.slots[slot].uses
+    return warmth
 
 
 @kernel
@@ -230,56 +346,56 @@ def clear_page(
     Returns the number of row copies written to `source_out` and `target_out`; the device must make
     them, in order, before the page's bytes are reused.
     """
+    if state.pages[page].fresh_position >= 0:
+        unlist_fresh(state, page)
     copies = 0
-    for slot in range(page * rows_per_page, (page + 1) * rows_per_page):
-        row = state.slot_row[slot]
+    room = True
+    for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled):
+        row = state.slots[slot].row
+        uses = state.slots[slot].uses
         if row == -1:
             continue
-        uses = state.slot_uses[slot]
-        target = -1
-        if uses >= policy.rescue_uses_min and copies < policy.rescue_rows_per_page:
+        if room and uses >= policy.rescue_uses_min and copies < policy.rescue_rows_per_page:
             target = _rescue_slot(state, page, rows_per_page)
-        _unindex_row(state, row)
-        state.slot_row[slot] = -1
-        state.slot_uses[slot] = 0
-        state.counters[_EMB_ROWS] -= 1
-        if target >= 0:
-            put_row(state, target, row, uses)
-            source_out[copies] = slot
-            target_out[copies] = target
-            copies += 1
-            state.counters[_EMB_RESCUED] += 1
-        else:
-            state.counters[_EMB_EVICTED_SHRINK] += 1
+            room = target != -1
+            if room:
+                drop_slot(state, slot, rows_per_page)
+                reindex(state, target, occupy(state, target, row, uses, 0, rows_per_page, _EMB_EVICTED_SHRINK))
+                source_out[copies] = slot
+                target_out[copies] = target
+                copies += 1
+                continue
+        if uses > 0:
             _remember_evicted(state, row, uses)
+    lost = state.pages[page].rows
+    state.counters[_EMB_RESCUED] += copies
+    state.counters[_EMB_EVICTED_SHRINK] += lost
+    state.counters[_EMB_ROWS] -= lost
+    state.pages[page].rows = 0
+    state.pages[page].filled = 0
     return copies
 
 
 @kernel
 def _rescue_slot(state: PoolState, page: int, rows_per_page: int) -> int:
-    """A colder slot outside `page` for a row worth keeping; a short search, as most rows are not worth a long one."""
-    while state.counters[_FRESH_PAGES] > 0:
-        fresh = state.fresh[state.counters[_FRESH_PAGES] - 1]
-        if fresh != page and state.page_filled[fresh] < rows_per_page:
-            return _fresh_slot(state, rows_per_page)
-        if fresh == page:
-            break
-        state.counters[_FRESH_PAGES] -= 1
-    return _clock_slot(state, rows_per_page, 64, page, _EMB_EVICTED_SHRINK)
+    """A colder slot outside `page` for a row worth keeping, after a short search."""
+    slot = fresh_slot(state, rows_per_page)
+    if slot != -1:
+        return slot
+    return victim_slot(state, rows_per_page, RESCUE_STEPS, page, state.counters, 0)
 
 
 @kernel
-def wanted_rows(state: PoolState, rows_out: NDArray[np.int64]) -> int:
+def wanted_rows(state: PoolState, rows_per_page: int, rows_out: NDArray[np.int64]) -> int:
     """Rows to refill free slots with, newest evictions in use first; returns how many were written."""
-    ring = state.evicted_row.shape[0]
+    ring = state.evicted.shape[0]
     newest = state.counters[_EVICTED_RING]
     found = 0
     for back in range(1, min(newest, ring) + 1):
         if found == rows_out.shape[0]:
             break
-        place = (newest - back) % ring
-        row = state.evicted_row[place]
-        if row >= 0 and find_slot(state, row) == -1:
+        row = state.evicted[(newest - back) % ring].row
+        if row >= 0 and find_slot(state, row, rows_per_page) == -1:
             rows_out[found] = row
             found += 1
     return found
@@ -291,12 +407,13 @@ def refill_rows(state: PoolState, rows: NDArray[np.int64], rows_per_page: int, s
     booked = 0
     for position in range(rows.shape[0]):
         slots_out[position] = -1
-        if find_slot(state, rows[position]) != -1:
+        row = rows[position]
+        if confirmed_slot(state, row, probable_slot(state, row), rows_per_page) != -1:
             continue
-        slot = _fresh_slot(state, rows_per_page)
+        slot = fresh_slot(state, rows_per_page)
         if slot == -1:
             continue
-        put_row(state, slot, rows[position], 1)
+        reindex(state, slot, occupy(state, slot, row, 1, 0, rows_per_page, _EMB_EVICTED_SHRINK))
         slots_out[position] = slot
         booked += 1
     return booked

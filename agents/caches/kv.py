@@ -45,45 +45,45 @@ def hash_position(key: np.uint64, mask: int) -> int:
 @kernel
 def find_entry(state: PoolState, key: np.uint64) -> int:
     """Entry of a user, -1 when there is none."""
-    mask = state.user_index_key.shape[0] - 1
+    mask = state.users.shape[0] - 1
     position = hash_position(key, mask)
-    while state.user_index_key[position] != 0:
-        if state.user_index_key[position] == key:
-            return int(state.user_index_entry[position])
+    while state.users[position].key != 0:
+        if state.users[position].key == key:
+            return int(state.users[position].entry)
         position = (position + 1) & mask
     return -1
 
 
 @kernel
 def _index_insert(state: PoolState, key: np.uint64, entry: int) -> None:
-    mask = state.user_index_key.shape[0] - 1
+    mask = state.users.shape[0] - 1
     position = hash_position(key, mask)
-    while state.user_index_key[position] != 0:
+    while state.users[position].key != 0:
         position = (position + 1) & mask
-    state.user_index_key[position] = key
-    state.user_index_entry[position] = entry
+    state.users[position].key = key
+    state.users[position].entry = entry
 
 
 @kernel
 def _index_remove(state: PoolState, key: np.uint64) -> None:
     """Delete by shifting the run back, so that no tombstones pile up."""
-    mask = state.user_index_key.shape[0] - 1
+    mask = state.users.shape[0] - 1
     hole = hash_position(key, mask)
-    while state.user_index_key[hole] != key:
+    while state.users[hole].key != key:
         hole = (hole + 1) & mask
     position = hole
     while True:
         position = (position + 1) & mask
-        moved = state.user_index_key[position]
+        moved = state.users[position].key
         if moved == 0:
             break
         home = hash_position(moved, mask)
         if ((position - home) & mask) >= ((position - hole) & mask):
-            state.user_index_key[hole] = moved
-            state.user_index_entry[hole] = state.user_index_entry[position]
+            state.users[hole].key = moved
+            state.users[hole].entry = state.users[position].entry
             hole = position
-    state.user_index_key[hole] = 0
-    state.user_index_entry[hole] = -1
+    state.users[hole].key = 0
+    state.users[hole].entry = -1
 
 
 @kernel
@@ -91,42 +91,42 @@ def log_residency(state: PoolState, key: np.uint64, tokens: int) -> None:
     """Append one change to the residency log that routers follow."""
     seq = state.counters[_RESIDENCY_SEQ] + 1
     state.counters[_RESIDENCY_SEQ] = seq
-    place = seq % state.residency_key.shape[0]
-    state.residency_key[place] = key
-    state.residency_tokens[place] = tokens
+    place = seq % state.residency.shape[0]
+    state.residency[place].key = key
+    state.residency[place].tokens = tokens
 
 
 @kernel
 def remember_fate(state: PoolState, key: np.uint64, reason: int) -> None:
     """Note why a user's prefix is gone, for the miss reason of the next request; the last sighting stays."""
-    place = hash_position(key, state.ghost_key.shape[0] - 1)
-    if state.ghost_key[place] != key:
-        state.ghost_key[place] = key
-        state.ghost_seen_ns[place] = -1
-    state.ghost_reason[place] = reason
+    place = hash_position(key, state.fates.shape[0] - 1)
+    if state.fates[place].key != key:
+        state.fates[place].key = key
+        state.fates[place].seen_ns = -1
+    state.fates[place].reason = reason
 
 
 @kernel
 def see_user(state: PoolState, key: np.uint64, now_ns: int) -> tuple[int, int]:
     """Note a sighting; returns (nanoseconds since the one before or -1, remembered reason or cold)."""
-    place = hash_position(key, state.ghost_key.shape[0] - 1)
+    place = hash_position(key, state.fates.shape[0] - 1)
     gap_ns = -1
     reason = REASON_COLD
-    if state.ghost_key[place] == key:
-        if state.ghost_seen_ns[place] >= 0:
-            gap_ns = now_ns - state.ghost_seen_ns[place]
-        reason = state.ghost_reason[place]
+    if state.fates[place].key == key:
+        if state.fates[place].seen_ns >= 0:
+            gap_ns = now_ns - state.fates[place].seen_ns
+        reason = state.fates[place].reason
     else:
-        state.ghost_key[place] = key
-        state.ghost_reason[place] = REASON_COLD
-    state.ghost_seen_ns[place] = now_ns
+        state.fates[place].key = key
+        state.fates[place].reason = REASON_COLD
+    state.fates[place].seen_ns = now_ns
     return gap_ns, reason
 
 
 @kernel
 def free_kv_page(state: PoolState, page: int) -> None:
     """Put a page of KV on KV's own free list."""
-    state.next[page] = state.counters[_KV_FREE_HEAD]
+    state.pages[page].next = state.counters[_KV_FREE_HEAD]
     state.counters[_KV_FREE_HEAD] = page
     state.counters[_KV_FREE_PAGES] += 1
 
@@ -134,44 +134,45 @@ def free_kv_page(state: PoolState, page: int) -> None:
 @kernel
 def truncate_entry(state: PoolState, entry: int, blocks: int, block_tokens: int) -> None:
     """Keep the first `blocks` pages of a prefix and free the rest; zero blocks delete the entry."""
-    page = state.entry_head[entry]
+    page = state.entries[entry].head
     last_kept = -1
     for _ in range(blocks):
         last_kept = page
-        page = state.next[page]
+        page = state.pages[page].next
     while page != -1:
-        following = state.next[page]
+        following = state.pages[page].next
         free_kv_page(state, page)
         state.counters[_KV_PAGES_USED] -= 1
         page = following
-    key = state.entry_key[entry]
     if blocks > 0:
-        state.next[last_kept] = -1
-        state.entry_blocks[entry] = blocks
-        log_residency(state, key, blocks * block_tokens)
-        return
-    _index_remove(state, key)
-    log_residency(state, key, 0)
-    state.entry_head[entry] = -1
-    state.entry_blocks[entry] = 0
-    state.entry_key[entry] = 0
-    position = state.live_position[entry]
-    last = state.counters[_ENTRIES_LIVE] - 1
-    moved = state.live[last]
-    state.live[position] = moved
-    state.live_position[moved] = position
-    state.live[last] = -1
-    state.live_position[entry] = -1
-    state.counters[_ENTRIES_LIVE] = last
-    state.entry_next_free[entry] = state.counters[_ENTRY_FREE_HEAD]
-    state.counters[_ENTRY_FREE_HEAD] = entry
+        state.pages[last_kept].next = -1
+        state.entries[entry].tail = last_kept
+        state.entries[entry].blocks = blocks
+        log_residency(state, state.entries[entry].key, blocks * block_tokens)
+    else:
+        _delete_entry(state, entry)
 
 
 @kernel
-def void_entry(state: PoolState, entry: int) -> None:
-    """Make a pinned prefix match nothing any more: its pages stay for their readers, its content is not found again."""
-    state.page_hash[state.entry_head[entry]] = 0
-    log_residency(state, state.entry_key[entry], 0)
+def _delete_entry(state: PoolState, entry: int) -> None:
+    """Forget an entry whose pages are free again."""
+    key = state.entries[entry].key
+    _index_remove(state, key)
+    log_residency(state, key, 0)
+    position = state.entries[entry].position
+    last = state.counters[_ENTRIES_LIVE] - 1
+    moved = state.lists[last].entry
+    state.lists[position].entry = moved
+    state.entries[moved].position = position
+    state.lists[last].entry = -1
+    state.counters[_ENTRIES_LIVE] = last
+    state.entries[entry].key = 0
+    state.entries[entry].head = -1
+    state.entries[entry].tail = -1
+    state.entries[entry].blocks = 0
+    state.entries[entry].position = -1
+    state.entries[entry].next_free = state.counters[_ENTRY_FREE_HEAD]
+    state.counters[_ENTRY_FREE_HEAD] = entry
 
 
 @kernel
@@ -180,26 +181,41 @@ def new_entry(state: PoolState, key: np.uint64) -> int:
     entry = state.counters[_ENTRY_FREE_HEAD]
     if entry == -1:
         return -1
-    state.counters[_ENTRY_FREE_HEAD] = state.entry_next_free[entry]
+    state.counters[_ENTRY_FREE_HEAD] = state.entries[entry].next_free
     position = state.counters[_ENTRIES_LIVE]
-    state.live[position] = entry
-    state.live_position[entry] = position
+    state.lists[position].entry = entry
     state.counters[_ENTRIES_LIVE] = position + 1
-    state.entry_key[entry] = key
-    state.entry_head[entry] = -1
-    state.entry_blocks[entry] = 0
-    state.entry_pins[entry] = 0
-    state.entry_uses[entry] = 0
-    state.entry_priority[entry] = 0.0
+    state.entries[entry].key = key
+    state.entries[entry].version = state.header[0].version
+    state.entries[entry].head = -1
+    state.entries[entry].tail = -1
+    state.entries[entry].blocks = 0
+    state.entries[entry].pins = 0
+    state.entries[entry].uses = 0
+    state.entries[entry].priority = 0.0
+    state.entries[entry].position = position
     _index_insert(state, key, entry)
     return int(entry)
 
 
 @kernel
+def void_all(state: PoolState, block_tokens: int) -> None:
+    """Another version of model or features: no prefix is found any more; pages still being read go with the next request."""
+    state.header[0].version += 1
+    for position in range(state.counters[_ENTRIES_LIVE] - 1, -1, -1):
+        entry = state.lists[position].entry
+        remember_fate(state, state.entries[entry].key, REASON_VERSION)
+        if state.entries[entry].pins == 0:
+            truncate_entry(state, entry, 0, block_tokens)
+        else:
+            log_residency(state, state.entries[entry].key, 0)
+
+
+@kernel
 def _goes_before(state: PoolState, entry: int, other: int) -> bool:
-    if state.entry_priority[entry] != state.entry_priority[other]:
-        return bool(state.entry_priority[entry] < state.entry_priority[other])
-    return bool(state.entry_last_ns[entry] < state.entry_last_ns[other])
+    if state.entries[entry].priority != state.entries[other].priority:
+        return bool(state.entries[entry].priority < state.entries[other].priority)
+    return bool(state.entries[entry].last_ns < state.entries[other].last_ns)
 
 
 @kernel
@@ -207,8 +223,8 @@ def victim_entry(state: PoolState) -> int:
     """Unpinned entry with the lowest priority (the older one among equals), -1 when all are pinned."""
     best = -1
     for position in range(state.counters[_ENTRIES_LIVE]):
-        entry = state.live[position]
-        if state.entry_pins[entry] > 0:
+        entry = state.lists[position].entry
+        if state.entries[entry].pins > 0:
             continue
         if best == -1 or _goes_before(state, entry, best):
             best = entry
@@ -221,13 +237,13 @@ def evict_one(state: PoolState, block_tokens: int, by_shrink: bool) -> bool:
     entry = victim_entry(state)
     if entry == -1:
         return False
-    if state.entry_priority[entry] > state.ageing[0]:
-        state.ageing[0] = state.entry_priority[entry]
+    if state.entries[entry].priority > state.header[0].ageing:
+        state.header[0].ageing = state.entries[entry].priority
     if by_shrink:
-        remember_fate(state, state.entry_key[entry], REASON_SHRINK)
+        remember_fate(state, state.entries[entry].key, REASON_SHRINK)
         state.counters[_KV_EVICTED_SHRINK] += 1
     else:
-        remember_fate(state, state.entry_key[entry], REASON_PRESSURE)
+        remember_fate(state, state.entries[entry].key, REASON_PRESSURE)
         state.counters[_KV_EVICTED_PRESSURE] += 1
     truncate_entry(state, entry, 0, block_tokens)
     return True
@@ -236,24 +252,35 @@ def evict_one(state: PoolState, block_tokens: int, by_shrink: bool) -> bool:
 @kernel
 def touch_entry(state: PoolState, entry: int, now_ns: int, ms_saved_per_page: float, policy: CachePolicy) -> None:
     """Book a use and set the priority for the next eviction."""
-    state.entry_last_ns[entry] = now_ns
+    state.entries[entry].last_ns = now_ns
     if policy.kv_recency_only:
-        state.entry_priority[entry] = float(now_ns)
+        state.entries[entry].priority = float(now_ns)
         return
-    if state.entry_uses[entry] < 255:
-        state.entry_uses[entry] += 1
-    state.entry_priority[entry] = state.ageing[0] + state.entry_uses[entry] * ms_saved_per_page
+    if state.entries[entry].uses < 255:
+        state.entries[entry].uses += 1
+    state.entries[entry].priority = state.header[0].ageing + state.entries[entry].uses * ms_saved_per_page
 
 
 @kernel
 def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) -> int:
-    """Blocks of the stored prefix that equal the request's history."""
-    page = state.entry_head[entry]
+    """Blocks of the stored prefix that equal the request's history; none if another version wrote it."""
+    if state.entries[entry].version != state.header[0].version:
+        return 0
+    page = state.entries[entry].head
     blocks = 0
-    while page != -1 and blocks < hashes.shape[0] and state.page_hash[page] == hashes[blocks]:
+    while page != -1 and blocks < hashes.shape[0] and state.pages[page].hash == hashes[blocks]:
         blocks += 1
-        page = state.next[page]
+        page = state.pages[page].next
     return blocks
+
+
+@kernel
+def list_pages(state: PoolState, entry: int, blocks: int, pages_out: NDArray[np.int32]) -> None:
+    """Write the first `blocks` pages of a prefix, in order."""
+    page = state.entries[entry].head
+    for block in range(blocks):
+        pages_out[block] = page
+        page = state.pages[page].next
 
 
 @kernel
@@ -262,27 +289,22 @@ def append_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64], bloc
 
     Stops early when every other prefix is pinned or KV has no page left: a shorter prefix is still useful.
     """
-    tail = -1
-    page = state.entry_head[entry]
-    while page != -1:
-        tail = page
-        page = state.next[page]
     written = 0
-    for block in range(state.entry_blocks[entry], hashes.shape[0]):
+    for block in range(state.entries[entry].blocks, hashes.shape[0]):
         if state.counters[_KV_FREE_HEAD] == -1 and not evict_one(state, block_tokens, False):
             break
         page = state.counters[_KV_FREE_HEAD]
-        state.counters[_KV_FREE_HEAD] = state.next[page]
+        state.counters[_KV_FREE_HEAD] = state.pages[page].next
         state.counters[_KV_FREE_PAGES] -= 1
         state.counters[_KV_PAGES_USED] += 1
-        state.next[page] = -1
-        state.page_hash[page] = hashes[block]
-        if tail == -1:
-            state.entry_head[entry] = page
+        state.pages[page].next = -1
+        state.pages[page].hash = hashes[block]
+        if state.entries[entry].tail == -1:
+            state.entries[entry].head = page
         else:
-            state.next[tail] = page
-        tail = page
+            state.pages[state.entries[entry].tail].next = page
+        state.entries[entry].tail = page
         pages_out[written] = page
         written += 1
-        state.entry_blocks[entry] += 1
+        state.entries[entry].blocks += 1
     return written

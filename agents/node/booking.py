@@ -2,7 +2,13 @@
 
 Two kernel calls per batch. They change the pool's state completely and at once; the device then
 follows the plan in booking order, so a plan may reuse what an earlier plan gave up.
+
+Rows are booked in passes over the whole batch, each a short loop whose memory accesses do not wait for each
+other: list, look into the index, confirm and number, ask the doorkeeper, place, re-index. A row looked up
+alone costs several cache misses one after the other; in a batch they overlap.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +17,7 @@ from agents.caches import emb, kv
 from agents.caches.policy import CachePolicy
 from agents.node.batch import MissReason
 from agents.numerics.jit import kernel
-from agents.pool.state import Counter, PoolState
+from agents.pool.state import TABLE_SHIFT, TABLES_MAX, Counter, PoolState, power_of_two_at_least
 
 _KV_REQUESTS = int(Counter.KV_REQUESTS)
 _KV_HITS = int(Counter.KV_HITS)
@@ -20,6 +26,7 @@ _KV_TOKENS_REUSED = int(Counter.KV_TOKENS_REUSED)
 _EMB_LOOKUPS = int(Counter.EMB_LOOKUPS)
 _EMB_HITS = int(Counter.EMB_HITS)
 _EMB_INSERTS = int(Counter.EMB_INSERTS)
+_EMB_EVICTED_PRESSURE = int(Counter.EMB_EVICTED_PRESSURE)
 
 _HIT = int(MissReason.HIT)
 _COLD = int(MissReason.COLD)
@@ -51,6 +58,78 @@ def _shorter_gap(gap_ns: int, other_ns: int) -> int:
 
 
 @kernel
+def book_prefix(
+    state: PoolState,
+    policy: CachePolicy,
+    now_ns: int,
+    block_tokens: int,
+    recompute_ms: float,
+    key: np.uint64,
+    hashes: NDArray[np.uint64],
+    reuse_gap_ns: int,
+    resident_elsewhere: bool,
+    read_pages: NDArray[np.int32],
+    write_pages: NDArray[np.int32],
+) -> tuple[int, int, int, int]:
+    """Look up, admit and extend one prefix; returns (blocks reused, miss reason, entry pinned or -1, blocks to write).
+
+    `hashes` are the history's full blocks; the last two arguments are outputs with room for as many pages.
+    `recompute_ms` is what the history would cost without any prefix. A key of zero is nobody: never cached.
+    """
+    if key == 0:
+        return 0, _COLD, -1, 0
+    own_gap_ns, known_reason = kv.see_user(state, key, now_ns)
+    gap_ns = _shorter_gap(reuse_gap_ns, own_gap_ns)
+    entry = kv.find_entry(state, key)
+    may_write = policy.admit_all or entry != -1 or (gap_ns >= 0 and gap_ns <= policy.kv_window_ns)
+    matched = 0
+    if entry != -1:
+        matched = kv.matching_blocks(state, entry, hashes)
+        if matched < state.entries[entry].blocks and matched < hashes.shape[0]:
+            if state.entries[entry].pins > 0:
+                may_write = False  # a batch in flight still needs the old prefix
+            else:
+                if matched == 0:
+                    known_reason = _VERSION
+                kv.truncate_entry(state, entry, matched, block_tokens)
+                if matched == 0:
+                    entry = -1
+    reason = _HIT if matched > 0 else _miss_reason(known_reason, gap_ns, resident_elsewhere)
+    if matched > 0:
+        kv.list_pages(state, entry, matched, read_pages)
+        state.entries[entry].pins += 1
+    written = 0
+    if may_write and hashes.shape[0] > 0:
+        if entry == -1:
+            entry = kv.new_entry(state, key)
+        if entry != -1:
+            written = _extend(state, entry, matched > 0, hashes, block_tokens, write_pages)
+            if state.entries[entry].blocks == 0:
+                kv.truncate_entry(state, entry, 0, block_tokens)
+                entry = -1
+    elif matched == 0:
+        entry = -1
+    if entry != -1:
+        kv.touch_entry(state, entry, now_ns, recompute_ms / state.entries[entry].blocks, policy)
+    return matched, reason, entry, written
+
+
+@kernel
+def _extend(
+    state: PoolState, entry: int, pinned: bool, hashes: NDArray[np.uint64], block_tokens: int, write_pages: NDArray[np.int32]
+) -> int:
+    """Append the blocks that are missing; the entry is pinned afterwards unless it stayed empty."""
+    if not pinned:
+        state.entries[entry].pins += 1
+    written = kv.append_blocks(state, entry, hashes, block_tokens, write_pages)
+    if state.entries[entry].blocks == 0:
+        state.entries[entry].pins -= 1
+    elif written > 0:
+        kv.log_residency(state, state.entries[entry].key, state.entries[entry].blocks * block_tokens)
+    return written
+
+
+@kernel
 def book_prefixes(
     state: PoolState,
     policy: CachePolicy,
@@ -72,76 +151,52 @@ def book_prefixes(
     write_pages: NDArray[np.int32],
     write_offsets: NDArray[np.int64],
 ) -> None:
-    """Look up, admit and extend the prefix of every request; pins the entries it uses.
+    """Book the prefix of every request of a batch.
 
-    The last ten arguments are outputs: per request [B] or [B + 1], pages sized by the total of full blocks.
-    `entries[i]` is -1 where the request neither reads nor writes KV. A user key of zero is nobody: never cached.
+    The last seven arguments are outputs: per request [B] or [B + 1], pages sized by the total of full blocks.
+    `entries[i]` is -1 where the request neither reads nor writes KV.
     """
     read = 0
     written = 0
     read_offsets[0] = 0
     write_offsets[0] = 0
     for request in range(user_keys.shape[0]):
-        key = user_keys[request]
-        hashes = block_hashes[block_offsets[request] : block_offsets[request + 1]]
-        state.counters[_KV_REQUESTS] += 1
-        state.counters[_KV_TOKENS_WANTED] += history_tokens[request]
-        entries[request] = -1
-        cached_tokens[request] = 0
-        miss_reasons[request] = _COLD
-        if key != 0:
-            own_gap_ns, known_reason = kv.see_user(state, key, now_ns)
-            gap_ns = _shorter_gap(reuse_gap_ns[request], own_gap_ns)
-            entry = kv.find_entry(state, key)
-            may_write = policy.admit_all or entry != -1 or (gap_ns >= 0 and gap_ns <= policy.kv_window_ns)
-            matched = 0
-            if entry != -1:
-                matched = kv.matching_blocks(state, entry, hashes)
-                if matched < state.entry_blocks[entry] and matched < hashes.shape[0]:
-                    if state.entry_pins[entry] > 0:
-                        may_write = False  # a batch in flight still needs the old prefix
-                    else:
-                        if matched == 0:
-                            known_reason = _VERSION
-                        kv.truncate_entry(state, entry, matched, block_tokens)
-                        if matched == 0:
-                            entry = -1
-            if matched == 0:
-                miss_reasons[request] = _miss_reason(known_reason, gap_ns, resident_elsewhere[request])
-            else:
-                miss_reasons[request] = _HIT
-                state.counters[_KV_HITS] += 1
-                state.counters[_KV_TOKENS_REUSED] += matched * block_tokens
-                page = state.entry_head[entry]
-                for _ in range(matched):
-                    read_pages[read] = page
-                    read += 1
-                    page = state.next[page]
-            cached_tokens[request] = matched * block_tokens
-            if may_write and hashes.shape[0] > 0:
-                if entry == -1:
-                    entry = kv.new_entry(state, key)
-                if entry != -1:
-                    state.entry_pins[entry] += 1
-                    added = kv.append_blocks(state, entry, hashes, block_tokens, write_pages[written:])
-                    written += added
-                    if state.entry_blocks[entry] == 0:
-                        state.entry_pins[entry] -= 1
-                        kv.truncate_entry(state, entry, 0, block_tokens)
-                        entry = -1
-                    else:
-                        if added > 0:
-                            kv.log_residency(state, key, state.entry_blocks[entry] * block_tokens)
-                        entries[request] = entry
-            elif matched > 0:
-                state.entry_pins[entry] += 1
-                entries[request] = entry
-            if entries[request] != -1:
-                tokens = history_tokens[request]
-                recompute_ms = ms_per_token * tokens + ms_per_token_squared * tokens * tokens
-                kv.touch_entry(state, entries[request], now_ns, recompute_ms / state.entry_blocks[entries[request]], policy)
+        tokens = history_tokens[request]
+        matched, reason, entry, added = book_prefix(
+            state,
+            policy,
+            now_ns,
+            block_tokens,
+            ms_per_token * tokens + ms_per_token_squared * tokens * tokens,
+            user_keys[request],
+            block_hashes[block_offsets[request] : block_offsets[request + 1]],
+            reuse_gap_ns[request],
+            resident_elsewhere[request],
+            read_pages[read:],
+            write_pages[written:],
+        )
+        cached_tokens[request] = matched * block_tokens
+        miss_reasons[request] = reason
+        entries[request] = entry
+        read += matched
+        written += added
         read_offsets[request + 1] = read
         write_offsets[request + 1] = written
+        state.counters[_KV_REQUESTS] += 1
+        state.counters[_KV_HITS] += matched > 0
+        state.counters[_KV_TOKENS_WANTED] += tokens
+        state.counters[_KV_TOKENS_REUSED] += matched * block_tokens
+
+
+# What one batch needs beside the pool: a table that numbers missing rows once, and what gave way to them.
+SCRATCH = np.dtype([("victim", "i8"), ("position", "i4"), ("place", "i4")], align=True)
+
+
+def new_scratch(uses_max: int) -> NDArray[Any]:
+    """Scratch for batches of up to `uses_max` row uses; any number of pools may share it, one batch at a time."""
+    scratch: NDArray[Any] = np.zeros(power_of_two_at_least(2 * uses_max), SCRATCH)
+    scratch["position"] = -1
+    return scratch
 
 
 @kernel
@@ -150,15 +205,13 @@ def book_rows(
     policy: CachePolicy,
     now_ns: int,
     rows_per_page: int,
-    serial: int,
     history_rows: NDArray[np.int64],
     history_offsets: NDArray[np.int64],
+    history_tokens: NDArray[np.int64],
     candidate_rows: NDArray[np.int64],
     candidate_offsets: NDArray[np.int64],
     cached_tokens: NDArray[np.int64],
-    scratch_serial: NDArray[np.int64],
-    scratch_row: NDArray[np.int64],
-    scratch_position: NDArray[np.int32],
+    scratch: NDArray[np.void],
     rows: NDArray[np.int64],
     row_slots: NDArray[np.int32],
     row_index: NDArray[np.int32],
@@ -168,61 +221,144 @@ def book_rows(
 ) -> tuple[int, int]:
     """Look every needed row up once per batch, admit and place the missing; returns (U unique, M missing).
 
-    `scratch_*` is a table of a power of two places, at least twice the uses; `serial` must differ per call.
+    A history of `history_tokens[i]` tokens lists all of its rows, or an even sample of them. The last six arguments
+    are outputs; those per row have room for every use.
     """
-    mask = scratch_row.shape[0] - 1
-    unique = 0
-    uses = 0
-    row_offsets[0] = 0
-    for request in range(cached_tokens.shape[0]):
-        new_first = history_offsets[request] + cached_tokens[request]
-        new_tokens = history_offsets[request + 1] - new_first
-        total = new_tokens + candidate_offsets[request + 1] - candidate_offsets[request]
-        for position in range(total):
-            if position < new_tokens:
-                row = history_rows[new_first + position]
-            else:
-                row = candidate_rows[candidate_offsets[request] + position - new_tokens]
-            place = emb.row_position(row, mask)
-            while scratch_serial[place] == serial and scratch_row[place] != row:
-                place = (place + 1) & mask
-            if scratch_serial[place] != serial:
-                scratch_serial[place] = serial
-                scratch_row[place] = row
-                scratch_position[place] = unique
-                rows[unique] = row
-                unique += 1
-            row_index[uses] = scratch_position[place]
-            uses += 1
-        row_offsets[request + 1] = uses
-    misses = 0
-    for position in range(unique):
-        slot = emb.find_slot(state, rows[position])
-        row_slots[position] = slot
-        if slot >= 0:
-            emb.touch_slot(state, slot, policy)
-        else:
-            missing[misses] = position
-            misses += 1
+    uses = _list_uses(history_rows, history_offsets, history_tokens, candidate_rows, candidate_offsets, cached_tokens, rows, row_offsets)
+    for use in range(uses):
+        row_index[use] = emb.probable_slot(state, rows[use])
+    unique, misses = _number_rows(state, policy, rows_per_page, uses, scratch, rows, row_slots, row_index, missing)
     for miss in range(misses):
-        row = rows[missing[miss]]
-        insert_slots[miss] = -1
-        if emb.knock(state, row, now_ns, policy):
-            slot = emb.take_slot(state, rows_per_page, policy)
-            if slot >= 0:
-                emb.put_row(state, slot, row, 0)
-                emb.touch_slot(state, slot, policy)
-                state.counters[_EMB_INSERTS] += 1
-                insert_slots[miss] = slot
-    for position in range(unique):
-        if row_slots[position] >= 0:
-            emb.settle_slot(state, row_slots[position])
-    for miss in range(misses):
-        if insert_slots[miss] >= 0:
-            emb.settle_slot(state, insert_slots[miss])
+        insert_slots[miss] = 0 if emb.knock(state, rows[missing[miss]], now_ns, policy) else -1
+    _place_rows(state, policy, rows_per_page, unique, misses, scratch, rows, missing, insert_slots)
     state.counters[_EMB_LOOKUPS] += unique
     state.counters[_EMB_HITS] += unique - misses
     return unique, misses
+
+
+@kernel
+def _list_uses(
+    history_rows: NDArray[np.int64],
+    history_offsets: NDArray[np.int64],
+    history_tokens: NDArray[np.int64],
+    candidate_rows: NDArray[np.int64],
+    candidate_offsets: NDArray[np.int64],
+    cached_tokens: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    row_offsets: NDArray[np.int64],
+) -> int:
+    """Write the row ids of every use: of the tokens beyond the cached prefix, then of the candidates."""
+    uses = 0
+    row_offsets[0] = 0
+    for request in range(cached_tokens.shape[0]):
+        for position in range(
+            first_new_row(history_offsets[request], history_offsets[request + 1], history_tokens[request], cached_tokens[request]),
+            history_offsets[request + 1],
+        ):
+            rows[uses] = history_rows[position]
+            uses += 1
+        for position in range(candidate_offsets[request], candidate_offsets[request + 1]):
+            rows[uses] = candidate_rows[position]
+            uses += 1
+        row_offsets[request + 1] = uses
+    return uses
+
+
+@kernel
+def first_new_row(first: int, end: int, tokens: int, cached_tokens: int) -> int:
+    """Position of the first listed row beyond the cached prefix; rows are spread evenly over the tokens."""
+    if tokens == 0:
+        return first
+    return first + (2 * (end - first) * cached_tokens + tokens) // (2 * tokens)
+
+
+@kernel
+def _number_rows(
+    state: PoolState,
+    policy: CachePolicy,
+    rows_per_page: int,
+    uses: int,
+    scratch: NDArray[np.void],
+    rows: NDArray[np.int64],
+    row_slots: NDArray[np.int32],
+    row_index: NDArray[np.int32],
+    missing: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Turn uses into distinct rows, in place: `rows` keeps each once and `row_index` tells where.
+
+    On entry `row_index` holds the probable slots. Returns (distinct rows, missing rows).
+    """
+    mask = scratch.shape[0] - 1
+    unique = 0
+    misses = 0
+    for use in range(uses):
+        row = rows[use]
+        slot = emb.confirmed_slot(state, row, row_index[use], rows_per_page)
+        if slot >= 0:
+            position = state.slots[slot].mark
+            if position >= unique or rows[position] != row:
+                position = unique
+                emb.touch_slot(state, slot, position, policy)
+        else:
+            place = emb.row_tag(row) & mask
+            while scratch[place].position != -1 and rows[scratch[place].position] != row:
+                place = (place + 1) & mask
+            position = scratch[place].position
+            if position == -1:
+                position = unique
+                scratch[place].position = position
+                scratch[misses].place = place
+                missing[misses] = position
+                misses += 1
+        if position == unique:
+            rows[unique] = row
+            row_slots[unique] = slot
+            _count_lookup(state, row, slot >= 0)
+            unique += 1
+        row_index[use] = position
+    for miss in range(misses):
+        scratch[scratch[miss].place].position = -1
+    return unique, misses
+
+
+@kernel
+def _count_lookup(state: PoolState, row: int, hit: bool) -> None:
+    """Count by embedding table; a table number that is too high is counted with another rather than outside the array."""
+    table = (row >> TABLE_SHIFT) & (TABLES_MAX - 1)
+    state.tables[table].lookups += 1
+    state.tables[table].hits += hit
+
+
+@kernel
+def _place_rows(
+    state: PoolState,
+    policy: CachePolicy,
+    rows_per_page: int,
+    unique: int,
+    misses: int,
+    scratch: NDArray[np.void],
+    rows: NDArray[np.int64],
+    missing: NDArray[np.int32],
+    insert_slots: NDArray[np.int32],
+) -> None:
+    """Find a slot for every admitted row, then make the index say so. `insert_slots` is -1 where none was admitted."""
+    steps_max = emb.sweep_steps(state, rows_per_page, policy)
+    room = True
+    for miss in range(misses):
+        if insert_slots[miss] == -1:
+            continue
+        slot = emb.fresh_slot(state, rows_per_page)
+        if slot == -1 and room:
+            slot = emb.victim_slot(state, rows_per_page, steps_max, -1, rows, unique)
+            room = slot != -1
+        insert_slots[miss] = slot
+        if slot != -1:
+            position = missing[miss]
+            scratch[miss].victim = emb.occupy(state, slot, rows[position], 1, position, rows_per_page, _EMB_EVICTED_PRESSURE)
+            state.counters[_EMB_INSERTS] += 1
+    for miss in range(misses):
+        if insert_slots[miss] != -1:
+            emb.reindex(state, insert_slots[miss], scratch[miss].victim)
 
 
 @kernel
@@ -230,13 +366,14 @@ def unpin(state: PoolState, entries: NDArray[np.int32]) -> None:
     """The batch is done with its prefixes."""
     for request in range(entries.shape[0]):
         if entries[request] != -1:
-            state.entry_pins[entries[request]] -= 1
+            state.entries[entries[request]].pins -= 1
 
 
 @kernel
 def undo_batch(
     state: PoolState,
     block_tokens: int,
+    rows_per_page: int,
     entries: NDArray[np.int32],
     cached_tokens: NDArray[np.int64],
     rows: NDArray[np.int64],
@@ -248,12 +385,12 @@ def undo_batch(
         entry = entries[request]
         if entry == -1:
             continue
-        state.entry_pins[entry] -= 1
+        state.entries[entry].pins -= 1
         blocks = cached_tokens[request] // block_tokens
-        if state.entry_pins[entry] == 0 and state.entry_blocks[entry] > blocks:
+        if state.entries[entry].pins == 0 and state.entries[entry].blocks > blocks:
             kv.truncate_entry(state, entry, blocks, block_tokens)
     for miss in range(missing.shape[0]):
         if insert_slots[miss] >= 0:
-            slot = emb.find_slot(state, rows[missing[miss]])
+            slot = emb.find_slot(state, rows[missing[miss]], rows_per_page)
             if slot >= 0:
-                emb.drop_slot(state, slot)
+                emb.drop_slot(state, slot, rows_per_page)

@@ -20,7 +20,7 @@ from agents.node.estimators import NodeEstimators, Valuation
 from agents.node.report import BodyFacts, Reporter
 from agents.pool import migration
 from agents.pool.ledger import Ledger
-from agents.pool.state import Counter, Owner, allocate, power_of_two_at_least
+from agents.pool.state import Counter, Owner, allocate
 from agents.profiles import Profile
 from agents.wire.events import EventKind
 from agents.wire.messages import (
@@ -99,8 +99,7 @@ class Node:
         self._reporter = Reporter(name, profile, config.controller)
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
-        self._scratch_places = 0
-        self._grow_scratch(profile.batch_max * (profile.model.tokens_max + profile.candidates))
+        self._scratch = booking.new_scratch(profile.batch_max * (profile.model.tokens_max + profile.candidates))
         self._serial = 0
         self._migrating: dict[int, list[int]] = {}
         self._next_decision_ns = 0
@@ -130,7 +129,14 @@ class Node:
         failed = self._tickets.pop(ticket)
         plan = failed.plan
         booking.undo_batch(
-            self.state, self.profile.block_tokens, failed.entries, plan.cached_tokens, plan.rows, plan.missing, plan.insert_slots
+            self.state,
+            self.profile.block_tokens,
+            self.profile.rows_per_page,
+            failed.entries,
+            plan.cached_tokens,
+            plan.rows,
+            plan.missing,
+            plan.insert_slots,
         )
 
     def _book(self, now_ns: int, batch: Batch) -> tuple[NDArray[np.int32], BatchPlan]:
@@ -163,7 +169,8 @@ class Node:
             write_offsets,
         )
         uses = int(batch.history_offsets[-1] - cached.sum() + batch.candidate_offsets[-1])
-        self._grow_scratch(uses)
+        if 2 * uses > self._scratch.shape[0]:
+            self._scratch = booking.new_scratch(uses)  # a rare oversized batch: its room stays
         rows, row_slots = np.empty(uses, np.int64), np.empty(uses, np.int32)
         row_index, row_offsets = np.empty(uses, np.int32), np.empty(requests + 1, np.int64)
         missing, insert_slots = np.empty(uses, np.int32), np.empty(uses, np.int32)
@@ -172,15 +179,13 @@ class Node:
             self._policy,
             now_ns,
             self.profile.rows_per_page,
-            self._next_ticket,
             batch.history_rows,
             batch.history_offsets,
+            batch.history_tokens,
             batch.candidate_rows,
             batch.candidate_offsets,
             cached,
-            self._scratch_serial,
-            self._scratch_row,
-            self._scratch_position,
+            self._scratch,
             rows,
             row_slots,
             row_index,
@@ -203,15 +208,6 @@ class Node:
             insert_slots=insert_slots[:misses],
         )
 
-    def _grow_scratch(self, uses: int) -> None:
-        """Room to see every row of a batch once; grows for a rare oversized batch and stays."""
-        places = power_of_two_at_least(2 * uses)
-        if places > self._scratch_places:
-            self._scratch_places = places
-            self._scratch_serial = np.zeros(places, np.int64)
-            self._scratch_row = np.zeros(places, np.int64)
-            self._scratch_position = np.zeros(places, np.int32)
-
     # --- per tick -------------------------------------------------------------------------
 
     def tick(self, now_ns: int, inputs: TickInputs) -> Effects:
@@ -222,7 +218,7 @@ class Node:
         self._serial += 1
         moves = self._migrate(self._pages_of(self._guard.step(now_ns)))
         wanted = np.empty(self._refillable_rows(), np.int64)
-        found = emb.wanted_rows(self.state, wanted) if wanted.shape[0] else 0
+        found = emb.wanted_rows(self.state, self.profile.rows_per_page, wanted) if wanted.shape[0] else 0
         events, self._pending_events = self._pending_events, []
         return Effects(self._serial, moves, wanted[:found], records, events)
 
@@ -304,8 +300,8 @@ class Node:
 
     def _refillable_rows(self) -> int:
         """Rows that fresh pages could take now; a refill never displaces anything."""
-        fresh = self.state.fresh[: self.state.counters[Counter.FRESH_PAGES]]
-        empty = int(fresh.shape[0]) * self.profile.rows_per_page - int(self.state.page_filled[fresh].sum())
+        fresh = self.state.lists["fresh_page"][: self.state.counters[Counter.FRESH_PAGES]]
+        empty = int(fresh.shape[0]) * self.profile.rows_per_page - int(self.state.pages["filled"][fresh].sum())
         return min(empty, REFILL_ROWS_PER_TICK_MAX)
 
     # --- commands and knowledge from outside ----------------------------------------------
@@ -333,14 +329,8 @@ class Node:
         self._estimators.reuse(now_ns, message)
 
     def version_flip(self, now_ns: int) -> None:
-        """A new model version: every prefix is void; one that a batch in flight still reads goes with its next request."""
-        live = self.state.live[: self.state.counters[Counter.ENTRIES_LIVE]].copy()
-        for entry in live:
-            kv.remember_fate(self.state, self.state.entry_key[entry], kv.REASON_VERSION)
-            if self.state.entry_pins[entry] == 0:
-                kv.truncate_entry(self.state, int(entry), 0, self.profile.block_tokens)
-            else:
-                kv.void_entry(self.state, int(entry))
+        """A new version of model or features: every prefix is void; one that a batch in flight reads goes with its next request."""
+        kv.void_all(self.state, self.profile.block_tokens)
 
     # --- what others may know -------------------------------------------------------------
 
@@ -375,7 +365,7 @@ class Node:
     def predict_ms(self, now_ns: int, user_key: int, history_tokens: int, candidates: int) -> float:
         """Expected service time of one request here, for queue estimates and deadlines."""
         entry = kv.find_entry(self.state, np.uint64(user_key)) if user_key else -1
-        cached = int(self.state.entry_blocks[entry]) * self.profile.block_tokens if entry != -1 else 0
+        cached = int(self.state.entries[entry]["blocks"]) * self.profile.block_tokens if entry != -1 else 0
         return self._estimators.predict_ms(min(cached, history_tokens), history_tokens, candidates)
 
     def telemetry(self, now_ns: int, facts: BodyFacts) -> NodeTelemetry:
@@ -392,7 +382,7 @@ class Node:
         )
 
     def _migrating_pages(self) -> int:
-        return int(np.count_nonzero(self.state.owner == Owner.MIGRATING))
+        return int(np.count_nonzero(self.state.pages["owner"] == Owner.MIGRATING))
 
     def decisions(self, limit: int) -> list[DecisionRecord]:
         """The newest decisions, newest first."""

@@ -9,21 +9,22 @@ def residency_since(state: PoolState, block_tokens: int, seq: int) -> ResidencyS
     newest = int(state.counters[Counter.RESIDENCY_SEQ])
     if seq == newest:
         return None
-    kept = state.residency_key.shape[0]
+    kept = state.residency.shape[0]
     if seq < 0 or seq > newest or newest - seq > kept:
         return snapshot(state, block_tokens)
     latest: dict[int, int] = {}
     for number in range(seq + 1, newest + 1):
-        place = number % kept
-        latest[int(state.residency_key[place])] = int(state.residency_tokens[place])
+        change = state.residency[number % kept]
+        latest[int(change["key"])] = int(change["tokens"])
     return ResidencyDelta(seq_first=seq + 1, seq=newest, user_keys=list(latest), cached_tokens=list(latest.values()))
 
 
 def snapshot(state: PoolState, block_tokens: int) -> ResidencySnapshot:
     """Every prefix held now."""
-    live = state.live[: state.counters[Counter.ENTRIES_LIVE]]
+    live = state.lists["entry"][: state.counters[Counter.ENTRIES_LIVE]]
+    held = state.entries[live]
     return ResidencySnapshot(
         seq=int(state.counters[Counter.RESIDENCY_SEQ]),
-        user_keys=state.entry_key[live].tolist(),
-        cached_tokens=(state.entry_blocks[live].astype("int64") * block_tokens).tolist(),
+        user_keys=held["key"].tolist(),
+        cached_tokens=(held["blocks"].astype("int64") * block_tokens).tolist(),
     )

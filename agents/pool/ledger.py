@@ -29,13 +29,13 @@ class Ledger:
 
     def shares(self) -> Shares:
         """Pages by owner, counted from the owners themselves and not from the counters."""
-        counts = np.bincount(self._state.owner, minlength=len(Owner))
+        counts = np.bincount(self._state.pages["owner"], minlength=len(Owner))
         return Shares(int(counts[Owner.EMB]), int(counts[Owner.KV]), int(counts[Owner.MIGRATING]), int(counts[Owner.FREE]))
 
     @property
     def emb_ratio(self) -> float:
         """Share of the pool's pages that EMB owns."""
-        return int(self._state.counters[Counter.EMB_PAGES]) / int(self._state.owner.shape[0])
+        return int(self._state.counters[Counter.EMB_PAGES]) / int(self._state.pages.shape[0])
 
     def counter(self, which: Counter) -> int:
         """One scalar of the state."""
@@ -53,55 +53,59 @@ class Ledger:
 
     def _check_pages(self) -> None:
         state, shares = self._state, self.shares()
+        owner = state.pages["owner"]
         self._require(shares.emb == state.counters[Counter.EMB_PAGES], "EMB page count differs from owners")
         self._require(shares.kv == state.counters[Counter.KV_PAGES], "KV page count differs from owners")
-        listed = state.emb_pages[: shares.emb]
-        self._require(len(set(listed.tolist())) == shares.emb, "an EMB page is listed twice")
-        self._require(bool(np.all(state.owner[listed] == Owner.EMB)), "a listed EMB page has another owner")
-        for position, page in enumerate(listed):
-            self._require(int(state.emb_position[page]) == position, "emb_position does not point back")
-        fresh = state.fresh[: state.counters[Counter.FRESH_PAGES]]
-        self._require(bool(np.all(state.owner[fresh] == Owner.EMB)), "a fresh page is not EMB's")
-        self._require(len(set(fresh.tolist())) == len(fresh), "a page is fresh twice")
+        self._check_list("emb_page", "emb_position", shares.emb)
+        self._check_list("fresh_page", "fresh_position", int(state.counters[Counter.FRESH_PAGES]))
+        self._require(bool(np.all(owner[state.pages["emb_position"] >= 0] == Owner.EMB)), "a listed EMB page has another owner")
+        self._require(bool(np.all(owner[state.pages["fresh_position"] >= 0] == Owner.EMB)), "a fresh page is not EMB's")
+
+    def _check_list(self, field: str, position: str, size: int) -> None:
+        """A dense list and the positions in it must say the same."""
+        listed = self._state.lists[field][:size]
+        self._require(len(set(listed.tolist())) == size, f"a page is twice in {field}")
+        self._require(bool(np.array_equal(self._state.pages[position][listed], np.arange(size))), f"{position} does not point back")
+        self._require(int(np.count_nonzero(self._state.pages[position] >= 0)) == size, f"{position} of a page not listed")
 
     def _check_prefixes(self) -> None:
         state = self._state
         seen: set[int] = set()
-        page, free = int(state.counters[Counter.KV_FREE_HEAD]), 0
-        while page != -1:
-            self._require(page not in seen, f"page {page} is on the KV free list twice")
-            seen.add(page)
-            self._require(state.owner[page] == Owner.KV, f"free KV page {page} has another owner")
-            free += 1
-            page = int(state.next[page])
+        free = self._follow(int(state.counters[Counter.KV_FREE_HEAD]), seen)
         self._require(free == state.counters[Counter.KV_FREE_PAGES], "KV free count differs from its list")
-        live = state.live[: state.counters[Counter.ENTRIES_LIVE]]
-        used = 0
+        live = state.lists["entry"][: state.counters[Counter.ENTRIES_LIVE]]
         for entry in live:
-            page, blocks = int(state.entry_head[entry]), 0
-            while page != -1:
-                self._require(page not in seen, f"KV page {page} is owned twice")
-                seen.add(page)
-                self._require(state.owner[page] == Owner.KV, f"prefix page {page} has another owner")
-                blocks += 1
-                page = int(state.next[page])
-            self._require(blocks == state.entry_blocks[entry], f"entry {entry} counts {state.entry_blocks[entry]} blocks, has {blocks}")
+            held = state.entries[entry]
+            blocks = self._follow(int(held["head"]), seen)
+            self._require(blocks == held["blocks"], f"entry {entry} counts {held['blocks']} blocks, has {blocks}")
             self._require(blocks > 0, f"entry {entry} is live and empty")
-            used += blocks
+            self._require(int(state.pages[held["tail"]]["next"]) == -1, f"entry {entry} has a tail that is not its last page")
+        used = len(seen) - free
         self._require(used == state.counters[Counter.KV_PAGES_USED], "KV used count differs from its prefixes")
         self._require(used + free == state.counters[Counter.KV_PAGES], "a KV page is neither used nor free")
-        indexed = state.user_index_key[state.user_index_key != 0]
-        self._require(sorted(indexed.tolist()) == sorted(state.entry_key[live].tolist()), "user index differs from live entries")
+        indexed = state.users["key"][state.users["key"] != 0]
+        self._require(sorted(indexed.tolist()) == sorted(state.entries["key"][live].tolist()), "user index differs from live entries")
+
+    def _follow(self, page: int, seen: set[int]) -> int:
+        """Length of a chain of KV pages, none of which may have been seen before."""
+        length = 0
+        while page != -1:
+            self._require(page not in seen, f"KV page {page} is owned twice")
+            self._require(self._state.pages[page]["owner"] == Owner.KV, f"KV page {page} has another owner")
+            seen.add(page)
+            length += 1
+            page = int(self._state.pages[page]["next"])
+        return length
 
     def _check_rows(self) -> None:
         state, per_page = self._state, self._rows_per_page
-        occupied = np.flatnonzero(state.slot_row >= 0)
-        self._require(len(occupied) == state.counters[Counter.EMB_ROWS], "row count differs from slots")
-        self._require(bool(np.all(state.owner[occupied // per_page] == Owner.EMB)), "a row lies outside EMB")
-        rows = state.slot_row[occupied]
-        self._require(len(np.unique(rows)) == len(rows), "a row is resident twice")
-        filled = state.row_index_row >= 0
-        self._require(int(filled.sum()) == len(rows), "row index size differs from slots")
-        slots = state.row_index_slot[filled]
-        self._require(bool(np.all(state.slot_row[slots] == state.row_index_row[filled])), "row index points at another row")
-        self._require(bool(np.all((state.slot_uses & 0x80) == 0)), "a slot is still protected after booking")
+        recorded = np.flatnonzero(state.slots["row"] >= 0)
+        alive = recorded[recorded % per_page < state.pages["filled"][recorded // per_page]]
+        filled = state.pages["filled"][state.pages["owner"] != Owner.EMB]
+        self._require(not filled.any(), "a page outside EMB has rows")
+        self._require(len(alive) == state.counters[Counter.EMB_ROWS], "row count differs from slots")
+        rows = np.bincount(alive // per_page, minlength=state.pages.shape[0])
+        self._require(bool(np.array_equal(rows, state.pages["rows"])), "a page's row count differs from its slots")
+        self._require(len(np.unique(state.slots["row"][alive])) == len(alive), "a row is resident twice")
+        indexed = state.places["slot"][state.places["slot"] >= 0]
+        self._require(bool(np.array_equal(np.sort(indexed), recorded)), "row index differs from slots")

@@ -38,37 +38,48 @@ def migration_step(granted_emb_pages: int, target_emb_pages: int, allowance_page
 @kernel
 def release_emb_page(state: PoolState, page: int) -> None:
     """Take an emptied page out of EMB; it stays `MIGRATING` until the device has copied its rescued rows."""
-    position = state.emb_position[page]
+    position = state.pages[page].emb_position
     last = state.counters[_EMB_PAGES] - 1
-    moved = state.emb_pages[last]
-    state.emb_pages[position] = moved
-    state.emb_position[moved] = position
-    state.emb_pages[last] = -1
-    state.emb_position[page] = -1
+    moved = state.lists[last].emb_page
+    state.lists[position].emb_page = moved
+    state.pages[moved].emb_position = position
+    state.lists[last].emb_page = -1
+    state.pages[page].emb_position = -1
     state.counters[_EMB_PAGES] = last
     if position == state.counters[_CLOCK_PAGE]:
         state.counters[_CLOCK_SLOT] = 0  # the hand stands on another page now: start it from its top
-    _forget_fresh(state, page)
-    state.owner[page] = _MIGRATING
+    if state.pages[page].fresh_position >= 0:
+        unlist_fresh(state, page)
+    state.pages[page].owner = _MIGRATING
 
 
 @kernel
-def _forget_fresh(state: PoolState, page: int) -> None:
-    """Remove a page from the stack of fresh pages, keeping the order of the others."""
+def list_fresh(state: PoolState, page: int) -> None:
+    """Put a page with empty slots on top of the stack."""
     size = state.counters[_FRESH_PAGES]
-    kept = 0
-    for position in range(size):
-        if state.fresh[position] != page:
-            state.fresh[kept] = state.fresh[position]
-            kept += 1
-    state.counters[_FRESH_PAGES] = kept
+    state.lists[size].fresh_page = page
+    state.pages[page].fresh_position = size
+    state.counters[_FRESH_PAGES] = size + 1
+
+
+@kernel
+def unlist_fresh(state: PoolState, page: int) -> None:
+    """Take a page out of the stack of fresh pages; the top one takes its place."""
+    position = state.pages[page].fresh_position
+    top = state.counters[_FRESH_PAGES] - 1
+    moved = state.lists[top].fresh_page
+    state.lists[position].fresh_page = moved
+    state.pages[moved].fresh_position = position
+    state.lists[top].fresh_page = -1
+    state.pages[page].fresh_position = -1
+    state.counters[_FRESH_PAGES] = top
 
 
 @kernel
 def grant_to_kv(state: PoolState, page: int) -> None:
     """A migrating page becomes an unused page of KV."""
-    state.owner[page] = _KV
-    state.next[page] = state.counters[_KV_FREE_HEAD]
+    state.pages[page].owner = _KV
+    state.pages[page].next = state.counters[_KV_FREE_HEAD]
     state.counters[_KV_FREE_HEAD] = page
     state.counters[_KV_FREE_PAGES] += 1
     state.counters[_KV_PAGES] += 1
@@ -81,22 +92,17 @@ def grant_to_emb(state: PoolState) -> int:
     page = state.counters[_KV_FREE_HEAD]
     if page == -1:
         return -1
-    state.counters[_KV_FREE_HEAD] = state.next[page]
+    state.counters[_KV_FREE_HEAD] = state.pages[page].next
     state.counters[_KV_FREE_PAGES] -= 1
     state.counters[_KV_PAGES] -= 1
-    state.next[page] = -1
-    state.owner[page] = _EMB
+    state.pages[page].next = -1
+    state.pages[page].owner = _EMB
+    state.pages[page].filled = 0
+    state.pages[page].rows = 0
     position = state.counters[_EMB_PAGES]
-    state.emb_pages[position] = page
-    state.emb_position[page] = position
+    state.lists[position].emb_page = page
+    state.pages[page].emb_position = position
     state.counters[_EMB_PAGES] = position + 1
-    state.page_filled[page] = 0
-    # Below the top: a half-filled page is finished first.
-    size = state.counters[_FRESH_PAGES]
-    state.fresh[size] = page
-    if size > 0 and state.page_filled[state.fresh[size - 1]] > 0:
-        state.fresh[size] = state.fresh[size - 1]
-        state.fresh[size - 1] = page
-    state.counters[_FRESH_PAGES] = size + 1
+    list_fresh(state, page)
     state.counters[_MOVED_PAGES] += 1
     return int(page)

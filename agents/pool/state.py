@@ -1,11 +1,13 @@
-"""The whole state of one node's pool as flat arrays. Only kernels write it; Python reads views.
+"""The whole state of one node's pool as a handful of record arrays. Only kernels write it; Python reads views.
 
-One allocation at start, one owner thread, no growth afterwards. Sizes: P pages, S = P x rows per
-page slots (enough for a pool that is all EMB), E = P prefix entries (each holds at least a page).
+Few arrays, because each one costs call and compile time of every kernel it is handed to, and records, because
+what is read together then lies in one cache line. One allocation at start, one owner thread, no growth
+afterwards. Sizes: P pages, S = P x rows per page slots (enough for a pool that is all EMB), E = P prefix
+entries (each holds at least a page).
 """
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +31,8 @@ class Counter(IntEnum):
     KV_FREE_PAGES = 3
     ENTRIES_LIVE = 4
     ENTRY_FREE_HEAD = 5
-    EMB_ROWS = 6  # slots that hold a row
-    CLOCK_PAGE = 7  # position of the clock hand in emb_pages
+    EMB_ROWS = 6  # resident rows
+    CLOCK_PAGE = 7  # position of the clock hand in the list of EMB pages
     CLOCK_SLOT = 8  # slot of the hand inside that page
     FRESH_PAGES = 9  # size of the stack of pages with never-filled slots
     EMB_LOOKUPS = 10
@@ -52,54 +54,91 @@ class Counter(IntEnum):
     COUNT = 26
 
 
+HEADER = np.dtype(
+    [
+        ("ageing", "f8"),  # GreedyDual's rising floor
+        ("version", "i8"),  # of model and feature schema together: prefixes of another one are never found
+    ],
+    align=True,
+)
+PAGE = np.dtype(
+    [
+        ("hash", "u8"),  # cumulative prefix hash at the end of a KV page
+        ("next", "i4"),  # next page of a prefix or of KV's free list, -1 ends
+        ("emb_position", "i4"),  # in the list of EMB pages, -1
+        ("fresh_position", "i4"),  # in the stack of fresh pages, -1
+        ("filled", "i4"),  # slots of an EMB page handed out so far; slots beyond are dead, whatever they say
+        ("rows", "i4"),  # resident rows
+        ("owner", "i1"),  # an Owner
+    ],
+    align=True,
+)
+LISTED = np.dtype(
+    [
+        ("emb_page", "i4"),  # pages of EMB, dense, in clock order
+        ("fresh_page", "i4"),  # stack of EMB pages with empty tails
+        ("entry", "i4"),  # entries in use, dense
+    ],
+    align=True,
+)
+ENTRY = np.dtype(
+    [
+        ("key", "u8"),
+        ("priority", "f8"),  # GreedyDual value, lowest goes first
+        ("last_ns", "i8"),
+        ("version", "i8"),  # the header's when it was made
+        ("head", "i4"),
+        ("tail", "i4"),
+        ("blocks", "i4"),
+        ("pins", "i4"),  # batches in flight that read or write it
+        ("uses", "i4"),
+        ("position", "i4"),  # in the list of live entries, -1
+        ("next_free", "i4"),
+    ],
+    align=True,
+)
+USER = np.dtype([("key", "u8"), ("entry", "i4")], align=True)
+FATE = np.dtype([("key", "u8"), ("seen_ns", "i8"), ("reason", "i1")], align=True)
+RESIDENCY = np.dtype([("key", "u8"), ("tokens", "i8")], align=True)
+SLOT = np.dtype(
+    [
+        ("row", "i8"),  # -1 is empty
+        ("mark", "i4"),  # position of the row in the batch that used it last; true only if the batch says so too
+        ("uses", "u1"),  # saturating use count of the clock
+    ],
+    align=True,
+)
+PLACE = np.dtype([("tag", "u4"), ("slot", "i4")], align=True)
+SIGHTING = np.dtype([("tag", "u2"), ("seen", "u2")], align=True)
+EVICTED = np.dtype([("row", "i8"), ("uses", "u1")], align=True)
+TABLE = np.dtype([("lookups", "i8"), ("hits", "i8")], align=True)
+
+
 class PoolState(NamedTuple):
-    """Struct of arrays; see `Counter` for the scalars."""
+    """Arrays of records; see `Counter` for the scalars and the types above for the fields."""
 
     counters: NDArray[np.int64]  # [Counter.COUNT]
-    ageing: NDArray[np.float64]  # [1] GreedyDual's rising floor
-    # pages
-    owner: NDArray[np.int8]  # [P] an Owner each
-    next: NDArray[np.int32]  # [P] next page of a prefix or of the free list, -1 ends
-    page_hash: NDArray[np.uint64]  # [P] cumulative prefix hash at the end of a KV page
-    # KV prefixes: entries, an index by user key, a dense list of the live ones
-    entry_key: NDArray[np.uint64]  # [E]
-    entry_head: NDArray[np.int32]  # [E]
-    entry_blocks: NDArray[np.int32]  # [E]
-    entry_pins: NDArray[np.int32]  # [E] batches in flight that read or write it
-    entry_last_ns: NDArray[np.int64]  # [E]
-    entry_uses: NDArray[np.int32]  # [E]
-    entry_priority: NDArray[np.float64]  # [E] GreedyDual value, lowest goes first
-    entry_next_free: NDArray[np.int32]  # [E]
-    live: NDArray[np.int32]  # [E] entries in use, dense
-    live_position: NDArray[np.int32]  # [E]
-    user_index_key: NDArray[np.uint64]  # [U] open addressing, 0 is empty
-    user_index_entry: NDArray[np.int32]  # [U]
-    # KV ghosts: what this node knew of a user lately (direct mapped, newest wins)
-    ghost_key: NDArray[np.uint64]  # [G]
-    ghost_reason: NDArray[np.int8]  # [G] MissReason it would be
-    ghost_seen_ns: NDArray[np.int64]  # [G]
-    # residency log (ring)
-    residency_key: NDArray[np.uint64]  # [L]
-    residency_tokens: NDArray[np.int64]  # [L]
-    # EMB rows: slots, an index by row id, the pages in clock order
-    slot_row: NDArray[np.int64]  # [S] row id, -1 is empty
-    slot_uses: NDArray[np.uint8]  # [S] saturating use count of the clock
-    row_index_row: NDArray[np.int64]  # [I] open addressing, -1 is empty
-    row_index_slot: NDArray[np.int32]  # [I]
-    emb_pages: NDArray[np.int32]  # [P] pages of EMB, dense, in clock order
-    emb_position: NDArray[np.int32]  # [P] position in emb_pages, -1
-    fresh: NDArray[np.int32]  # [P] stack of pages with empty tails
-    page_filled: NDArray[np.int32]  # [P] slots of an EMB page handed out so far (fresh pages only)
-    # EMB ghosts: doorkeeper (direct mapped) and a ring of evicted rows that were in use
-    door_row: NDArray[np.int64]  # [D]
-    door_seen_ns: NDArray[np.int64]  # [D]
-    evicted_row: NDArray[np.int64]  # [R] ring
-    evicted_uses: NDArray[np.uint8]  # [R]
+    header: NDArray[np.void]  # [1] HEADER
+    pages: NDArray[np.void]  # [P] PAGE
+    lists: NDArray[np.void]  # [P] LISTED: three dense lists side by side
+    # KV: prefixes, an index by user key (open addressing, key 0 is empty), what is known of users lately
+    entries: NDArray[np.void]  # [E] ENTRY
+    users: NDArray[np.void]  # [power of two] USER
+    fates: NDArray[np.void]  # [power of two] FATE: direct mapped, newest wins; the reason is a MissReason
+    residency: NDArray[np.void]  # [L] RESIDENCY: ring of changes that routers follow
+    # EMB: slots, an index by row id (open addressing, slot -1 is empty), doorkeeper (direct mapped), lost rows
+    slots: NDArray[np.void]  # [S] SLOT
+    places: NDArray[np.void]  # [4/3 S] PLACE
+    door: NDArray[np.void]  # [S] SIGHTING: tag 0 is empty
+    evicted: NDArray[np.void]  # [R] EVICTED: ring of rows that were in use when they went
+    tables: NDArray[np.void]  # [TABLES_MAX] TABLE: look-ups by embedding table
 
 
 RESIDENCY_LOG = 16_384  # deltas kept for a reader that fell behind; older needs a snapshot (0.25 MB)
 EVICTED_RING = 32_768  # rows remembered for refill: 8 MiB of 256 B rows, more than a tick can move
-GHOST_USERS = 16_384  # users whose last fate is remembered
+USERS_REMEMBERED = 16_384  # users whose last fate is remembered
+TABLES_MAX = 16  # embedding tables counted apart
+TABLE_SHIFT = 40  # a row id is its table's number above, the row in it below: 16 tables of 10 ** 12 rows
 
 
 def power_of_two_at_least(value: int) -> int:
@@ -115,57 +154,43 @@ def allocate(pages: int, rows_per_page: int, emb_pages: int) -> PoolState:
     if not 0 < emb_pages < pages:
         raise ValueError(f"emb_pages: {emb_pages} must leave both caches at least one of {pages} pages")
     slots = pages * rows_per_page
-    users = power_of_two_at_least(2 * pages)
-    rows = power_of_two_at_least(2 * slots)
     state = PoolState(
         counters=np.zeros(Counter.COUNT, np.int64),
-        ageing=np.zeros(1, np.float64),
-        owner=np.full(pages, Owner.KV, np.int8),
-        next=np.full(pages, -1, np.int32),
-        page_hash=np.zeros(pages, np.uint64),
-        entry_key=np.zeros(pages, np.uint64),
-        entry_head=np.full(pages, -1, np.int32),
-        entry_blocks=np.zeros(pages, np.int32),
-        entry_pins=np.zeros(pages, np.int32),
-        entry_last_ns=np.zeros(pages, np.int64),
-        entry_uses=np.zeros(pages, np.int32),
-        entry_priority=np.zeros(pages, np.float64),
-        entry_next_free=np.arange(1, pages + 1, dtype=np.int32),
-        live=np.full(pages, -1, np.int32),
-        live_position=np.full(pages, -1, np.int32),
-        user_index_key=np.zeros(users, np.uint64),
-        user_index_entry=np.full(users, -1, np.int32),
-        ghost_key=np.zeros(GHOST_USERS, np.uint64),
-        ghost_reason=np.zeros(GHOST_USERS, np.int8),
-        ghost_seen_ns=np.zeros(GHOST_USERS, np.int64),
-        residency_key=np.zeros(RESIDENCY_LOG, np.uint64),
-        residency_tokens=np.zeros(RESIDENCY_LOG, np.int64),
-        slot_row=np.full(slots, -1, np.int64),
-        slot_uses=np.zeros(slots, np.uint8),
-        row_index_row=np.full(rows, -1, np.int64),
-        row_index_slot=np.full(rows, -1, np.int32),
-        emb_pages=np.full(pages, -1, np.int32),
-        emb_position=np.full(pages, -1, np.int32),
-        fresh=np.full(pages, -1, np.int32),
-        page_filled=np.zeros(pages, np.int32),
-        door_row=np.full(rows, -1, np.int64),
-        door_seen_ns=np.zeros(rows, np.int64),
-        evicted_row=np.full(EVICTED_RING, -1, np.int64),
-        evicted_uses=np.zeros(EVICTED_RING, np.uint8),
+        header=_records(1, HEADER),
+        pages=_records(pages, PAGE, owner=Owner.KV, next=-1, emb_position=-1, fresh_position=-1),
+        lists=_records(pages, LISTED, emb_page=-1, fresh_page=-1, entry=-1),
+        entries=_records(pages, ENTRY, head=-1, tail=-1, position=-1),
+        users=_records(power_of_two_at_least(2 * pages), USER, entry=-1),
+        fates=_records(USERS_REMEMBERED, FATE),
+        residency=_records(RESIDENCY_LOG, RESIDENCY),
+        slots=_records(slots, SLOT, row=-1),
+        places=_records(slots + slots // 3 + 8, PLACE, slot=-1),  # three quarters full when the pool is all EMB
+        door=_records(slots, SIGHTING),
+        evicted=_records(EVICTED_RING, EVICTED, row=-1),
+        tables=_records(TABLES_MAX, TABLE),
     )
     _hand_out(state, emb_pages)
     return state
 
 
+def _records(count: int, dtype: np.dtype[np.void], **values: int) -> NDArray[Any]:
+    """Zeroed records, but for the fields given."""
+    records: NDArray[Any] = np.zeros(count, dtype)
+    for name, value in values.items():
+        records[name] = value
+    return records
+
+
 def _hand_out(state: PoolState, emb_pages: int) -> None:
     """Initial ownership; low page numbers are filled first, so the fresh stack is built downwards."""
-    pages = state.owner.shape[0]
-    state.entry_next_free[pages - 1] = -1
-    state.owner[:emb_pages] = Owner.EMB
-    state.emb_pages[:emb_pages] = np.arange(emb_pages)
-    state.emb_position[:emb_pages] = np.arange(emb_pages)
-    state.fresh[:emb_pages] = np.arange(emb_pages)[::-1]
-    state.next[emb_pages : pages - 1] = np.arange(emb_pages + 1, pages)
+    pages = state.pages.shape[0]
+    state.entries["next_free"] = np.append(np.arange(1, pages), -1)
+    state.pages["owner"][:emb_pages] = Owner.EMB
+    state.lists["emb_page"][:emb_pages] = np.arange(emb_pages)
+    state.pages["emb_position"][:emb_pages] = np.arange(emb_pages)
+    state.lists["fresh_page"][:emb_pages] = np.arange(emb_pages)[::-1]
+    state.pages["fresh_position"][:emb_pages] = np.arange(emb_pages)[::-1]
+    state.pages["next"][emb_pages : pages - 1] = np.arange(emb_pages + 1, pages)
     counters = state.counters
     counters[Counter.EMB_PAGES] = emb_pages
     counters[Counter.KV_PAGES] = pages - emb_pages

@@ -11,6 +11,8 @@ from agents.pool.state import Counter, PoolState, allocate
 ROWS_PER_PAGE = 4
 SHIPPED = cache_policy("shipped", ROWS_PER_PAGE)
 OPEN = cache_policy("none", ROWS_PER_PAGE)
+NO_BATCH = np.empty(0, np.int64)
+TICK_NS = 1 << emb.DOOR_TICK_BITS  # what the doorkeeper can tell apart
 
 
 def tiny_pool(emb_pages: int = 2) -> PoolState:
@@ -19,27 +21,38 @@ def tiny_pool(emb_pages: int = 2) -> PoolState:
 
 def touch(state: PoolState, row: int, now_ns: int = 0, policy: CachePolicy = OPEN) -> bool:
     """One look-up as booking would do it; True on a hit."""
-    slot = emb.find_slot(state, row)
+    slot = emb.confirmed_slot(state, row, emb.probable_slot(state, row), ROWS_PER_PAGE)
     if slot >= 0:
-        emb.touch_slot(state, slot, policy)
-        emb.settle_slot(state, slot)
+        emb.touch_slot(state, slot, 0, policy)
         return True
     if emb.knock(state, row, now_ns, policy):
-        slot = emb.take_slot(state, ROWS_PER_PAGE, policy)
-        if slot >= 0:
-            emb.put_row(state, slot, row, 1)
+        place(state, row, policy)
     return False
 
 
+def place(state: PoolState, row: int, policy: CachePolicy = OPEN) -> int:
+    """Slot that a new row got."""
+    slot = emb.fresh_slot(state, ROWS_PER_PAGE)
+    if slot == -1:
+        slot = emb.victim_slot(state, ROWS_PER_PAGE, emb.sweep_steps(state, ROWS_PER_PAGE, policy), -1, NO_BATCH, 0)
+    emb.reindex(state, slot, emb.occupy(state, slot, row, 1, 0, ROWS_PER_PAGE, Counter.EMB_EVICTED_PRESSURE))
+    return slot
+
+
+def find(state: PoolState, row: int) -> int:
+    return int(emb.find_slot(state, row, ROWS_PER_PAGE))
+
+
 def residents(state: PoolState) -> set[int]:
-    return set(state.slot_row[state.slot_row >= 0].tolist())
+    rows = state.slots["row"]
+    return {row for row in rows[rows >= 0].tolist() if find(state, row) >= 0}
 
 
 def test_slots_of_fresh_pages_are_filled_in_order() -> None:
     state = tiny_pool()
     for row in range(8):
         touch(state, row)
-    assert state.slot_row[:8].tolist() == list(range(8))
+    assert state.slots["row"][:8].tolist() == list(range(8))
     Ledger(state, ROWS_PER_PAGE).check()
 
 
@@ -64,9 +77,9 @@ def test_the_doorkeeper_lets_a_row_in_on_its_second_touch_within_the_window() ->
     touch(state, 5, now_ns=window_ns, policy=SHIPPED)
     assert residents(state) == {5}
     touch(state, 6, now_ns=0, policy=SHIPPED)
-    touch(state, 6, now_ns=window_ns + 1, policy=SHIPPED)
+    touch(state, 6, now_ns=window_ns + TICK_NS, policy=SHIPPED)
     assert residents(state) == {5}
-    touch(state, 6, now_ns=window_ns + 2, policy=SHIPPED)
+    touch(state, 6, now_ns=window_ns + TICK_NS + 1, policy=SHIPPED)
     assert residents(state) == {5, 6}
 
 
@@ -88,7 +101,7 @@ def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
     for _ in range(2):
         for row in (1, 2):
             touch(state, row, policy=policy)
-    state.slot_uses[4:8] = 0  # page 1 has gone cold
+    state.slots["uses"][4:8] = 0  # page 1 has gone cold
     sources, targets = np.empty(8, np.int32), np.empty(8, np.int32)
     copies = emb.clear_page(state, 0, ROWS_PER_PAGE, policy, sources, targets)
     assert copies == 1
@@ -96,7 +109,7 @@ def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
     assert residents(state) == {1, 5, 6, 7}
     migration.release_emb_page(state, 0)
     migration.grant_to_kv(state, 0)
-    assert emb.find_slot(state, 1) == 4
+    assert find(state, 1) == 4
     Ledger(state, ROWS_PER_PAGE).check()
 
 
@@ -110,7 +123,7 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     migration.release_emb_page(state, 2)
     migration.grant_to_kv(state, 2)
     wanted = np.empty(3, np.int64)
-    assert emb.wanted_rows(state, wanted) == 3
+    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 3
     assert wanted.tolist() == [11, 10, 9]
     slots = np.empty(3, np.int32)
     assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 0
@@ -118,7 +131,7 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     page = migration.grant_to_emb(state)
     assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 3
     assert slots.tolist() == [page * ROWS_PER_PAGE + offset for offset in range(3)]
-    assert emb.wanted_rows(state, wanted) == 1
+    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 1
     Ledger(state, ROWS_PER_PAGE).check()
 
 
@@ -126,7 +139,7 @@ def test_the_coldest_page_is_the_one_with_the_least_use() -> None:
     state = tiny_pool(emb_pages=3)
     for row in range(12):
         touch(state, row)
-    state.slot_uses[:12] = [3, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1, 1]
+    state.slots["uses"][:12] = [3, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1, 1]
     assert emb.coldest_page(state, ROWS_PER_PAGE, 16) == 1
 
 
@@ -134,7 +147,7 @@ def test_a_dropped_row_leaves_a_slot_that_is_used_again() -> None:
     state = tiny_pool(emb_pages=1)
     for row in range(4):
         touch(state, row)
-    emb.drop_slot(state, emb.find_slot(state, 2))
+    emb.drop_slot(state, find(state, 2), ROWS_PER_PAGE)
     touch(state, 50)
     assert residents(state) == {0, 1, 3, 50}
     assert state.counters[Counter.EMB_EVICTED_PRESSURE] == 0
@@ -147,5 +160,5 @@ def test_the_row_index_survives_thousands_of_random_touches() -> None:
     for step in range(4000):
         row = int(rng.zipf(1.3)) % 64
         touch(state, row, step)
-        assert emb.find_slot(state, row) >= 0
+        assert find(state, row) >= 0
     Ledger(state, ROWS_PER_PAGE).check()

@@ -27,15 +27,15 @@ def keep(state: PoolState, user: int, blocks: int, now_ns: int, policy: CachePol
     if entry == -1:
         entry = kv.new_entry(state, np.uint64(user))
     out = np.empty(64, np.int32)
-    state.entry_pins[entry] += 1
+    state.entries["pins"][entry] += 1
     written = kv.append_blocks(state, entry, hashes(user, blocks), BLOCK, out)
-    state.entry_pins[entry] -= 1
+    state.entries["pins"][entry] -= 1
     kv.touch_entry(state, entry, now_ns, value, policy)
     return written
 
 
 def residents(state: PoolState) -> set[int]:
-    return set(state.entry_key[state.live[: state.counters[Counter.ENTRIES_LIVE]]].tolist())
+    return set(state.entries["key"][state.lists["entry"][: state.counters[Counter.ENTRIES_LIVE]]].tolist())
 
 
 def test_a_stored_prefix_is_found_and_matches_up_to_the_first_changed_block() -> None:
@@ -55,11 +55,11 @@ def test_a_stored_prefix_is_found_and_matches_up_to_the_first_changed_block() ->
 def test_appending_keeps_the_pages_already_there() -> None:
     state = tiny_pool()
     keep(state, user=1, blocks=2, now_ns=1)
-    first = int(state.entry_head[kv.find_entry(state, np.uint64(1))])
+    first = int(state.entries["head"][kv.find_entry(state, np.uint64(1))])
     assert keep(state, user=1, blocks=4, now_ns=2) == 2
     entry = kv.find_entry(state, np.uint64(1))
-    assert int(state.entry_head[entry]) == first
-    assert int(state.entry_blocks[entry]) == 4
+    assert int(state.entries["head"][entry]) == first
+    assert int(state.entries["blocks"][entry]) == 4
     Ledger(state, 4).check()
 
 
@@ -81,7 +81,7 @@ def test_the_shipped_rule_evicts_what_is_cheapest_to_recompute_per_page() -> Non
     keep(state, user=2, blocks=4, now_ns=2, policy=SHIPPED, value=1.0)
     keep(state, user=3, blocks=2, now_ns=3, policy=SHIPPED, value=1.0)
     assert residents(state) == {1, 3}
-    assert state.ageing[0] == 1.0
+    assert state.header["ageing"][0] == 1.0
 
 
 def test_ageing_lets_a_newcomer_outlive_a_prefix_nobody_uses_any_more() -> None:
@@ -95,7 +95,7 @@ def test_ageing_lets_a_newcomer_outlive_a_prefix_nobody_uses_any_more() -> None:
 def test_a_pinned_prefix_is_never_a_victim_and_a_short_prefix_is_kept_instead() -> None:
     state = tiny_pool(kv_pages=4)
     keep(state, user=1, blocks=3, now_ns=1)
-    state.entry_pins[kv.find_entry(state, np.uint64(1))] = 1
+    state.entries["pins"][kv.find_entry(state, np.uint64(1))] = 1
     assert keep(state, user=2, blocks=4, now_ns=2) == 1
     assert residents(state) == {1, 2}
     assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))

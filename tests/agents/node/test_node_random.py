@@ -66,7 +66,7 @@ class NodeLife(RuleBasedStateMachine):
         self.node.ledger.check()
         assert sum(self.node.ledger.shares()) == 10
         if not self.open:
-            assert not self.node.state.entry_pins.any()
+            assert not self.node.state.entries["pins"].any()
         assert self.node.state.counters[Counter.EMB_PAGES] >= 1
 
 

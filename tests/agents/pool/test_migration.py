@@ -38,7 +38,7 @@ def test_a_page_that_leaves_emb_belongs_to_nobody_until_its_copy_is_done() -> No
     state = allocate(pages=6, rows_per_page=ROWS_PER_PAGE, emb_pages=3)
     ledger = Ledger(state, ROWS_PER_PAGE)
     migration.release_emb_page(state, 1)
-    assert state.owner[1] == Owner.MIGRATING
+    assert state.pages["owner"][1] == Owner.MIGRATING
     assert ledger.shares() == (2, 3, 1, 0)
     ledger.check()
     migration.grant_to_kv(state, 1)
@@ -55,19 +55,19 @@ def test_emb_grows_by_unused_kv_pages_only() -> None:
 
 
 def _corrupt_owner(state: PoolState) -> None:
-    state.owner[0] = Owner.KV
+    state.pages["owner"][0] = Owner.KV
 
 
 def _corrupt_list(state: PoolState) -> None:
-    state.emb_pages[1] = state.emb_pages[0]
+    state.lists["emb_page"][1] = state.lists["emb_page"][0]
 
 
 def _corrupt_row(state: PoolState) -> None:
-    state.slot_row[0] = 7
+    state.slots["row"][0] = 7
 
 
 def _corrupt_free_list(state: PoolState) -> None:
-    state.next[int(state.counters[Counter.KV_FREE_HEAD])] = -1
+    state.pages["next"][int(state.counters[Counter.KV_FREE_HEAD])] = -1
 
 
 @pytest.mark.parametrize("corrupt", [_corrupt_owner, _corrupt_list, _corrupt_row, _corrupt_free_list])
@@ -86,7 +86,7 @@ def test_random_moves_conserve_every_page() -> None:
     for _ in range(500):
         choice = rng.integers(3)
         if choice == 0 and state.counters[Counter.EMB_PAGES] > 1:
-            page = int(state.emb_pages[rng.integers(state.counters[Counter.EMB_PAGES])])
+            page = int(state.lists["emb_page"][rng.integers(state.counters[Counter.EMB_PAGES])])
             migration.release_emb_page(state, page)
             migrating.append(page)
         elif choice == 1 and migrating:

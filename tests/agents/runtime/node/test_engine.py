@@ -167,7 +167,7 @@ async def test_a_batch_booked_upon_a_failed_one_is_booked_again_and_served() -> 
         assert (executed.row_slots == -1).all()  # booked anew: nothing the failed batch inserted counts as a hit
         assert len(executed.write_pages) == 2 * 8 // parts.profile.block_tokens  # the prefixes too are written by this booking
         assert parts.engine.failures_total == 1
-        assert not parts.node.state.entry_pins.any()  # the first booking holds nothing any more
+        assert not parts.node.state.entries["pins"].any()  # the first booking holds nothing any more
         parts.node.ledger.check()
 
 
