@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.controller.value import ValueCurves
+
 
 class Observation(NamedTuple):
     """What a node knows at a decision; the same for every method. No labels, no future.
@@ -44,6 +46,12 @@ class Observation(NamedTuple):
     emb_bytes_touched_per_second: float
     kv_bytes_touched_per_second: float
     kv_used_ratio: float  # used / granted pages of KV
+    move_ratio_per_second: float = 0.02  # the actuator's rate, the same for every method
+
+    @property
+    def curves(self) -> ValueCurves:
+        """The two value curves, as kernels take them."""
+        return ValueCurves(self.capacity_ratio, self.emb_value, self.kv_value)
 
 
 class Proposal(NamedTuple):

@@ -4,7 +4,8 @@ A stranger's package adds its own through an entry point in the group `helm.cont
 name is the method's, its object is called with the guard rails and returns a `Controller`.
 
     static-0.35          a fixed ratio
-    b5, b5-hits, ...     see `known_controllers`
+    schedule-0:0.5,60:0.4    a schedule: ratios from these seconds on
+    b5, b7, b9, ...      see `known_controllers`
     NAME+burst           any of them with the burst layer, freezing the ratio
     NAME+burst-0.30      the same, going to a preset ratio
 """
@@ -14,7 +15,11 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
 from agents.controller.baselines.b5 import B5
+from agents.controller.baselines.b7 import B7
+from agents.controller.baselines.b9 import B9
+from agents.controller.baselines.b11 import B11
 from agents.controller.baselines.burst import Burst
+from agents.controller.baselines.s3 import parse_schedule
 from agents.controller.baselines.static import Static
 from agents.controller.interface import Controller
 from agents.wire.messages import GuardRails
@@ -26,8 +31,13 @@ _BUILT_IN: dict[str, ControllerFactory] = {
     "b5": B5,
     "b5-hits": lambda rails: B5(rails, unit="hits"),
     "b5-node-stream": lambda rails: B5(rails, kv_stream="node"),
+    "b5-p99": lambda rails: B5(rails, tail=True),
+    "b7": B7,
+    "b9": B9,
+    "b11": B11,
 }
 _STATIC = re.compile(r"static-(\d(?:\.\d+)?)")
+_SCHEDULE = "schedule-"
 _BURST = re.compile(r"(?P<inner>.+)\+burst(?:-(?P<preset>\d(?:\.\d+)?))?")
 
 
@@ -38,6 +48,8 @@ def make_controller(name: str, rails: GuardRails) -> Controller:
         return Burst(make_controller(burst["inner"], rails), None if preset is None else float(preset))
     if static := _STATIC.fullmatch(name):
         return Static(float(static[1]))
+    if name.startswith(_SCHEDULE):
+        return parse_schedule(name.removeprefix(_SCHEDULE))
     if name in _BUILT_IN:
         return _BUILT_IN[name](rails)
     for entry in _strangers():
@@ -48,7 +60,7 @@ def make_controller(name: str, rails: GuardRails) -> Controller:
 
 
 def known_controllers() -> list[str]:
-    """Names that can be constructed; `static-0.50` and `NAME+burst` stand for their families."""
+    """Names that can be constructed; `static-0.50`, `schedule-...` and `NAME+burst` stand for their families."""
     return [*sorted({"static-0.50", *_BUILT_IN, *(entry.name for entry in _strangers())}), "NAME+burst"]
 
 

@@ -14,11 +14,12 @@ from collections import deque
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.controller.interface import Observation, Proposal
+from agents.controller.tail import TailModel, slo_miss_cost, slo_miss_ratio, tail_model
+from agents.controller.value import ValueCurves, best_ratio, better, split_value, value_at
 from agents.numerics.detectors import PageHinkley
-from agents.numerics.jit import allocating_kernel
+from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
 
 GRID_POINTS = 129  # a step of 0.006 with the default floors, under the guard's dead-band
@@ -27,20 +28,28 @@ _COST_MARGIN = 1.5
 _HORIZON_SECONDS_MAX = 120.0
 _HORIZON_SECONDS_MIN = 10.0  # two decisions: changes seen closer together are one change
 _CHANGES_KEPT = 16
-_TIE_RATIO = 1e-12  # equal up to rounding of sums in another order
 
 
 class B5:
     """Value-curve optimum. `unit` and `kv_stream` say which curves the node must put into the observation.
 
     "ms" values hits by what they save and "cluster" takes KV reuse from the router's whole stream;
-    "hits" and "node" are the two well-known mistakes, kept for comparison.
+    "hits" and "node" are the two well-known mistakes, kept for comparison. With `tail` the predicted
+    misses of the SLO are priced as well.
     """
 
     period_ns = 5_000_000_000
 
-    def __init__(self, rails: GuardRails, *, unit: Literal["ms", "hits"] = "ms", kv_stream: Literal["cluster", "node"] = "cluster") -> None:
-        self.name = "b5" + ("-hits" if unit == "hits" else "") + ("-node-stream" if kv_stream == "node" else "")
+    def __init__(
+        self,
+        rails: GuardRails,
+        *,
+        unit: Literal["ms", "hits"] = "ms",
+        kv_stream: Literal["cluster", "node"] = "cluster",
+        tail: bool = False,
+    ) -> None:
+        self.name = "b5" + ("-hits" if unit == "hits" else "") + ("-node-stream" if kv_stream == "node" else "") + ("-p99" if tail else "")
+        self._tail = tail
         self.unit = unit
         self.kv_stream = kv_stream
         self.uses_cluster_reuse = kv_stream == "cluster"
@@ -52,24 +61,23 @@ class B5:
         present = observation.emb_ratio
         lost_ratio = _lost_value_ratio(observation)
         horizon = self._changes.horizon_seconds(observation.now_ns, observation.requests_per_second_fast, lost_ratio)
-        best, value_best, value_now = best_ratio(
-            observation.capacity_ratio,
-            observation.emb_value,
-            observation.kv_value,
-            self._rails.emb_ratio_min,
-            self._rails.emb_ratio_max,
-            present,
-        )
+        best, value_best, value_now = self._best(observation)
         gain = value_best - value_now
-        cost = _move_cost_ms(observation, abs(best - present), gain)
+        cost = move_cost_ms(observation, abs(best - present), gain)
         layers = {"best": best, "gain_ms_per_second": gain, "cost_ms": cost, "horizon_seconds": horizon}
         if not math.isfinite(gain):
             return Proposal(present, "curves_not_finite", {"best": present})
-        if not gain > _GAIN_RATIO_MIN * value_now:
+        if not gain > _GAIN_RATIO_MIN * abs(value_now):
             return Proposal(present, "gain_small", layers)
         if not gain * horizon > _COST_MARGIN * cost:
             return Proposal(present, "gain_under_cost", layers)
         return Proposal(best, "gain", layers)
+
+    def _best(self, observation: Observation) -> tuple[float, float, float]:
+        curves, floor, ceiling = observation.curves, self._rails.emb_ratio_min, self._rails.emb_ratio_max
+        if self._tail:
+            return best_ratio_with_tail(curves, floor, ceiling, observation.emb_ratio, GRID_POINTS, tail_model(observation))
+        return best_ratio(curves, floor, ceiling, observation.emb_ratio, GRID_POINTS)
 
 
 class ChangeTimes:
@@ -96,36 +104,31 @@ class ChangeTimes:
         return min(max(half_median, _HORIZON_SECONDS_MIN), _HORIZON_SECONDS_MAX)
 
 
-@allocating_kernel
-def best_ratio(
-    capacity_ratio: NDArray[np.float64],
-    emb_value: NDArray[np.float64],
-    kv_value: NDArray[np.float64],
-    emb_ratio_min: float,
-    emb_ratio_max: float,
-    present: float,
+@kernel
+def best_ratio_with_tail(
+    curves: ValueCurves, emb_ratio_min: float, emb_ratio_max: float, present: float, points: int, tail: TailModel
 ) -> tuple[float, float, float]:
-    """The grid's best ratio, U there, and U at the present ratio; all in one scan."""
-    value_now = _total(capacity_ratio, emb_value, kv_value, present)
+    """As `best_ratio`, with the predicted misses of the SLO priced into every split."""
+    value_now = _tail_value(curves, present, tail)
     best, value_best = present, -np.inf
-    for point in range(GRID_POINTS):
-        ratio = emb_ratio_min + (emb_ratio_max - emb_ratio_min) * point / (GRID_POINTS - 1)
-        value = _total(capacity_ratio, emb_value, kv_value, ratio)
-        tie = _TIE_RATIO * abs(value_best)
-        nearer = abs(ratio - present) < abs(best - present)
-        if value > value_best + tie or value_best == -np.inf or (nearer and value >= value_best - tie):
+    for point in range(points):
+        ratio = emb_ratio_min + (emb_ratio_max - emb_ratio_min) * point / (points - 1)
+        value = _tail_value(curves, ratio, tail)
+        if better(value, value_best, abs(ratio - present), abs(best - present)):
             best, value_best = ratio, value
     if emb_ratio_min <= present <= emb_ratio_max and value_now >= value_best:
         return present, value_now, value_now
     return best, value_best, value_now
 
 
-@allocating_kernel
-def _total(capacity_ratio: NDArray[np.float64], emb_value: NDArray[np.float64], kv_value: NDArray[np.float64], ratio: float) -> float:
-    return float(np.interp(ratio, capacity_ratio, emb_value) + np.interp(1.0 - ratio, capacity_ratio, kv_value))
+@kernel
+def _tail_value(curves: ValueCurves, ratio: float, tail: TailModel) -> float:
+    emb = value_at(curves.capacity_ratio, curves.emb_value, ratio)
+    kv = value_at(curves.capacity_ratio, curves.kv_value, 1.0 - ratio)
+    return emb + kv - slo_miss_cost(tail, slo_miss_ratio(tail, emb, kv, 1.0), 0.0, 1.0)
 
 
-def _move_cost_ms(observation: Observation, distance_ratio: float, gain: float) -> float:
+def move_cost_ms(observation: Observation, distance_ratio: float, gain: float) -> float:
     """Interference of the refill, and half of the gain missed while it lasts."""
     moved_bytes = distance_ratio * observation.pool_bytes
     refill_seconds = moved_bytes / observation.refill_bytes_per_second if observation.refill_bytes_per_second > 0.0 else 0.0
@@ -137,5 +140,5 @@ def _lost_value_ratio(observation: Observation) -> float:
     offered = observation.emb_value_total + observation.kv_value_total
     if not offered > 0.0:
         return math.nan
-    saved = _total(observation.capacity_ratio, observation.emb_value, observation.kv_value, observation.emb_ratio)
+    saved = split_value(observation.curves, observation.emb_ratio, 1.0)
     return 1.0 - saved / offered

@@ -38,7 +38,23 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["static-0.50", "static-0.35", "b5", "b5-hits", "b5-node-stream", "b5+burst", "b5+burst-0.30", "static-0.50+burst"]
+    "name",
+    [
+        "static-0.50",
+        "static-0.35",
+        "b5",
+        "b5-hits",
+        "b5-node-stream",
+        "b5-p99",
+        "b7",
+        "b9",
+        "b11",
+        "b7+burst",
+        "schedule-0:0.50,60:0.35",
+        "b5+burst",
+        "b5+burst-0.30",
+        "static-0.50+burst",
+    ],
 )
 def test_a_name_constructs_the_method_that_bears_it(name: str) -> None:
     controller = make_controller(name, RAILS)
@@ -54,7 +70,7 @@ def test_rails_reach_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["b6", "", "static", "static-", "static-x", "b5+bursts", "+burst", "B5"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"controller: unknown .* b5, b5-hits, b5-node-stream, static-0\.50"):
+    with pytest.raises(ValueError, match=r"controller: unknown .* b5, b5-hits, b5-node-stream, b5-p99, b7, b9, static-0\.50"):
         make_controller(name, RAILS)
 
 
@@ -69,7 +85,7 @@ def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name(
     assert make_controller("thirds", RAILS).propose(observe()).emb_ratio == pytest.approx(1 / 3)
     assert make_controller("thirds+burst", RAILS).name == "thirds+burst"
     assert isinstance(make_controller("b5", RAILS), B5)
-    assert known_controllers() == ["b5", "b5-hits", "b5-node-stream", "static-0.50", "thirds", "NAME+burst"]
+    assert known_controllers() == ["b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9", "static-0.50", "thirds", "NAME+burst"]
 
 
 def test_only_methods_that_price_the_clusters_reuse_freeze_when_it_is_stale() -> None:
