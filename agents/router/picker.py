@@ -177,7 +177,7 @@ def pick(
     write_scores(state, now_ns, history_tokens, candidates, longest, key != 0 and will_cache(state, gap_ns))
     count = write_filters(state, now_ns, barred)
     if count == 0:
-        return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, NO_SLOT
+        return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, _sample(state)
     node = _choose(state, count, key, slot, longest, history_tokens, candidates)
     scores = state.scores[node]
     reservation = reserve(state, node, now_ns, scores[_SERVICE] / scores[_CORRECTION], scores[_PREDICTED])

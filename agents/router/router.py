@@ -74,6 +74,7 @@ class Router:
 
     def __init__(self, names: Sequence[str], config: RouterConfig | None = None, seed: int = 0) -> None:
         self.names = tuple(names)
+        self.model_versions = [""] * len(names)  # as the nodes told, empty while unknown
         self.config = config or RouterConfig()
         self.state: RouterState = router_state([name_hash(name) for name in self.names], self.config, seed & _MASK_64)
         self._nobody: NDArray[np.int8] = np.zeros(len(self.names), dtype=np.int8)
@@ -108,7 +109,14 @@ class Router:
         return load_kernels.complete(self.state, reservation, latency, failed)
 
     def node_load(self, index: int, now_ns: int, load: NodeLoad) -> None:
-        """A node's own report of its queue and its cost coefficients."""
+        """A node's own report of its queue and its cost coefficients.
+
+        A model of another version makes every known prefix of the node worthless; the next change it
+        tells of then shows as a gap, and asking again brings a snapshot of what it holds now.
+        """
+        if self.model_versions[index] not in ("", load.model_version):
+            self._forget_resident(index)
+        self.model_versions[index] = load.model_version
         heard = load_kernels.HeardLoad(
             phase=int(_PHASES[load.phase]),
             queued_ms=load.queued_ms,
@@ -154,9 +162,13 @@ class Router:
         """
         record = self.state.nodes[index]
         record["phase"] = int(NodePhase.OFFLINE)
-        record["sequence"] = NEVER
-        record["synced"] = 0
         record["queued_ms"] = 0.0
+        self.model_versions[index] = ""
+        self._forget_resident(index)
+
+    def _forget_resident(self, index: int) -> None:
+        self.state.nodes[index]["sequence"] = NEVER
+        self.state.nodes[index]["synced"] = 0
         user_kernels.clear_resident(self.state, index)
 
     def reap(self, now_ns: int) -> int:
@@ -170,11 +182,21 @@ class Router:
 
     def explain(self, sample: int) -> list[Candidate] | None:
         """Every candidate's components of a sampled pick; `None` once the ring has moved on."""
+        rows = self._rows(sample)
+        return None if rows is None else [_candidate(name, row) for name, row in zip(self.names, rows, strict=True)]
+
+    def sampled(self, sample: int, index: int) -> NDArray[np.float32] | None:
+        """Columns of one node in a sampled pick; `None` once the ring has moved on."""
+        rows = self._rows(sample)
+        return None if rows is None else rows[index]
+
+    def _rows(self, sample: int) -> NDArray[np.float32] | None:
         ring = self.state.ring
         newest = int(self.state.totals[0]["samples"])
         if sample < 0 or not newest - ring.shape[0] <= sample < newest:
             return None
-        return [_candidate(name, row) for name, row in zip(self.names, ring[sample % ring.shape[0]], strict=True)]
+        rows: NDArray[np.float32] = ring[sample % ring.shape[0]]
+        return rows
 
     def resident_tokens(self, user_key: int) -> dict[str, int]:
         """Known prefix of a user per node, nodes without one left out."""

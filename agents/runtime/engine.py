@@ -398,7 +398,8 @@ class Engine:
     def load(self) -> NodeLoad:
         """What a router needs to predict this node."""
         now_ns = self.clock.now_ns()
-        return self._brain.load(now_ns, self.queue_depth, self._queued_ms(now_ns), self.phase, self.clock.unix_ns())
+        load = self._brain.load(now_ns, self.queue_depth, self._queued_ms(now_ns), self.phase, self.clock.unix_ns())
+        return msgspec.structs.replace(load, model_version=self.model_version)
 
     def telemetry(self, count: bool = False) -> NodeTelemetry:
         """The node's state; with `count` it is the next of the numbered stream to the control plane."""

@@ -23,6 +23,7 @@ from agents.router.warm import warm_up
 from agents.runtime.config import SettingsError, fleet_profile, read_fleet_file, salt_of
 from agents.runtime.logs import log_to_stderr
 from agents.runtime.router.daemon import RouterDaemon
+from agents.runtime.router.limits import Limits
 from agents.runtime.router.recording import RecordingRouter
 from agents.wire.messages import FleetFile
 
@@ -35,6 +36,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fleet", type=Path, required=True, help="path of fleet.json")
     parser.add_argument("--policy", choices=sorted(POLICIES), default="joint", help="how to choose a node")
     parser.add_argument("--seed", type=int, default=None, help="of ties and jitter; left out, every router draws differently")
+    parser.add_argument(
+        "--failure-mode",
+        choices=("FailOpen", "FailClose"),
+        default="FailClose",
+        help="whether to send blindly when no node is known to be ready",
+    )
     parser.add_argument("--journal", type=Path, default=None, help="folder to record this run in")
     return parser.parse_args(arguments)
 
@@ -62,13 +69,13 @@ def make_router(fleet: FleetFile, profile: Profile, options: argparse.Namespace)
         raise SettingsError(f"{options.journal}: {error.strerror}") from error
 
 
-async def serve(fleet: FleetFile, profile: Profile, router: Router) -> int:
+async def serve(fleet: FleetFile, profile: Profile, router: Router, limits: Limits) -> int:
     """Run one router; returns the exit code."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    daemon = RouterDaemon(fleet, profile, router, seed=int.from_bytes(os.urandom(7), "little"))
+    daemon = RouterDaemon(fleet, profile, router, limits, seed=int.from_bytes(os.urandom(7), "little"))
     try:
         await daemon.start(fleet.router.host, fleet.router.port)
     except OSError as error:
@@ -100,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(str(error))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(fleet, profile, router))
+            return runner.run(serve(fleet, profile, router, Limits(fail_open=options.failure_mode == "FailOpen")))
     finally:
         if isinstance(router, RecordingRouter):
             router.journal.close()

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import hmac
 import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -17,7 +19,8 @@ from agents.numerics import sketch
 from agents.profiles.profile import Profile
 from agents.router.reuse import ClusterReuseStatistics
 from agents.router.router import Pick, Router
-from agents.runtime.router import http, pages
+from agents.runtime.router import http, pages, steering
+from agents.runtime.router.attribution import Attribution, observed_ms, predicted_ms
 from agents.runtime.router.exchange import Exchange, connect_for
 from agents.runtime.router.facts import UNKNOWN, RequestFacts, read_facts
 from agents.runtime.router.guards import Breakers, RetryBudget
@@ -31,6 +34,17 @@ from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, Res
 
 log = structlog.get_logger("router")
 _ENCODER = msgspec.msgpack.Encoder()
+
+
+@dataclass
+class Explained:
+    """A sampled pick that can be asked about, and how it went once that is known."""
+
+    choice: Pick
+    facts: RequestFacts
+    at_unix_ns: int
+    predicted_ms: dict[str, float] | None = None
+    observed_ms: dict[str, float] | None = None
 
 
 class RouterDaemon:
@@ -47,7 +61,8 @@ class RouterDaemon:
         self.budget = RetryBudget(self.limits)
         self.draining = False
         self.latency = sketch.new_window()
-        self.explained: OrderedDict[str, tuple[int, RequestFacts, Pick]] = OrderedDict()
+        self.explained: OrderedDict[str, Explained] = OrderedDict()
+        self.attribution = Attribution()
         self.statistics = ClusterReuseStatistics(
             router_id=f"{fleet.router.name}-{secrets.token_hex(4)}",
             nodes=len(fleet.nodes),
@@ -55,6 +70,7 @@ class RouterDaemon:
             block_tokens=profile.block_tokens,
             now_ns=time.monotonic_ns(),
         )
+        self._steered = steering.Fleet(router.names, [pool.endpoint for pool in self.pools], router.model_versions)
         self._profile = profile
         self._salt = bytes.fromhex(fleet.cluster_salt_hex)
         self._connections: set[ClientConnection] = set()
@@ -158,25 +174,38 @@ class RouterDaemon:
         return None
 
     def _proxy(self, connection: ClientConnection, request: Inbound, path: bytes) -> Work | None:
-        error = self._refusal(request)
-        if error is not None:
-            own = b"x-request-id: %s\r\n" % request.request_id + http.retry_after(error)
-            keep = request.keep_alive and not self.draining
-            self._count(error.status)
-            connection.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, request.version))
-            connection.answered(keep)
+        refusal = self._refusal(request)
+        if refusal is not None:
+            self._refuse(connection, request, refusal)
+            return None
+        try:
+            bars = steering.bars_of(request, path, self._steered, self.is_operator)
+        except WireError as error:
+            self._refuse(connection, request, error)
             return None
         infers = request.method == b"POST" and path.endswith(b"/infer")
         facts = self._facts(request) if infers else UNKNOWN
         if infers and facts.user_key == 0:
             self.counters.cold_requests_total += 1
-        exchange = Exchange(self, connection, request, facts, teaches=infers)
+        exchange = Exchange(self, connection, request, facts, teaches=infers, bars=bars)
         self._exchanges.add(exchange)
         self.budget.request()
         exchange.start()
         if infers and facts.user_key != 0 and exchange.first_choice is not None:
             self.statistics.seen(exchange.started_ns, facts.user_key, facts.history_tokens)
         return exchange
+
+    def _refuse(self, connection: ClientConnection, request: Inbound, error: WireError) -> None:
+        own = b"x-request-id: %s\r\n" % request.request_id + http.refusal_lines(error)
+        keep = request.keep_alive and not self.draining
+        self._count(error.status)
+        connection.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, request.version))
+        connection.answered(keep)
+
+    def is_operator(self, request: Inbound) -> bool:
+        """Whether the request carries the fleet's key: only people and tools that may change the fleet hold it."""
+        given = request.header(b"authorization") or b""
+        return hmac.compare_digest(given, b"Bearer " + self.fleet.fleet_key.encode())
 
     def _facts(self, request: Inbound) -> RequestFacts:
         head, encoding = request.text(b"inference-header-content-length"), request.text(b"content-encoding")
@@ -209,10 +238,35 @@ class RouterDaemon:
         if exchange.attempts > 0 and choice.found:
             self.counters.retries_total += 1
         if choice.sample >= 0:
-            self.explained[exchange.request.request_id.decode()] = (choice.sample, facts, choice)
+            self.explained[exchange.request.request_id.decode()] = Explained(choice, facts, time.time_ns())
             if len(self.explained) > self.limits.explained_max:
                 self.explained.popitem(last=False)
         return choice
+
+    def blind_pick(self, exchange: Exchange, own: steering.Bars) -> int:
+        """See `Desk.blind_pick`."""
+        allowed = np.flatnonzero(own == 0)
+        if not self.limits.fail_open or len(allowed) == 0:
+            return -1
+        self.counters.blind_total += 1
+        return int(allowed[exchange.facts.user_key % len(allowed)] if exchange.facts.user_key else self._chance.choice(allowed))
+
+    def later(self, retry: Callable[[], None]) -> None:
+        """See `Desk.later`."""
+        asyncio.get_running_loop().call_later(self._chance.uniform(0.0, self.limits.retry_pause_seconds), retry)
+
+    def answered(self, exchange: Exchange, choice: Pick, headers: http.Headers, latency_ms: float) -> None:
+        """See `Desk.answered`. Only sampled picks are compared: the others' components were not kept."""
+        row = self.brain.sampled(choice.sample, choice.node_index)
+        timing = next((value for name, value in headers if name == b"server-timing"), None)
+        observed = observed_ms(timing, latency_ms) if timing is not None and row is not None else None
+        if row is None or observed is None:
+            return
+        predicted = predicted_ms(row)
+        self.attribution.add(predicted, observed)
+        told = self.explained.get(exchange.request.request_id.decode())
+        if told is not None:
+            told.predicted_ms, told.observed_ms = predicted, observed
 
     def spawn_connect(self, exchange: Exchange, pool: NodePool) -> None:
         """See `Desk.spawn_connect`."""
@@ -326,5 +380,6 @@ class RouterDaemon:
             state_bytes=self.brain.memory_bytes,
             totals=totals,
             nodes=[self.brain.node_view(index, now_ns) for index in range(len(self.pools))],
+            attribution=self.attribution,
             breakers_open=[self.breakers.is_open(index) for index in range(len(self.pools))],
         )

@@ -1,12 +1,14 @@
 """One proxied request from pick to last byte: the retries, and when they are over.
 
 A request is tried on another node when its node breaks before a byte was forwarded: never twice on
-the same, at most `retries_max` times, within the router's budget. Answers are held back until whole
-(up to a bound), so that a node dying in the middle of one costs the client nothing. A node's own
-"busy" (429, 503) is tried once elsewhere, then passed on.
+the same, at most `retries_max` times, within the router's budget, after a short random pause, and only
+if doing it twice does no harm. Answers are held back until whole (up to a bound), so that a node dying
+in the middle of one costs the client nothing. A node's own "busy" (429, 503) is tried once elsewhere,
+then passed on.
 """
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +21,13 @@ from agents.runtime.router.facts import RequestFacts
 from agents.runtime.router.guards import Breakers, RetryBudget
 from agents.runtime.router.limits import Limits
 from agents.runtime.router.server import ClientConnection, Inbound
+from agents.runtime.router.steering import Bars, together
 from agents.runtime.router.upstream import NodePool, UpstreamConnection
 from agents.wire.errors import ErrorCode, WireError
 
 _BUSY = (429, 503)
+_NOBODY = WireError(ErrorCode.NO_READY_NODE, "no node is ready")
+_NOBODY_ALLOWED = WireError(ErrorCode.NO_READY_NODE, "no node that this request may go to is ready")
 
 
 class Brain(Protocol):
@@ -63,6 +68,18 @@ class Desk(Protocol):
         """Pick and record what it took."""
         ...
 
+    def blind_pick(self, exchange: "Exchange", own: Bars) -> int:
+        """A node for a request that no node is known to be ready for; -1 when the router fails closed."""
+        ...
+
+    def later(self, retry: Callable[[], None]) -> None:
+        """Call back after a short, random pause."""
+        ...
+
+    def answered(self, exchange: "Exchange", choice: Pick, headers: http.Headers, latency_ms: float) -> None:
+        """A node's good answer, to be held against what was predicted of it."""
+        ...
+
     def spawn_connect(self, exchange: "Exchange", pool: NodePool) -> None:
         """Open a connection in the background; the exchange hears `connected` or `upstream_lost`."""
         ...
@@ -75,7 +92,9 @@ class Desk(Protocol):
 class Exchange:
     """State of one proxied request. Receives its node's answer."""
 
-    def __init__(self, desk: Desk, client: ClientConnection, request: Inbound, facts: RequestFacts, teaches: bool) -> None:
+    def __init__(
+        self, desk: Desk, client: ClientConnection, request: Inbound, facts: RequestFacts, teaches: bool, bars: Bars | None = None
+    ) -> None:
         self._desk = desk
         self._client = client
         self.request = request
@@ -88,7 +107,9 @@ class Exchange:
         self.choice: Pick | None = None
         self.first_choice: Pick | None = None
         self._sent_ns = 0
-        self._tried: NDArray[np.int8] | None = None
+        self._bars = bars  # where the request's own words keep it from
+        self._tried: Bars | None = None
+        self._pausing = False  # between a failed attempt and the next one
         self._connection: UpstreamConnection | None = None
         self._streaming = False
         self._chunked = False
@@ -100,13 +121,19 @@ class Exchange:
     def start(self) -> None:
         """First attempt."""
         if not self._attempt():
-            self._refuse(WireError(ErrorCode.NO_READY_NODE, "no node is ready"))
+            self._refuse(_NOBODY if self._bars is None else _NOBODY_ALLOWED)
+
+    def _pick(self) -> Pick:
+        choice = self._desk.timed_pick(self, together(self._desk.breakers.mask, self._bars, self._tried))
+        if choice.found:
+            return choice
+        own = together(np.zeros(len(self._desk.pools), dtype=np.int8), self._bars, self._tried)
+        return choice._replace(node_index=self._desk.blind_pick(self, own))
 
     def _attempt(self) -> bool:
         """Pick and send; False when there is nobody to send to."""
         breakers = self._desk.breakers
-        barred = breakers.mask if self._tried is None else breakers.mask | self._tried
-        choice = self._desk.timed_pick(self, barred)
+        choice = self._pick()
         if not choice.found:
             return False
         self.choice = choice
@@ -129,7 +156,7 @@ class Exchange:
 
     def connected(self, connection: UpstreamConnection, attempt: int | None = None) -> None:
         """A connection to the picked node is there; `attempt` tells a late one from the one waited for."""
-        if self._done or (attempt is not None and attempt != self.attempts):
+        if self._done or self._pausing or (attempt is not None and attempt != self.attempts):
             connection.pool.put_back(connection)
             return
         self._connection = connection
@@ -152,17 +179,35 @@ class Exchange:
         lines.append(b"\r\n")
         return b"".join(lines)
 
-    def _retry(self) -> bool:
-        """Another node, if the request may have one. The one in hand is released already."""
+    def _retry(self, otherwise: Callable[[], None]) -> None:
+        """Another node after a pause, if the request may have one; else what is left. The one in hand is released already."""
         choice = self.choice
-        if choice is None or self._streaming or self.attempts > self._desk.limits.retries_max:
-            return False
-        if time.monotonic_ns() >= self.started_ns + int(self._desk.limits.request_seconds * 1e9):
-            return False
+        if choice is None or not self._may_retry() or not self._desk.budget.take():
+            otherwise()
+            return
         if self._tried is None:
             self._tried = np.zeros(len(self._desk.pools), dtype=np.int8)
         self._tried[choice.node_index] = Filter.EXCLUDED
-        return self._desk.budget.take() and self._attempt()
+        self._pausing = True
+
+        def again() -> None:
+            if self._done:
+                return
+            self._pausing = False
+            if not self._attempt():
+                otherwise()
+
+        self._desk.later(again)
+
+    def _may_retry(self) -> bool:
+        limits = self._desk.limits
+        if self._streaming or self.attempts > limits.retries_max or not self._is_idempotent():
+            return False
+        return time.monotonic_ns() < self.started_ns + int(limits.request_seconds * 1e9)
+
+    def _is_idempotent(self) -> bool:
+        """Reading and scoring change nothing; a POST to anything else of the protocol might."""
+        return self.request.method == b"GET" or self._teaches
 
     # --- the node's answer ---
 
@@ -182,7 +227,7 @@ class Exchange:
             return
         self._connection = None
         status = connection.status
-        self._release(status)
+        self._release(status, connection.headers)
         if self._streaming:
             self._stream(connection)
             if self._chunked:
@@ -191,11 +236,8 @@ class Exchange:
             return
         if status in _BUSY and not self._busy_elsewhere:
             self._busy_elsewhere = True
-            served, headers, chunks = self.choice, connection.headers, connection.chunks
-            if self._retry():
-                return
-            self.choice = served
-            self._pass_on(status, headers, chunks)
+            headers, chunks = connection.headers, connection.chunks
+            self._retry(otherwise=lambda: self._pass_on(status, headers, chunks))
             return
         self._pass_on(status, connection.headers, connection.chunks)
 
@@ -230,8 +272,9 @@ class Exchange:
 
     def _own_lines(self, keep: bool) -> bytes:
         lines = [b"x-request-id: %s\r\n" % self.request.request_id]
-        if self.choice is not None:
+        if self.choice is not None and self.first_choice is not None:
             served = self._desk.pools[self.choice.node_index].endpoint
+            lines.append(b"x-gateway-destination-endpoint: %s\r\n" % self._desk.pools[self.first_choice.node_index].endpoint)
             lines.append(b"x-gateway-destination-endpoint-served: %s\r\n" % served)
             lines.append(b"x-helm-predicted-ms: %.3f\r\n" % self.choice.predicted_ms)
         if self.attempts > 1:
@@ -246,7 +289,7 @@ class Exchange:
 
     def upstream_lost(self, reason: str) -> None:
         """The node broke off, could not be reached or did not answer in time."""
-        if self._done:
+        if self._done or self._pausing:
             return
         self._connection = None
         self._fail_choice(time.monotonic_ns())
@@ -254,12 +297,12 @@ class Exchange:
             self._finish(0, False)
             self._client.abort()  # a broken answer must look broken
             return
-        if not self._retry():
-            self._refuse(WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}"))
+        failure = WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}")
+        self._retry(otherwise=lambda: self._refuse(failure))
 
     def expire(self, now_ns: int) -> None:
         """Called by the daemon's sweep."""
-        if self._done or now_ns < self.deadline_ns:
+        if self._done or self._pausing or now_ns < self.deadline_ns:
             return
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -278,7 +321,7 @@ class Exchange:
         if connection is not None:
             connection.abort()
         choice = self.choice
-        if choice is not None:
+        if choice is not None and not self._pausing:
             self._desk.brain.completed(time.monotonic_ns(), choice.reservation, None)
             self._desk.breakers.released(choice.node_index)
         self._done = True
@@ -291,7 +334,7 @@ class Exchange:
 
     # --- ends ---
 
-    def _release(self, status: int) -> None:
+    def _release(self, status: int, headers: http.Headers) -> None:
         choice = self.choice
         if choice is None:
             return
@@ -300,6 +343,8 @@ class Exchange:
         latency_ms = (now_ns - self._sent_ns) / 1e6 if good else None
         self._desk.brain.completed(now_ns, choice.reservation, latency_ms)
         self._desk.breakers.succeeded(choice.node_index)
+        if latency_ms is not None:
+            self._desk.answered(self, choice, headers, latency_ms)
 
     def _fail_choice(self, now_ns: int) -> None:
         if self.choice is not None:
@@ -308,7 +353,7 @@ class Exchange:
 
     def _refuse(self, error: WireError) -> None:
         keep = self._keep_alive()
-        own = b"x-request-id: %s\r\n" % self.request.request_id + http.retry_after(error)
+        own = b"x-request-id: %s\r\n" % self.request.request_id + http.refusal_lines(error)
         self._client.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, self.request.version))
         self._finish(error.status, keep)
 

@@ -42,7 +42,9 @@ NOT_RETURNED = frozenset(
         b"content-length",
         b"date",
         b"x-request-id",
+        b"x-gateway-destination-endpoint",
         b"x-gateway-destination-endpoint-served",
+        b"x-helm-reason",
     }
 )
 
@@ -94,9 +96,10 @@ def error_body(detail: str) -> bytes:
     return msgspec.json.encode({"error": detail})
 
 
-def retry_after(error: WireError) -> bytes:
-    """`Retry-After` where the status promises one."""
-    return b"retry-after: 1\r\n" if error.status in (429, 503) else b""
+def refusal_lines(error: WireError) -> bytes:
+    """The reason as a word that programs can match, and `Retry-After` where the status promises one."""
+    after = b"retry-after: 1\r\n" if error.status in (429, 503) else b""
+    return b"x-helm-reason: %s\r\n" % error.code.encode() + after
 
 
 def framing_problem(headers: Headers, http_version: str) -> str | None:

@@ -24,6 +24,8 @@ class Limits(NamedTuple):
     request_seconds: float = 25.0  # all attempts together
     retries_max: int = 2
     retry_ratio: float = 0.2  # of requests; above it a sick fleet would be beaten by its own retries
+    retry_pause_seconds: float = 0.005  # at most, drawn evenly: the load of a dead node must not arrive elsewhere at one instant
+    fail_open: bool = False  # whether requests are sent blindly when no node is known to be ready; a probe's 503 is honest
     retry_burst: float = 128.0  # a whole node's queue and batch may die at once
     response_buffer_bytes: int = 256 * 1024  # held back, so that a node dying mid-answer costs the client nothing
     upstream_idle_seconds: float = 15.0  # below the nodes' own keep-alive: they never close on a request

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from agents.router.router import NodeView
+from agents.runtime.router.attribution import Attribution
 
 PICK_BUCKETS_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3)
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -47,6 +48,7 @@ class Counters:
         self.requests: dict[int, int] = {}  # by status; 0: the client went away
         self.retries_total = 0
         self.failures_total = 0  # answers the router itself gave because no node could
+        self.blind_total = 0  # sent although no node was known to be ready
         self.cold_requests_total = 0  # inference without a readable user
         self.connections_total = 0
         self.stream_losses_total = 0
@@ -65,6 +67,7 @@ class Gauges(NamedTuple):
     state_bytes: int
     totals: dict[str, int]
     nodes: list[NodeView]
+    attribution: Attribution
     breakers_open: list[bool]
 
 
@@ -76,6 +79,7 @@ class _Exposition(Collector):
     def collect(self) -> Iterable[Metric]:
         """Everything, by family."""
         yield from self._router()
+        yield from self._attribution()
         yield from self._nodes()
 
     def _router(self) -> Iterable[Metric]:
@@ -87,6 +91,7 @@ class _Exposition(Collector):
         for name, text, value in (
             ("helm_router_retries", "Attempts on a second or third node", counters.retries_total),
             ("helm_router_failures", "Requests that no node answered", counters.failures_total),
+            ("helm_router_blind_picks", "Requests sent although no node was known to be ready", counters.blind_total),
             ("helm_router_cold_requests", "Inference requests without a readable user", counters.cold_requests_total),
             ("helm_router_connections", "Client connections accepted", counters.connections_total),
             ("helm_router_stream_losses", "Residency streams lost", counters.stream_losses_total),
@@ -105,6 +110,19 @@ class _Exposition(Collector):
         picks, latency = counters.pick_seconds, counters.latency_seconds
         yield HistogramMetricFamily("helm_router_pick_duration_seconds", "One pick", picks.cumulative(), picks.sum_seconds)
         yield HistogramMetricFamily("helm_router_request_duration_seconds", "Whole requests", latency.cumulative(), latency.sum_seconds)
+
+    def _attribution(self) -> Iterable[Metric]:
+        told = self._gauges().attribution
+        yield CounterMetricFamily("helm_router_compared_answers", "Answers held against their prediction", value=told.count)
+        for name, text, sums in (
+            ("helm_router_predicted_seconds", "Predicted time of the answers compared", told.predicted_ms),
+            ("helm_router_observed_seconds", "Observed time of the answers compared", told.observed_ms),
+            ("helm_router_prediction_error_seconds", "Absolute differences of the two", told.error_ms),
+        ):
+            family = CounterMetricFamily(name, text, labels=["component"])
+            for component, total_ms in sums.items():
+                family.add_metric([component], total_ms / 1e3)
+            yield family
 
     def _nodes(self) -> Iterable[Metric]:
         gauges = self._gauges()

@@ -1,9 +1,9 @@
 """The router's own pages: health, fleet view, explained picks, metrics."""
 
-import hmac
 import math
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -16,10 +16,11 @@ from agents.wire.errors import ErrorCode, WireError
 from agents.wire.messages import Phase
 
 if TYPE_CHECKING:
-    from agents.runtime.router.daemon import RouterDaemon
+    from agents.runtime.router.daemon import Explained, RouterDaemon
 
 _JSON = b"application/json"
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_RECENT_MAX = 100  # a page of them, not the whole ring
 OPEN_PAGES = frozenset({b"/v2/health/live", b"/v2/health/ready"})
 
 
@@ -42,20 +43,22 @@ def respond(daemon: "RouterDaemon", request: Inbound, path: bytes) -> Answer:
         if path == b"/v1/fleet":
             _authenticate(daemon, request)
             return Answer(200, msgspec.json.encode(fleet(daemon)))
+        if path == b"/debug/picks":
+            _authenticate(daemon, request)
+            return _recent(daemon)
         if path.startswith(b"/debug/picks/"):
             _authenticate(daemon, request)
             return _explained(daemon, path.removeprefix(b"/debug/picks/"))
         raise WireError(ErrorCode.UNKNOWN_MODEL, "there is nothing at this path")
     except WireError as error:
-        extra = http.retry_after(error)
+        extra = http.refusal_lines(error)
         if error.code is ErrorCode.UNAUTHENTICATED:
             extra += b"www-authenticate: Bearer\r\n"
         return Answer(error.status, http.error_body(error.detail), headers=extra)
 
 
 def _authenticate(daemon: "RouterDaemon", request: Inbound) -> None:
-    given = request.header(b"authorization") or b""
-    if not hmac.compare_digest(given, b"Bearer " + daemon.fleet.fleet_key.encode()):
+    if not daemon.is_operator(request):
         raise WireError(ErrorCode.UNAUTHENTICATED, "a bearer key of this fleet is needed")
 
 
@@ -120,6 +123,7 @@ def fleet(daemon: "RouterDaemon") -> dict[str, Any]:
             "residency_gaps_total": counters.gaps_total,
             "state_bytes": gauges.state_bytes,
         },
+        "attribution": {"count": gauges.attribution.count, "components": gauges.attribution.means()},
         "nodes": [
             view._asdict() | {"breaker_open": is_open, "endpoint": pool.endpoint.decode(), "connections": pool.open_count}
             for view, is_open, pool in zip(gauges.nodes, gauges.breakers_open, daemon.pools, strict=True)
@@ -128,21 +132,33 @@ def fleet(daemon: "RouterDaemon") -> dict[str, Any]:
 
 
 def _explained(daemon: "RouterDaemon", request_id: bytes) -> Answer:
-    known = daemon.explained.get(request_id.decode("ascii", "replace"))
-    candidates = daemon.brain.explain(known[0]) if known is not None else None
+    name = request_id.decode("ascii", "replace")
+    known = daemon.explained.get(name)
+    candidates = daemon.brain.explain(known.choice.sample) if known is not None else None
     if known is None or candidates is None:
         raise WireError(ErrorCode.UNKNOWN_MODEL, "no sampled pick of this request is kept")
-    _, facts, choice = known
-    picked = daemon.brain.names[choice.node_index]
-    body = {
-        "request_id": request_id.decode("ascii", "replace"),
-        "picked": picked,
+    return Answer(200, msgspec.json.encode(_summary(daemon, name, known) | {"nodes": [candidate._asdict() for candidate in candidates]}))
+
+
+def _recent(daemon: "RouterDaemon") -> Answer:
+    """The newest picks that can still be explained, newest first."""
+    newest = islice(reversed(daemon.explained.items()), _RECENT_MAX)
+    return Answer(200, msgspec.json.encode([_summary(daemon, name, known) for name, known in newest]))
+
+
+def _summary(daemon: "RouterDaemon", request_id: str, known: "Explained") -> dict[str, Any]:
+    choice, facts = known.choice, known.facts
+    return {
+        "request_id": request_id,
+        "at_unix_ns": known.at_unix_ns,
+        "picked": daemon.brain.names[choice.node_index] if choice.found else None,
         "predicted_ms": choice.predicted_ms,
+        "rent_ms": choice.rent_ms,
         "reuse_gap_ms": choice.reuse_gap_ns / 1e6 if choice.reuse_gap_ns >= 0 else None,
         "resident_elsewhere": choice.resident_elsewhere,
         "cached_tokens": choice.cached_tokens,
         "history_tokens": facts.history_tokens,
         "candidates": facts.candidates,
-        "nodes": [candidate._asdict() for candidate in candidates],
+        "predicted": known.predicted_ms,
+        "observed": known.observed_ms,
     }
-    return Answer(200, msgspec.json.encode(body))

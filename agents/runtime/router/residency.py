@@ -20,6 +20,8 @@ _READ_BYTES = 256 * 1024
 _REPAIR_PAUSE_SECONDS = 0.05  # a node that never closes the gap is not dialled in a tight loop
 _TOKENS_MAX = 2**31 - 1
 _KEY_MAX = 2**64 - 1
+_VERSION_CHARACTERS_MAX = 128
+_RATIOS = ("emb_hit_ratio", "kv_hit_compute_ratio")
 
 
 class StreamError(Exception):
@@ -114,7 +116,10 @@ def load_problem(load: NodeLoad) -> str | None:
         value = getattr(load, name)
         if isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value < 2**63):
             return f"{name} must be finite and >= 0"
-    return None if load.emb_hit_ratio <= 1.0 else "emb_hit_ratio must be at most 1"
+    if len(load.model_version) > _VERSION_CHARACTERS_MAX:
+        return f"model_version must have at most {_VERSION_CHARACTERS_MAX} characters"
+    beyond = next((name for name in _RATIOS if getattr(load, name) > 1.0), None)
+    return None if beyond is None else f"{beyond} must be at most 1"
 
 
 def residency_problem(frame: ResidencySnapshot | ResidencyDelta) -> str | None:

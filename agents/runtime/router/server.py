@@ -338,7 +338,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: WireError) -> None:
         self._front.refused(error)
-        self.write(http.answer(error.status, http.error_body(error.detail), b"application/json", http.retry_after(error), False))
+        self.write(http.answer(error.status, http.error_body(error.detail), b"application/json", http.refusal_lines(error), False))
         self._queue.clear()
         self._linger()
 

@@ -30,7 +30,7 @@ FAST = Limits(
 )
 
 
-def load(phase: Phase = Phase.READY, queued_ms: float = 0.0, **changes: float) -> NodeLoad:
+def load(phase: Phase = Phase.READY, queued_ms: float = 0.0, **changes: object) -> NodeLoad:
     """An idle node's report."""
     values = {
         "at_unix_ns": time.time_ns(),

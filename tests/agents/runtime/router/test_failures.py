@@ -71,6 +71,27 @@ async def test_a_request_is_never_sent_twice_to_the_same_node() -> None:
         assert [len(node.infers()) for node in fleet.nodes] == [1, 1, 1]
 
 
+async def test_what_might_change_something_is_not_done_twice() -> None:
+    async with running(3) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.die()
+        reply = await ask(fleet.port, b"POST /v2/repository/models/helm-ranker/load HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+        assert (reply.status, reply.headers[b"x-helm-reason"]) == (502, b"node_failed")
+        assert sum(len(node.requests) for node in fleet.nodes) == 1
+
+
+async def test_a_client_that_leaves_during_the_pause_before_a_retry_costs_no_second_node() -> None:
+    async with running(2, limits=FAST._replace(retry_pause_seconds=10.0)) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.die()
+        client = await Client.open(fleet.port)
+        await client.send(infer())
+        await fleet.until(lambda: sum(len(node.infers()) for node in fleet.nodes) == 1)
+        client.close()
+        await fleet.until(lambda: not fleet.daemon.gauges().in_flight)
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
 async def test_retries_stop_at_two() -> None:
     async with running(4) as fleet:
         for node in fleet.nodes:
