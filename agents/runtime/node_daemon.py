@@ -10,9 +10,9 @@ import structlog
 from agents.node.node import Node, NodeConfig
 from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.config import NodeSettings, SettingsError
-from agents.runtime.device.base import DeviceExecutor
-from agents.runtime.device.cpu import CpuExecutor
-from agents.runtime.device.link import Link as DeviceLink
+from agents.runtime.device.base import DeviceExecutor, DeviceOutOfMemory, element_type
+from agents.runtime.device.executor import TorchExecutor
+from agents.runtime.device.make import make_executor
 from agents.runtime.device.table import HostTable, ensure_table
 from agents.runtime.engine import Engine, Event
 from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
@@ -21,7 +21,7 @@ from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, Recordin
 from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
 from agents.runtime.listener import Listener
-from agents.runtime.model import HstuRanker, init_weights
+from agents.runtime.model import init_weights
 from agents.runtime.node_metrics import NodeMetrics
 from agents.runtime.rehearsal import rehearse
 from agents.wire.errors import WireError
@@ -34,12 +34,15 @@ DEMO_SEED = 1  # of table and weights: every node of a fleet must rank alike
 log = structlog.get_logger(__name__)
 
 
-def make_device(settings: NodeSettings) -> DeviceExecutor:
-    """Table, model, link and arena of the settings' profile."""
+def make_device(settings: NodeSettings) -> TorchExecutor:
+    """Table, model, link and arena of the settings' profile; `SettingsError` when this machine cannot have them."""
     profile = settings.profile
-    table = HostTable(ensure_table(settings.table_folder, profile.rows, profile.model.dim, DEMO_SEED))
-    model = HstuRanker(profile.model, init_weights(profile.model, DEMO_SEED))
-    return CpuExecutor(profile, model, table, DeviceLink(profile.link_bytes_per_second, profile.refill_bytes_per_second))
+    try:
+        dtype = element_type(profile)
+        table = HostTable(ensure_table(settings.table_folder, profile.rows, profile.model.dim, DEMO_SEED), dtype)
+        return make_executor(settings.device, profile, init_weights(profile.model, DEMO_SEED), table)
+    except (ValueError, DeviceOutOfMemory) as error:
+        raise SettingsError(str(error)) from error
 
 
 class NodeDaemon:

@@ -1,5 +1,8 @@
 """What every device offers: one arena seen as rows and as pages, and the execution of a plan.
 
+A `Store` holds the arena and moves what a plan says: it is the device of somebody who computes
+with a model of their own. An executor adds HELM's model; the engine knows executors only.
+
 All methods but `stage_rows` are called from the node's one device thread, in booking order, and
 return when their work is visible to the next call; a device with streams orders them itself.
 `stage_rows` runs on a background thread beside them and touches no arena memory.
@@ -18,7 +21,8 @@ from agents.node.batch import Batch, BatchPlan, Moves
 from agents.profiles import Profile
 from agents.wire.errors import ErrorCode, WireError
 
-FLOAT_BYTES = 4
+ELEMENT_TYPES = {2: torch.bfloat16, 4: torch.float32}  # by bytes, of rows and KV alike
+OUT_OF_MEMORY_SAYINGS = ("can't allocate memory", "out of memory", "ALLOC_FAILED")  # torch's CPU, CUDA's runtime, cuBLAS
 
 
 class DeviceOutOfMemory(WireError):
@@ -36,24 +40,36 @@ def refuse_out_of_memory(what: str) -> Iterator[None]:
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise DeviceOutOfMemory(what) from error
     except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what torch's CPU allocator says, it has no type for it
+        if not any(saying in str(error) for saying in OUT_OF_MEMORY_SAYINGS):  # allocators without a type for it
             raise
         raise DeviceOutOfMemory(what) from error
+
+
+def element_type(profile: Profile) -> torch.dtype:
+    """Type of the arena's elements, from the bytes of a row of `model.dim` elements; `ValueError` for any other size."""
+    element_bytes, rest = divmod(profile.row_bytes, profile.model.dim)
+    if rest or element_bytes not in ELEMENT_TYPES:
+        raise ValueError(f"row_bytes is {profile.row_bytes}: a row of {profile.model.dim} has 2 (bfloat16) or 4 (float32) bytes an element")
+    return ELEMENT_TYPES[element_bytes]
 
 
 class Arena:
     """The pool's bytes, allocated once, with two views over the same memory.
 
-    `rows` is `[pages * rows_per_page, row_floats]`, slot = page * rows_per_page + place; `pages` is
-    `[pages, block_tokens * token_floats]`. What a page does not need for whole tokens stays unused.
+    `rows` is `[pages * rows_per_page, dim]`, slot = page * rows_per_page + place; `pages` is
+    `[pages, block_tokens * token_floats]`, both of `dtype`. What a page does not need for whole tokens stays unused.
     """
 
     def __init__(self, profile: Profile, device: torch.device) -> None:
         with refuse_out_of_memory(f"an arena of {profile.pool_bytes} bytes"):
-            memory = torch.empty(profile.pool_bytes // FLOAT_BYTES, device=device).zero_()  # committed now, not under load
-        self.token_floats = profile.kv_token_bytes // FLOAT_BYTES
+            self.dtype = element_type(profile)
+            element_bytes = self.dtype.itemsize
+            memory = torch.empty(
+                profile.pool_bytes // element_bytes, dtype=self.dtype, device=device
+            ).zero_()  # committed now, not under load
+        self.token_floats = profile.kv_token_bytes // element_bytes
         self.block_tokens = profile.block_tokens
-        self.rows = memory.view(-1, profile.row_bytes // FLOAT_BYTES)
+        self.rows = memory.view(-1, profile.model.dim)
         self.pages = memory.view(profile.pages, -1)[:, : self.block_tokens * self.token_floats]
 
 
@@ -81,18 +97,30 @@ class LinkCounters(NamedTuple):
     throttled_seconds_total: float
 
 
-class DeviceExecutor(ABC):
-    """The hands of a node: they move what the brain has booked and decide nothing."""
+class Stopwatch(ABC):
+    """Laps on a device's own clock. Starts when it is made."""
+
+    @abstractmethod
+    def mark(self) -> None:
+        """End a lap here and begin the next."""
+
+    @abstractmethod
+    def laps_ms(self) -> list[float]:
+        """Milliseconds between the marks; the work up to the last of them must be done."""
+
+
+class Gathered(NamedTuple):
+    """Copies of what a plan reads, on the device: later writes to the arena do not reach them."""
+
+    rows: torch.Tensor  # [sum of new tokens + candidates, dim], requests as in `row_offsets`
+    prefixes: list[torch.Tensor]  # per request [cached tokens, token_floats]
+
+
+class RowMover(ABC):
+    """Work on the arena that is not a batch's."""
 
     name: str  # "cpu", "cuda"
     emulated: bool  # arena or link are not the real thing
-
-    @abstractmethod
-    def execute(self, plan: BatchPlan, batch: Batch, actions: NDArray[np.int64], timestamps: NDArray[np.int64]) -> Execution:
-        """Run a booked batch: gather hits, fetch and insert misses, gather prefixes, attend, write new blocks.
-
-        `actions` and `timestamps` (unix seconds) lie beside `batch.history_rows`, with the same offsets.
-        """
 
     @abstractmethod
     def copy_rows(self, moves: Moves) -> None:
@@ -104,8 +132,19 @@ class DeviceExecutor(ABC):
 
     @abstractmethod
     def stage_rows(self, row_ids: NDArray[np.int64]) -> torch.Tensor:
-        """Bring rows from the host beside the arena, `[R, row_floats]`, as background traffic that yields."""
+        """Bring rows from the host beside the arena, `[R, dim]`, as background traffic that yields."""
 
     @abstractmethod
     def link_counters(self) -> LinkCounters:
         """Bytes carried and time held back on the link."""
+
+
+class DeviceExecutor(RowMover):
+    """The hands of a node: they move what the brain has booked and decide nothing."""
+
+    @abstractmethod
+    def execute(self, plan: BatchPlan, batch: Batch, actions: NDArray[np.int64], timestamps: NDArray[np.int64]) -> Execution:
+        """Run a booked batch: gather hits, fetch and insert misses, gather prefixes, attend, write new blocks.
+
+        `actions` and `timestamps` (unix seconds) lie beside `batch.history_rows`, with the same offsets.
+        """

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from agents.runtime.device.base import LinkCounters
+from agents.runtime.device.pacing import TokenBucket
 
 CHUNK_BYTES = 16_384  # 0.65 ms of a 25 MB/s link: the longest a foreground fetch stands behind a refill
-BUCKET_CHUNKS = 2  # saved up while idle; more would let a refill start with a burst
 SLEEP_SECONDS_MIN = 60e-6  # the kernel's timer slack is about this long, so a shorter sleep means nothing
 CREDIT_SECONDS_MAX = 1e-3  # a late wake-up of more than this was a busy host, not a coarse timer
 
@@ -31,12 +31,11 @@ class Link:
     ) -> None:
         self.chunk_bytes = chunk_bytes
         self._seconds_per_byte = 1.0 / bytes_per_second
-        self._background_seconds_per_byte = 1.0 / background_bytes_per_second
+        self._bucket = TokenBucket(background_bytes_per_second, chunk_bytes)
         self.clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
         self._busy_until = -1e30  # end of what is on the lane, foreground or chunk
-        self._background_due = -1e30  # when the bucket holds the next chunk
         self._credit_seconds = 0.0
         self._foreground_bytes = 0
         self._background_bytes = 0
@@ -63,33 +62,21 @@ class Link:
         for start in range(0, size_bytes, self.chunk_bytes):
             self._background_chunk(min(self.chunk_bytes, size_bytes - start))
 
-    def limit_background(self, background_bytes_per_second: float) -> None:
-        """Change the rate of background traffic, from the next chunk on."""
-        with self._lock:
-            self._background_seconds_per_byte = 1.0 / background_bytes_per_second
-
     def counters(self) -> LinkCounters:
         """Totals since the start, consistent with each other."""
         with self._lock:
             return LinkCounters(self._foreground_bytes, self._background_bytes, self._throttled_seconds)
 
     def _background_chunk(self, size_bytes: int) -> None:
-        self._throttle(self._take_tokens(size_bytes))
+        with self._lock:
+            due = self._bucket.take(size_bytes, self.clock())
+        self._throttle(due)
         while (wait := self._take_lane(size_bytes)) > 0:
             self._throttle(wait)
         with self._lock:
             rest = self._busy_until - self.clock()
         if rest > 0:
             self._sleep(rest)
-
-    def _take_tokens(self, size_bytes: int) -> float:
-        """Book `size_bytes` in the bucket; returns the seconds until they are there."""
-        with self._lock:
-            now = self.clock()
-            depth = BUCKET_CHUNKS * self.chunk_bytes * self._background_seconds_per_byte
-            due = max(self._background_due, now - depth)
-            self._background_due = due + size_bytes * self._background_seconds_per_byte
-            return due - now
 
     def _take_lane(self, size_bytes: int) -> float:
         """Put a chunk on a free lane and return 0, or return the seconds until the lane may be free."""

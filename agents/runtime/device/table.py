@@ -7,6 +7,7 @@ while the others wait; it belongs to the open file, so it dies with its process.
 
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+TABLE_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 _CHUNK_ROWS = 16_384
 _SPREAD = 0.25  # standard deviation: rows weigh about as much as what a layer adds to them
 
@@ -54,14 +56,42 @@ def _write_rows(file: BinaryIO, rows: int, row_floats: int, seed: int) -> None:
         file.write(chunk.astype("<f4", copy=False).tobytes())
 
 
-class HostTable:
-    """Rows of a mapped `.npy` file of float32 `[rows, row_floats]`."""
+class TableInMemory:
+    """A table read into `memory` `[rows, row_floats]`: nothing to be paged in when a row is wanted."""
 
-    def __init__(self, path: Path) -> None:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        if mapped.ndim != 2 or mapped.dtype != np.float32:
-            raise ValueError(f"{path.name}: a table is float32 [rows, row_floats], this is {mapped.dtype} {mapped.shape}")
-        self._rows: NDArray[np.float32] = np.asarray(mapped)
+    def __init__(self, table: "HostTable", memory: torch.Tensor) -> None:
+        for start, piece in table.pieces():
+            memory[start : start + piece.shape[0]] = piece
+        self._memory = memory
+
+    @property
+    def rows(self) -> int:
+        """Rows in the table."""
+        return self._memory.shape[0]
+
+    @property
+    def row_floats(self) -> int:
+        """Elements in a row."""
+        return self._memory.shape[1]
+
+    def gather(self, row_ids: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Copy of the rows with these ids, `[R, row_floats]`, in `out` if given; `IndexError` for an id outside the table."""
+        ids = torch.from_numpy(row_ids)
+        return torch.index_select(self._memory, 0, ids) if out is None else torch.index_select(self._memory, 0, ids, out=out)
+
+
+class HostTable:
+    """Rows of a mapped `.npy` file `[rows, row_floats]`, float32 or float16, given out as `dtype`."""
+
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        try:
+            mapped = np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, EOFError) as error:
+            raise ValueError(f"{path.name}: not a table in .npy format ({getattr(error, 'strerror', None) or error})") from error
+        if mapped.ndim != 2 or mapped.dtype not in TABLE_TYPES:
+            raise ValueError(f"{path.name}: a table is float32 or float16 [rows, row_floats], this is {mapped.dtype} {mapped.shape}")
+        self._rows: NDArray[np.floating] = np.asarray(mapped)
+        self.dtype = dtype
 
     @property
     def rows(self) -> int:
@@ -73,6 +103,12 @@ class HostTable:
         """Floats in a row."""
         return int(self._rows.shape[1])
 
-    def gather(self, row_ids: NDArray[np.int64]) -> torch.Tensor:
-        """Copy of the rows with these ids, `[R, row_floats]`; `IndexError` for an id outside the table."""
-        return torch.from_numpy(np.take(self._rows, row_ids, axis=0))
+    def gather(self, row_ids: NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
+        """Copy of the rows with these ids, `[R, row_floats]`, in `out` if given; `IndexError` for an id outside the table."""
+        rows = torch.from_numpy(np.take(self._rows, row_ids, axis=0))
+        return rows.to(self.dtype) if out is None else out.copy_(rows)
+
+    def pieces(self, rows_max: int = _CHUNK_ROWS) -> Iterator[tuple[int, torch.Tensor]]:
+        """The whole table in order, at most `rows_max` rows at a time, each with the id of its first row."""
+        for start in range(0, self.rows, rows_max):
+            yield start, torch.from_numpy(self._rows[start : start + rows_max].astype(np.float32)).to(self.dtype)

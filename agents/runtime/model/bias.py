@@ -36,10 +36,10 @@ class PositionTiles:
     def __init__(self, table: torch.Tensor, shape: ModelShape, rows_max: int) -> None:
         self._rows_max = rows_max
         self._columns = shape.tokens_max
-        rows = torch.arange(rows_max).view(rows_max, 1)
-        columns = torch.arange(self._columns).view(1, self._columns)
+        rows = torch.arange(rows_max, device=table.device).view(rows_max, 1)
+        columns = torch.arange(self._columns, device=table.device).view(1, self._columns)
         distance = 2 * (rows - rows_max + self._columns - columns)  # from item to item, in positions
-        kinds = torch.arange(2)
+        kinds = torch.arange(2, device=table.device)
         offset = kinds.view(1, 2, 1, 1) - kinds.view(2, 1, 1, 1)  # query kind - key kind
         full = distance + offset
         bias = table[:, full.clamp(0, table.shape[1] - 1)]

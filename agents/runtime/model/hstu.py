@@ -6,8 +6,14 @@ a key's weight does not depend on the other keys), and returns x + (norm(attende
 History positions attend causally. A candidate stands at the position after the history, at the time
 of the newest event, and attends to the whole history and to itself, never to another candidate.
 
+Layers are those of the HSTU paper (arXiv 2402.17152, section 3): pointwise projection, spatial aggregation
+with a relative attention bias and without softmax, pointwise transformation gated by U.
+
 The normaliser is a constant of the shape and the biases depend on differences only, so keys and
 values of a prefix do not change when the history grows: they are the KV cache.
+
+Rows, keys, values, projections and attention are of the ranker's `dtype`; the residual stream, the norms
+and the head are float32, so that with bfloat16 a rounding is not carried from layer to layer.
 """
 
 import math
@@ -17,32 +23,50 @@ from torch.nn import functional
 
 from agents.profiles import ModelShape
 from agents.runtime.model.bias import PositionTiles, log2_buckets
-from agents.runtime.model.weights import POSITIONS_PER_TOKEN, Weights
+from agents.runtime.model.weights import POSITIONS_PER_TOKEN, Weights, weights_for
 
-_CHUNK_TOKENS = 32  # queries at a time: half the causal square is skipped and the score tile stays in L2
+CHUNK_TOKENS = 32  # queries at a time: half the causal square is skipped and the score tile stays in a core's L2
 _NORM_EPSILON = 1e-6
+_CPU = torch.device("cpu")
 
 
 class HstuRanker:
-    """One model on one thread: the score buffers are reused between calls, so calls must not overlap."""
+    """One model on one thread: the score buffers are reused between calls, so calls must not overlap.
 
-    def __init__(self, shape: ModelShape, weights: Weights) -> None:
+    `device` holds weights and buffers and all tensors given to `forward`. A larger `chunk_tokens`
+    means fewer and larger products, and a score buffer that grows with it.
+    """
+
+    def __init__(
+        self,
+        shape: ModelShape,
+        weights: Weights,
+        device: torch.device = _CPU,
+        dtype: torch.dtype = torch.float32,
+        chunk_tokens: int = CHUNK_TOKENS,
+    ) -> None:
         self.shape = shape
-        self._weights = weights
+        self.dtype = dtype
+        self._device = device
+        self._chunk_tokens = chunk_tokens
+        self._weights = weights_for(weights, device, dtype)
         self._key_floats = shape.heads * shape.qk_dim
         self._value_floats = shape.heads * shape.v_dim
         self._scale = 1.0 / math.sqrt(shape.qk_dim)
         self._normaliser = 1.0 / (POSITIONS_PER_TOKEN * shape.tokens_max)
-        self._tiles = PositionTiles(weights.position_bias, shape, _CHUNK_TOKENS)
+        self._tiles = PositionTiles(self._weights.position_bias, shape, chunk_tokens)
         runs = shape.heads * POSITIONS_PER_TOKEN
-        self._keys = torch.empty(runs, shape.tokens_max, shape.qk_dim)
-        self._values = torch.empty(runs, shape.tokens_max, shape.v_dim)
-        self._scores = torch.empty(runs * POSITIONS_PER_TOKEN * _CHUNK_TOKENS * shape.tokens_max)
+        self._keys = self._buffer(runs, shape.tokens_max, shape.qk_dim)
+        self._values = self._buffer(runs, shape.tokens_max, shape.v_dim)
+        self._scores = self._buffer(runs * POSITIONS_PER_TOKEN * chunk_tokens * shape.tokens_max)
 
     @property
     def token_floats(self) -> int:
         """Floats of KV per history event: layers x (item, action) x (keys, values)."""
         return self.shape.layers * POSITIONS_PER_TOKEN * (self._key_floats + self._value_floats)
+
+    def _buffer(self, *sizes: int) -> torch.Tensor:
+        return torch.empty(sizes, device=self._device, dtype=self.dtype)
 
     @torch.inference_mode()
     def forward(
@@ -61,8 +85,8 @@ class HstuRanker:
         """
         self._check(new_rows, new_actions, all_ts, cached_kv, candidate_rows)
         tokens, new = all_ts.shape[0], new_rows.shape[0]
-        hidden = torch.cat((new_rows, self._weights.action_embedding.index_select(0, new_actions), candidate_rows))
-        new_kv = torch.empty(new, self.shape.layers, POSITIONS_PER_TOKEN, self._key_floats + self._value_floats)
+        hidden = torch.cat((new_rows, self._weights.action_embedding.index_select(0, new_actions), candidate_rows)).float()
+        new_kv = self._buffer(new, self.shape.layers, POSITIONS_PER_TOKEN, self._key_floats + self._value_floats)
         cached = cached_kv.view(-1, *new_kv.shape[1:])
         chunk_buckets = self._chunk_buckets(all_ts, new) if self.shape.layers > 1 else []
         candidate_buckets = log2_buckets(all_ts[-1] - all_ts, self.shape.time_buckets)
@@ -75,8 +99,7 @@ class HstuRanker:
                 u, hidden = u[2 * new :], hidden[2 * new :]
             else:
                 attended = torch.cat((self._attend_history(layer, q[: 2 * new], chunk_buckets, tokens), attended))
-            gated = functional.layer_norm(attended, (self._value_floats,), eps=_NORM_EPSILON).mul_(u)
-            hidden = torch.addmm(hidden, gated, self._weights.output[layer])
+            hidden = hidden + torch.mm(self._normed(attended).mul_(u), self._weights.output[layer])
         normed = functional.layer_norm(hidden, (self.shape.dim,), eps=_NORM_EPSILON)
         scores = torch.addmm(self._weights.head_bias, normed, self._weights.head)
         return scores.view(-1), new_kv.view(new, self.token_floats)
@@ -93,9 +116,12 @@ class HstuRanker:
         if candidate_rows.shape[0] == 0:
             raise ValueError("no candidates")
 
+    def _normed(self, values: torch.Tensor) -> torch.Tensor:
+        """Normalised in float32, given on in the ranker's type."""
+        return functional.layer_norm(values.float(), values.shape[1:], eps=_NORM_EPSILON).to(self.dtype)
+
     def _project(self, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        normed = functional.layer_norm(hidden, (self.shape.dim,), eps=_NORM_EPSILON)
-        uvqk = functional.silu(torch.mm(normed, self._weights.uvqk[layer]), inplace=True)
+        uvqk = functional.silu(torch.mm(self._normed(hidden), self._weights.uvqk[layer]), inplace=True)
         values, keys = self._value_floats, self._key_floats
         queries = 2 * values
         return uvqk[:, :values], uvqk[:, values:queries], uvqk[:, queries : queries + keys], uvqk[:, queries + keys :]
@@ -132,8 +158,8 @@ class HstuRanker:
     def _chunk_buckets(self, all_ts: torch.Tensor, new: int) -> list[torch.Tensor]:
         """Time buckets of each chunk of new events against everything up to its end, once for all layers."""
         tokens = all_ts.shape[0]
-        starts = range(tokens - new, tokens, _CHUNK_TOKENS)
-        return [self._buckets(all_ts, start, min(start + _CHUNK_TOKENS, tokens)) for start in starts]
+        starts = range(tokens - new, tokens, self._chunk_tokens)
+        return [self._buckets(all_ts, start, min(start + self._chunk_tokens, tokens)) for start in starts]
 
     def _buckets(self, all_ts: torch.Tensor, start: int, stop: int) -> torch.Tensor:
         return log2_buckets(all_ts[start:stop, None] - all_ts[None, :stop], self.shape.time_buckets)
@@ -141,7 +167,7 @@ class HstuRanker:
     def _attend_history(self, layer: int, q: torch.Tensor, chunk_buckets: list[torch.Tensor], tokens: int) -> torch.Tensor:
         """Causal attention of the new events, item rows before action rows as in `q`."""
         new = q.shape[0] // POSITIONS_PER_TOKEN
-        attended = torch.empty(POSITIONS_PER_TOKEN, new, self._value_floats)
+        attended = self._buffer(POSITIONS_PER_TOKEN, new, self._value_floats)
         by_kind = q.view(POSITIONS_PER_TOKEN, new, self._key_floats)
         first = tokens - new
         for buckets in chunk_buckets:
@@ -162,7 +188,7 @@ class HstuRanker:
         time = self._weights.time_bias[layer]
         bias = (self._tiles.candidate(layer, columns) + time.index_select(0, buckets)).repeat(self.shape.heads, 1).unsqueeze(1)
         attended = self._attend_self(layer, q, k, v)
-        step = POSITIONS_PER_TOKEN * _CHUNK_TOKENS
+        step = POSITIONS_PER_TOKEN * self._chunk_tokens
         for start in range(0, q.shape[0], step):
             chunk = q[start : start + step]
             runs = self._scores[: bias.shape[0] * chunk.shape[0] * columns].view(-1, chunk.shape[0], columns)

@@ -57,6 +57,13 @@ def init_weights(shape: ModelShape, seed: int) -> Weights:
     return Weights(**drawn)
 
 
+def weights_for(weights: Weights, device: torch.device, dtype: torch.dtype) -> Weights:
+    """The same weights where and as a ranker computes with them; the head stays float32."""
+    kept = ("head", "head_bias")
+    placed = {name: tensor.to(device, tensor.dtype if name in kept else dtype) for name, tensor in weights._asdict().items()}
+    return Weights(**placed)
+
+
 def save_weights(path: Path, weights: Weights) -> None:
     """Write a safetensors file; it appears whole or not at all."""
     partial = path.with_name(path.name + ".partial")

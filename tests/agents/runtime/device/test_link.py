@@ -147,14 +147,6 @@ def test_an_idle_bucket_saves_up_two_chunks_and_no_more() -> None:
     assert time.now - begun == pytest.approx(0.010 + 1e-3)
 
 
-def test_a_lower_limit_holds_from_the_next_chunk_on() -> None:
-    time = FakeTime()
-    link = make_link(time)
-    link.limit_background(1e4)
-    link.background(20_000)
-    assert time.now - 100.0 == pytest.approx(2.0 - 0.2, abs=0.11)
-
-
 def test_a_chunk_waits_until_the_foreground_is_through() -> None:
     time = FakeTime()
     link = make_link(time)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agents.runtime.device import table
 from agents.runtime.device.table import HostTable, ensure_table
@@ -69,5 +70,23 @@ def test_a_row_outside_the_table_is_an_error(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.zeros((3, 4), dtype=np.float64))
-    with pytest.raises(ValueError, match=r"t.npy: a table is float32 \[rows, row_floats\], this is float64 \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"t.npy: a table is float32 or float16 \[rows, row_floats\], this is float64 \(3, 4\)"):
         HostTable(tmp_path / "t.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a table", b"PK\x03\x04"])
+def test_a_file_in_another_format_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t.npy: not a table in .npy format"):
+        HostTable(tmp_path / "t.npy")
+
+
+def test_rows_come_in_the_type_asked_for_whatever_the_file_holds(tmp_path: Path) -> None:
+    rows = np.arange(12, dtype=np.float16).reshape(3, 4)
+    np.save(tmp_path / "t.npy", rows)
+    for dtype in (torch.float32, torch.bfloat16):
+        host = HostTable(tmp_path / "t.npy", dtype)
+        assert torch.equal(host.gather(np.array([2, 0])), torch.from_numpy(rows[[2, 0]]).to(dtype))
+        pieces = list(host.pieces(rows_max=2))
+        assert [start for start, _ in pieces] == [0, 2]
+        assert torch.equal(torch.cat([piece for _, piece in pieces]), torch.from_numpy(rows).to(dtype))

@@ -34,7 +34,7 @@ def make_case(shape: ModelShape, tokens: int, candidates: int, seed: int = 0) ->
 
 
 def no_cache(ranker: HstuRanker) -> torch.Tensor:
-    return torch.empty(0, ranker.token_floats)
+    return torch.empty(0, ranker.token_floats, dtype=ranker.dtype)
 
 
 def scratch(ranker: HstuRanker, case: Case) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,6 +106,23 @@ def test_a_history_in_any_parts_gives_the_scores_and_the_cache_of_the_whole(data
     warm_scores, warm_kv = appended(ranker, case, cuts)
     assert (warm_scores - scores).abs().max() <= TOLERANCE
     assert (warm_kv - kv).abs().max() <= TOLERANCE
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_in_bfloat16_any_split_gives_the_scores_of_the_whole(data: st.DataObject) -> None:
+    shape = data.draw(st.sampled_from([TINY, DEEP]))
+    ranker = HstuRanker(shape, init_weights(shape, 5), dtype=torch.bfloat16)
+    tokens = data.draw(st.integers(1, shape.tokens_max))
+    cut = data.draw(st.integers(0, tokens))
+    case = make_case(shape, tokens, 20, seed=data.draw(st.integers(0, 1000)))
+    case = case._replace(rows=case.rows.bfloat16(), candidates=case.candidates.bfloat16())
+    scores, kv = scratch(ranker, case)
+    warm, _ = ranker.forward(case.rows[cut:], case.actions[cut:], case.ts, kv[:cut], case.candidates)
+    assert kv.dtype == torch.bfloat16
+    assert (warm - scores).abs().max() <= 2e-2
+    exact, _ = scratch(RANKERS[shape.layers], case._replace(rows=case.rows.float(), candidates=case.candidates.float()))
+    assert (scores - exact).abs().max() <= 0.3  # eight bits of mantissa through three layers, no more
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,0 +1,37 @@
+"""Devices by name. The one place that knows them all."""
+
+from agents.profiles import DeviceName, Profile
+from agents.runtime.device import cpu, cuda
+from agents.runtime.device.base import element_type
+from agents.runtime.device.executor import Parts, TorchExecutor
+from agents.runtime.device.link import Link
+from agents.runtime.device.store import Store
+from agents.runtime.device.table import HostTable
+from agents.runtime.model import HstuRanker, Weights
+
+
+def make_store(device: DeviceName, profile: Profile, table: HostTable) -> Store:
+    """Arena, table and link of a device. `ValueError` for what does not fit, `DeviceOutOfMemory` for what is too large."""
+    if device == "cuda":
+        cuda.refuse_without_cuda()
+        return cuda.CudaStore(profile, cuda.pinned_table(table))
+    return cpu.CpuStore(profile, table, Link(profile.link_bytes_per_second, profile.refill_bytes_per_second))
+
+
+def make_executor(device: DeviceName, profile: Profile, weights: Weights, table: HostTable) -> TorchExecutor:
+    """A store with HELM's ranker; errors as of `make_store`."""
+    store = make_store(device, profile, table)
+    return TorchExecutor(profile, store, make_ranker(store, profile, weights))
+
+
+def make_parts(executor: TorchExecutor, profile: Profile, weights: Weights, table: HostTable) -> Parts:
+    """Another version for an executor that is running; nothing of it is touched."""
+    source = table if executor.emulated else cuda.pinned_table(table)
+    return Parts(make_ranker(executor.store, profile, weights), source)
+
+
+def make_ranker(store: Store, profile: Profile, weights: Weights) -> HstuRanker:
+    """HELM's ranker where a store has its arena, in the type of its elements."""
+    if store.device.type == "cpu":
+        return HstuRanker(profile.model, weights, store.device, element_type(profile))
+    return HstuRanker(profile.model, weights, store.device, element_type(profile), cuda.CHUNK_TOKENS)
