@@ -9,14 +9,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.controller.value import ValueCurves
-
 
 class Observation(NamedTuple):
     """What a node knows at a decision; the same for every method. No labels, no future.
 
     Curves are cumulative: `emb_value[i]` is the milliseconds per second that an EMB cache of
-    `capacity_ratio[i] * pool_bytes` saves; likewise KV. G grid points, G >= 2, first point 0.
+    `capacity_ratio[i] * pool_bytes` saves; likewise KV. `capacity_ratio` is `linspace(0, 1, G)`, G >= 2.
     """
 
     now_ns: int
@@ -38,7 +36,7 @@ class Observation(NamedTuple):
     interference_ms_per_byte: float  # what a refilled byte costs the foreground
     since_last_move_ns: int
     reuse_age_ns: int  # age of the cluster's reuse statistics; above 10 s the KV side is stale
-    capacity_ratio: NDArray[np.float64]  # [G] share of the pool
+    capacity_ratio: NDArray[np.float64]  # [G] share of the pool, evenly from 0 to 1
     emb_value: NDArray[np.float64]  # [G] ms saved per second
     kv_value: NDArray[np.float64]  # [G] ms saved per second
     emb_value_total: float  # with an infinite cache
@@ -47,11 +45,6 @@ class Observation(NamedTuple):
     kv_bytes_touched_per_second: float
     kv_used_ratio: float  # used / granted pages of KV
     move_ratio_per_second: float = 0.02  # the actuator's rate, the same for every method
-
-    @property
-    def curves(self) -> ValueCurves:
-        """The two value curves, as kernels take them."""
-        return ValueCurves(self.capacity_ratio, self.emb_value, self.kv_value)
 
 
 class Proposal(NamedTuple):

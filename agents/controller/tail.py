@@ -33,9 +33,8 @@ class TailModel(NamedTuple):
 def tail_model(observation: Observation) -> TailModel:
     """From what is measured: mean service = busy share / rate, and what a KV hit saves = KV value / hits."""
     rate, hits = observation.requests_per_second_slow, observation.kv_hit_ratio
-    grid = observation.capacity_ratio
-    emb_now = value_at(grid, observation.emb_value, observation.emb_ratio)
-    kv_now = value_at(grid, observation.kv_value, 1.0 - observation.emb_ratio)
+    emb_now = value_at(observation.emb_value, observation.emb_ratio)
+    kv_now = value_at(observation.kv_value, 1.0 - observation.emb_ratio)
     measured = (rate, hits, observation.utilisation, observation.slo_ms, emb_now, kv_now)
     if not (all(math.isfinite(each) for each in measured) and rate > 0.0 and hits > 0.0 and observation.utilisation > 0.0):
         return TailModel(0.0, 0.0, 0.0, 0.0, observation.slo_ms, emb_now, kv_now)

@@ -1,9 +1,8 @@
 """Kernels that read value curves: what a cache of some size saves, what a split saves, and the best split.
 
-A curve is [G] milliseconds saved per second over [G] increasing shares of the pool. Nothing here allocates.
+A curve is [G] milliseconds saved per second by caches of 0, 1/(G-1), ..., 1 of the pool, so that any size is found in
+one step. Curves come as plain arrays: handing a kernel a tuple of them costs more than the whole scan.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,37 +13,19 @@ Curve = NDArray[np.float64]
 _TIE_RATIO = 1e-12  # equal up to rounding of sums in another order
 
 
-class ValueCurves(NamedTuple):
-    """The two curves of an observation on their common grid."""
-
-    capacity_ratio: Curve
-    emb_value: Curve
-    kv_value: Curve
+@kernel
+def value_at(value: Curve, ratio: float) -> float:
+    """Linear interpolation; level beyond the ends, NaN for a ratio that is NaN."""
+    last = value.shape[0] - 1
+    place = min(max(ratio, 0.0), 1.0) * last
+    point = min(max(int(place), 0), last - 1)
+    return float(value[point] + (place - point) * (value[point + 1] - value[point]))
 
 
 @kernel
-def value_at(capacity_ratio: Curve, value: Curve, ratio: float) -> float:
-    """Linear interpolation, level beyond the ends; found in one step on an even grid, by walking on any other."""
-    last = capacity_ratio.shape[0] - 1
-    if ratio <= capacity_ratio[0]:
-        return float(value[0])
-    if ratio >= capacity_ratio[last]:
-        return float(value[last])
-    point = int((ratio - capacity_ratio[0]) / (capacity_ratio[last] - capacity_ratio[0]) * last)
-    point = min(max(point, 0), last - 1)
-    while point > 0 and capacity_ratio[point] > ratio:
-        point -= 1
-    while point < last - 1 and capacity_ratio[point + 1] < ratio:
-        point += 1
-    share = (ratio - capacity_ratio[point]) / (capacity_ratio[point + 1] - capacity_ratio[point])
-    return float(value[point] + share * (value[point + 1] - value[point]))
-
-
-@kernel
-def split_value(curves: ValueCurves, ratio: float, kv_weight: float) -> float:
+def split_value(emb_value: Curve, kv_value: Curve, ratio: float, kv_weight: float) -> float:
     """Milliseconds per second that a split saves when every KV hit counts `kv_weight` times."""
-    emb = value_at(curves.capacity_ratio, curves.emb_value, ratio)
-    return emb + kv_weight * value_at(curves.capacity_ratio, curves.kv_value, 1.0 - ratio)
+    return value_at(emb_value, ratio) + kv_weight * value_at(kv_value, 1.0 - ratio)
 
 
 @kernel
@@ -57,13 +38,15 @@ def better(value: float, best: float, distance: float, best_distance: float) -> 
 
 
 @kernel
-def best_ratio(curves: ValueCurves, emb_ratio_min: float, emb_ratio_max: float, present: float, points: int) -> tuple[float, float, float]:
+def best_ratio(
+    emb_value: Curve, kv_value: Curve, emb_ratio_min: float, emb_ratio_max: float, present: float, points: int
+) -> tuple[float, float, float]:
     """Best of an even grid of `points` inside the floors, its value, and the value at the present ratio."""
-    value_now = split_value(curves, present, 1.0)
+    value_now = split_value(emb_value, kv_value, present, 1.0)
     best, value_best = present, -np.inf
     for point in range(points):
         ratio = emb_ratio_min + (emb_ratio_max - emb_ratio_min) * point / (points - 1)
-        value = split_value(curves, ratio, 1.0)
+        value = split_value(emb_value, kv_value, ratio, 1.0)
         if better(value, value_best, abs(ratio - present), abs(best - present)):
             best, value_best = ratio, value
     if emb_ratio_min <= present <= emb_ratio_max and value_now >= value_best:

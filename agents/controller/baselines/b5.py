@@ -17,7 +17,7 @@ import numpy as np
 
 from agents.controller.interface import Observation, Proposal
 from agents.controller.tail import TailModel, slo_miss_cost, slo_miss_ratio, tail_model
-from agents.controller.value import ValueCurves, best_ratio, better, split_value, value_at
+from agents.controller.value import Curve, best_ratio, better, split_value, value_at
 from agents.numerics.detectors import PageHinkley
 from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
@@ -74,10 +74,10 @@ class B5:
         return Proposal(best, "gain", layers)
 
     def _best(self, observation: Observation) -> tuple[float, float, float]:
-        curves, floor, ceiling = observation.curves, self._rails.emb_ratio_min, self._rails.emb_ratio_max
+        emb, kv, floor, ceiling = observation.emb_value, observation.kv_value, self._rails.emb_ratio_min, self._rails.emb_ratio_max
         if self._tail:
-            return best_ratio_with_tail(curves, floor, ceiling, observation.emb_ratio, GRID_POINTS, tail_model(observation))
-        return best_ratio(curves, floor, ceiling, observation.emb_ratio, GRID_POINTS)
+            return best_ratio_with_tail(emb, kv, floor, ceiling, observation.emb_ratio, GRID_POINTS, tail_model(observation))
+        return best_ratio(emb, kv, floor, ceiling, observation.emb_ratio, GRID_POINTS)
 
 
 class ChangeTimes:
@@ -106,14 +106,14 @@ class ChangeTimes:
 
 @kernel
 def best_ratio_with_tail(
-    curves: ValueCurves, emb_ratio_min: float, emb_ratio_max: float, present: float, points: int, tail: TailModel
+    emb_value: Curve, kv_value: Curve, emb_ratio_min: float, emb_ratio_max: float, present: float, points: int, tail: TailModel
 ) -> tuple[float, float, float]:
     """As `best_ratio`, with the predicted misses of the SLO priced into every split."""
-    value_now = _tail_value(curves, present, tail)
+    value_now = _tail_value(emb_value, kv_value, present, tail)
     best, value_best = present, -np.inf
     for point in range(points):
         ratio = emb_ratio_min + (emb_ratio_max - emb_ratio_min) * point / (points - 1)
-        value = _tail_value(curves, ratio, tail)
+        value = _tail_value(emb_value, kv_value, ratio, tail)
         if better(value, value_best, abs(ratio - present), abs(best - present)):
             best, value_best = ratio, value
     if emb_ratio_min <= present <= emb_ratio_max and value_now >= value_best:
@@ -122,9 +122,9 @@ def best_ratio_with_tail(
 
 
 @kernel
-def _tail_value(curves: ValueCurves, ratio: float, tail: TailModel) -> float:
-    emb = value_at(curves.capacity_ratio, curves.emb_value, ratio)
-    kv = value_at(curves.capacity_ratio, curves.kv_value, 1.0 - ratio)
+def _tail_value(emb_value: Curve, kv_value: Curve, ratio: float, tail: TailModel) -> float:
+    emb = value_at(emb_value, ratio)
+    kv = value_at(kv_value, 1.0 - ratio)
     return emb + kv - slo_miss_cost(tail, slo_miss_ratio(tail, emb, kv, 1.0), 0.0, 1.0)
 
 
@@ -140,5 +140,5 @@ def _lost_value_ratio(observation: Observation) -> float:
     offered = observation.emb_value_total + observation.kv_value_total
     if not offered > 0.0:
         return math.nan
-    saved = split_value(observation.curves, observation.emb_ratio, 1.0)
+    saved = split_value(observation.emb_value, observation.kv_value, observation.emb_ratio, 1.0)
     return 1.0 - saved / offered

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from agents.controller.interface import Observation, Proposal
 from agents.controller.tail import TailModel, slo_miss_cost, slo_miss_ratio, tail_model
-from agents.controller.value import ValueCurves, value_at
+from agents.controller.value import Curve, value_at
 from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
 
@@ -52,7 +52,7 @@ class B7:
     def __init__(self, rails: GuardRails) -> None:
         self._rails = rails
         self._emb, self._kv = Holt(), Holt()
-        self._forecast = np.ones((2, STEPS))
+        self._forecast = np.ones((STEPS, 2))
         self._paths = np.empty((2, _STATES_MAX, 4))
 
     def propose(self, observation: Observation) -> Proposal:
@@ -60,7 +60,8 @@ class B7:
         present = observation.emb_ratio
         self._foresee(observation)
         lead, planned, held = plan(
-            observation.curves,
+            observation.emb_value,
+            observation.kv_value,
             self._forecast,
             self._paths,
             self._rails.emb_ratio_min,
@@ -82,7 +83,7 @@ class B7:
         for row, holt, total in ((0, self._emb, observation.emb_value_total), (1, self._kv, observation.kv_value_total)):
             holt.add(observation.now_ns, total)
             for step in range(STEPS):
-                self._forecast[row, step] = holt.ahead((step + 1) * STEP_SECONDS) / total if total > 0.0 else 1.0
+                self._forecast[step, row] = holt.ahead((step + 1) * STEP_SECONDS) / total if total > 0.0 else 1.0
 
 
 class Holt:
@@ -136,7 +137,8 @@ def _missing(hit_ratio: float) -> float:
 
 @kernel
 def plan(
-    curves: ValueCurves,
+    emb_value: Curve,
+    kv_value: Curve,
     forecast: NDArray[np.float64],
     paths: NDArray[np.float64],
     emb_ratio_min: float,
@@ -148,7 +150,7 @@ def plan(
 ) -> tuple[float, float, float]:
     """Ratio a few steps along the best plan, and the values of that plan and of holding still, in ms.
 
-    `forecast` [2, STEPS] multiplies the EMB and KV curves. `paths` [2, states, 4] is scratch: value, usable EMB, usable
+    `forecast` [STEPS, 2] multiplies the EMB and KV curves. `paths` [2, states, 4] is scratch: value, usable EMB, usable
     KV and the state at the lead step of the best path into each state, for the last step and this one.
     """
     spacing = max(step_ratio_max / REACH, (emb_ratio_max - emb_ratio_min) / (paths.shape[1] - 1))
@@ -160,21 +162,24 @@ def plan(
     for step in range(STEPS):
         old, new = paths[step % 2], paths[(step + 1) % 2]
         for state in range(states):
-            _best_way_into(curves, forecast[:, step], old, new, state, states, first + state * spacing, step < _LEAD_STEPS, supply, tail)
-        gained, held_emb, held_kv = _step(curves, forecast[:, step], present, held_emb, held_kv, supply, tail)
+            _best_way_into(
+                emb_value, kv_value, forecast[step], old, new, state, states, first + state * spacing, step < _LEAD_STEPS, supply, tail
+            )
+        gained, held_emb, held_kv = _step(emb_value, kv_value, forecast[step], present, held_emb, held_kv, supply, tail)
         held += gained
-    last, end = paths[STEPS % 2], forecast[:, STEPS - 1]
+    last, end = paths[STEPS % 2], forecast[STEPS - 1]
     best, lead = -np.inf, below
     for state in range(states):
-        value = last[state, 0] + _TERMINAL_SECONDS * _standing(curves, end, first + state * spacing)
+        value = last[state, 0] + _TERMINAL_SECONDS * _standing(emb_value, kv_value, end, first + state * spacing)
         if value > best:
             best, lead = value, int(last[state, 3])
-    return first + lead * spacing, best, held + _TERMINAL_SECONDS * _standing(curves, end, present)
+    return first + lead * spacing, best, held + _TERMINAL_SECONDS * _standing(emb_value, kv_value, end, present)
 
 
 @kernel
 def _best_way_into(
-    curves: ValueCurves,
+    emb_value: Curve,
+    kv_value: Curve,
     factors: NDArray[np.float64],
     old: NDArray[np.float64],
     new: NDArray[np.float64],
@@ -190,7 +195,7 @@ def _best_way_into(
     for origin in range(max(0, state - REACH), min(states, state + REACH + 1)):
         if old[origin, 0] == -np.inf:
             continue
-        gained, emb, kv = _step(curves, factors, ratio, old[origin, 1], old[origin, 2], supply, tail)
+        gained, emb, kv = _step(emb_value, kv_value, factors, ratio, old[origin, 1], old[origin, 2], supply, tail)
         value = old[origin, 0] + gained
         tie = 1e-12 * abs(value)
         if value > new[state, 0] + (tie if origin != state else -tie):
@@ -200,7 +205,14 @@ def _best_way_into(
 
 @kernel
 def _step(
-    curves: ValueCurves, factors: NDArray[np.float64], ratio: float, emb_usable: float, kv_usable: float, supply: Supply, tail: TailModel
+    emb_value: Curve,
+    kv_value: Curve,
+    factors: NDArray[np.float64],
+    ratio: float,
+    emb_usable: float,
+    kv_usable: float,
+    supply: Supply,
+    tail: TailModel,
 ) -> tuple[float, float, float]:
     """Milliseconds gained in one step at `ratio`, and the usable shares of the pool after it."""
     room = max(0.0, ratio - emb_usable)
@@ -208,13 +220,13 @@ def _step(
     refilled = min(room - by_misses, supply.emb_refill_ratio * STEP_SECONDS)
     emb = min(emb_usable, ratio) + by_misses + refilled
     kv = min(min(kv_usable, 1.0 - ratio) + supply.kv_miss_ratio * STEP_SECONDS, 1.0 - ratio)
-    emb_saved, kv_saved = value_at(curves.capacity_ratio, curves.emb_value, emb), value_at(curves.capacity_ratio, curves.kv_value, kv)
+    emb_saved, kv_saved = value_at(emb_value, emb), value_at(kv_value, kv)
     late = slo_miss_cost(tail, slo_miss_ratio(tail, emb_saved, kv_saved, max(factors[0], factors[1])), _SLO_MISS_TARGET_RATIO, 1.0)
     return (factors[0] * emb_saved + factors[1] * kv_saved - late) * STEP_SECONDS - refilled * supply.refill_cost_ms, emb, kv
 
 
 @kernel
-def _standing(curves: ValueCurves, factors: NDArray[np.float64], ratio: float) -> float:
+def _standing(emb_value: Curve, kv_value: Curve, factors: NDArray[np.float64], ratio: float) -> float:
     """Value per second of a ratio once its caches are full."""
-    emb = value_at(curves.capacity_ratio, curves.emb_value, ratio)
-    return float(factors[0] * emb + factors[1] * value_at(curves.capacity_ratio, curves.kv_value, 1.0 - ratio))
+    emb = value_at(emb_value, ratio)
+    return float(factors[0] * emb + factors[1] * value_at(kv_value, 1.0 - ratio))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.controller.baselines.b5 import B5, ChangeTimes
-from agents.controller.value import ValueCurves, best_ratio
+from agents.controller.value import best_ratio
 from agents.wire.messages import GuardRails
 from tests.agents.controller.observations import GRID, observe, rising
 
@@ -27,7 +27,7 @@ curves = st.lists(st.floats(0.0, 10.0), min_size=100, max_size=100).map(lambda s
 @settings(deadline=None, max_examples=50)
 @given(curves, curves, st.floats(0.1, 0.9))
 def test_the_scan_finds_the_best_of_129_points(emb: NDArray[np.float64], kv: NDArray[np.float64], present: float) -> None:
-    ratio, value, now = best_ratio(ValueCurves(GRID, emb, kv), 0.1, 0.9, present, 129)
+    ratio, value, now = best_ratio(emb, kv, 0.1, 0.9, present, 129)
     _, slow_value = slow_best(emb, kv, present)
     assert value >= slow_value * (1 - 1e-12)
     assert value == pytest.approx(np.interp(ratio, GRID, emb) + np.interp(1 - ratio, GRID, kv))
