@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.numerics.integers import UNREAD, first_outside, parse_integers
 from agents.numerics.prefix import window_start
 from agents.profiles import Profile
 from agents.runtime.oip.envelope import InferBody, InferInput, InferOutput, InferParameters, invalid, open_envelope
@@ -134,6 +135,15 @@ def _tensor(tensor: InferInput, tail: memoryview | None) -> NDArray[np.int64]:
 
 def _integers(tensor: InferInput) -> NDArray[np.int64]:
     """Contents of a tensor: JSON numbers, flat in row-major order or nested as the shape says."""
+    read = np.empty(min(tensor.shape[1], len(memoryview(tensor.data))), np.int64)
+    count = parse_integers(np.frombuffer(tensor.data, np.uint8), read)
+    if count != UNREAD:
+        return read[:count]
+    return _nested_or_refused(tensor)
+
+
+def _nested_or_refused(tensor: InferInput) -> NDArray[np.int64]:
+    """The same for every form that is allowed; names what is wrong with the others."""
     raw = bytes(tensor.data)
     if not raw and tensor.parameters.shared_memory_region is not None:
         raise invalid(f"input {tensor.name!r}: shared memory is not served here", tensor.name)
@@ -180,7 +190,6 @@ def _check_lengths(tensors: dict[str, NDArray[np.int64]], profile: Profile) -> i
 
 
 def _check_range(name: str, values: NDArray[np.int64], stop: int) -> None:
-    outside = (values < 0) | (values >= stop)
-    if outside.any():
-        index = int(outside.argmax())
+    index = first_outside(values, stop)
+    if index != -1:
         raise invalid(f"input {name!r} at index {index}: {int(values[index])} is outside 0 to {stop - 1}", name)

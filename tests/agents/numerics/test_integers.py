@@ -1,0 +1,68 @@
+"""Reading integers from JSON text: the same as a JSON reader, or nothing at all."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.numerics.integers import UNREAD, first_outside, parse_integers
+
+
+def parse(text: bytes, room: int = 8) -> list[int] | None:
+    out = np.full(room, 7, np.int64)
+    count = parse_integers(np.frombuffer(text, np.uint8), out)
+    return None if count == UNREAD else out[:count].tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(-(10**18) + 1, 10**18 - 1), max_size=8), st.sampled_from([None, 1]), st.sampled_from([",", " ,\t\r\n "]))
+def test_every_list_of_integers_is_read_as_a_json_reader_reads_it(values: list[int], indent: int | None, comma: str) -> None:
+    assert parse(json.dumps(values, indent=indent, separators=(comma, ": ")).encode()) == values
+
+
+@pytest.mark.parametrize("text", ["[0]", "[-0]", "[-5]", " [ 1 , 2 ] ", "[]", "[ ]"])
+def test_unusual_spellings_are_json_too(text: str) -> None:
+    assert parse(text.encode()) == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "]",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "[1]]",
+        "[1]x",
+        "[01]",
+        "[-]",
+        "[--1]",
+        "[+1]",
+        "[1.0]",
+        "[1e3]",
+        "[null]",
+        "[[1]]",
+    ]
+    + ['["1"]', "{}", "5", "[1000000000000000000]", "[9223372036854775808]", "[1,2,3,4,5,6,7,8,9]", "[true]", "[\u00a01]"],
+)
+def test_everything_else_is_left_to_a_slower_reader(text: str) -> None:
+    assert parse(text.encode()) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("[]0123456789-, x", max_size=12))
+def test_what_is_read_is_what_json_says(text: str) -> None:
+    read = parse(text.encode())
+    if read is not None:
+        assert read == json.loads(text)
+
+
+@pytest.mark.parametrize(("values", "index"), [([], -1), ([0, 9], -1), ([0, 10], 1), ([-1, 10], 0), ([2**63 - 1], 0)])
+def test_the_first_value_out_of_range_is_found(values: list[int], index: int) -> None:
+    assert first_outside(np.array(values, np.int64), 10) == index
