@@ -17,7 +17,7 @@ _SPACE, _TAB, _LINE_FEED, _RETURN = ord(" "), ord("\t"), ord("\n"), ord("\r")
 
 @kernel
 def _blank(character: int) -> bool:
-    return character == _SPACE or character == _LINE_FEED or character == _RETURN or character == _TAB
+    return character in (_SPACE, _LINE_FEED, _RETURN, _TAB)
 
 
 @kernel
@@ -41,7 +41,7 @@ def parse_integers(text: NDArray[np.uint8], out: NDArray[np.int64]) -> int:
         negative = text[at] == _MINUS
         at += negative
         first = at
-        value = 0
+        value = np.int64(0)
         while at < text.shape[0] and _ZERO <= text[at] <= _NINE:
             value = value * 10 + (np.int64(text[at]) - _ZERO)  # wraps beyond the limit below, which then refuses
             at += 1

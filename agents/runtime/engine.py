@@ -7,28 +7,28 @@ calls one order.
 """
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.node.batch import Batch, BatchPlan, MissReason, StageTimings
+from agents.node.batch import BatchPlan, MissReason, StageTimings
 from agents.node.node import TickInputs
-from agents.node.queue import RequestQueue
 from agents.node.report import BodyFacts
 from agents.profiles import Profile
 from agents.runtime.clock import Clock
 from agents.runtime.device.base import DeviceExecutor, Execution
 from agents.runtime.device_thread import DeviceThread
 from agents.runtime.journal_writer import Brain
+from agents.runtime.ranking import RankRequest, RankResult, batch_of
 from agents.runtime.refill import RefillFeeder
+from agents.runtime.waiting_room import Waiting, WaitingRoom, retry_after_seconds
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase
@@ -42,48 +42,13 @@ log = structlog.get_logger(__name__)
 Event = tuple[EventKind, dict[str, str]]
 
 
-class RankRequest(NamedTuple):
-    """One validated request. `user_key` is never zero; a client without an id gets a key used once."""
-
-    user_key: int
-    items: NDArray[np.int64]
-    actions: NDArray[np.int64]
-    timestamps: NDArray[np.int64]
-    block_hashes: NDArray[np.uint64]  # empty: nothing of it may be kept
-    candidates: NDArray[np.int64]
-    reuse_gap_ns: int = -1
-    resident_elsewhere: bool = False
-    deadline_ms: float | None = None
-
-
-class RankResult(NamedTuple):
-    """Scores of one request, where its time went, and what its prefix was worth."""
-
-    scores: NDArray[np.float32]
-    queue_ms: float
-    emb_ms: float
-    kv_ms: float
-    compute_ms: float
-    service_ms: float  # of the whole batch
-    cached_blocks: int
-    cacheable_blocks: int
-    miss_reason: MissReason
-
-
-class _Waiting(NamedTuple):
-    request: RankRequest
-    arrival_ns: int
-    work_ns: int
-    answer: "asyncio.Future[RankResult]"
-
-
 @dataclass(eq=False)
 class _Flight:
     """A booked batch on its way through the device."""
 
     ticket: int
     plan: BatchPlan
-    members: list[_Waiting]
+    members: list[Waiting]
     fence: int
     started_ns: int = 0
     discarded: bool = False
@@ -118,11 +83,9 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._thread = DeviceThread(self._loop)
         self._refill = RefillFeeder(profile, device.stage_rows, self._refill_staged, self._loop)
-        self._queue = RequestQueue(profile.queue_max)
-        self._waiting: dict[int, _Waiting] = {}
+        self._room = WaitingRoom(profile.queue_max)
         self._flights: list[_Flight] = []
         self._fence = 0
-        self._next_id = 1
         self._failures_at_tick = 0
         self._telemetry_seq = 0
         self._decisions: deque[DecisionRecord] = deque(maxlen=DECISIONS_KEPT)
@@ -135,60 +98,58 @@ class Engine:
 
     async def infer(self, request: RankRequest) -> RankResult:
         """Answer one request; `WireError` says why not. A cancelled caller leaves the queue."""
-        request_id, answer = self._enqueue(request)
+        request_id, answer = self._enter(request)
         self._pump()
         try:
             return await answer
         except asyncio.CancelledError:
-            self._queue.drop(request_id)
-            self._waiting.pop(request_id, None)
+            self._room.leave(request_id)
             self._note_quiet()
             raise
 
-    def _enqueue(self, request: RankRequest) -> "tuple[int, asyncio.Future[RankResult]]":
-        if self.phase is not Phase.READY:
-            raise self._refusal(ErrorCode.DRAINING, "the node is draining")
+    def _enter(self, request: RankRequest) -> "tuple[int, asyncio.Future[RankResult]]":
         now_ns = self.clock.now_ns()
         work_ms = self._brain.predict_ms(now_ns, request.user_key, request.items.shape[0], request.candidates.shape[0])
         deadline_ms = self.profile.slo_ms * DEADLINE_SLO_MULTIPLE if request.deadline_ms is None else request.deadline_ms
-        waiting = _Waiting(request, now_ns, int(work_ms * 1e6), self._loop.create_future())
-        request_id = self._next_id
-        if not self._queue.offer(request_id, request.user_key, now_ns, now_ns + int(deadline_ms * 1e6), waiting.work_ns):
-            raise self._refusal(ErrorCode.QUEUE_FULL, f"the queue is full ({self.profile.queue_max} requests)")
-        self._next_id += 1
-        self._waiting[request_id] = waiting
+        waiting = Waiting(request, now_ns, int(work_ms * 1e6), self._loop.create_future())
+        try:
+            if self.phase is not Phase.READY:
+                raise WireError(ErrorCode.DRAINING, "the node is draining")
+            request_id = self._room.enter(waiting, now_ns + int(deadline_ms * 1e6))
+        except WireError as refusal:
+            self._count(refusal)
+            raise
         self._quiet.clear()
         return request_id, waiting.answer
 
-    def _refusal(self, code: ErrorCode, detail: str) -> WireError:
-        self.rejections_total[code] = self.rejections_total.get(code, 0) + 1
-        return WireError(code, detail)
+    def _count(self, refusal: WireError) -> WireError:
+        self.rejections_total[refusal.code] = self.rejections_total.get(refusal.code, 0) + 1
+        return refusal
 
     @property
     def retry_after_seconds(self) -> int:
-        """When it makes sense to try again: the predicted work ahead, at least a second."""
-        return max(1, math.ceil(self._queued_ms(self.clock.now_ns()) / 1e3))
+        """When it makes sense to try again."""
+        return retry_after_seconds(self._queued_ms(self.clock.now_ns()))
 
     def _pump(self) -> None:
-        """Answer what is too late, then book batches while the device has room."""
+        """Book batches while the device has room, of what is not too late."""
         now_ns = self.clock.now_ns()
-        self._expire(now_ns)
         while len(self._flights) < PIPELINE_BATCHES:
-            busy = np.array([key for flight in self._flights for key in flight.users], np.uint64)
-            ids = self._queue.close(now_ns, self.profile.batch_max, busy, device_idle=not self._flights)
-            if not ids:
+            self._expire(now_ns)
+            busy = [key for flight in self._flights for key in flight.users]
+            members = self._room.next_batch(now_ns, self.profile.batch_max, busy, device_idle=not self._flights)
+            if not members:
                 break
-            self._launch(now_ns, [self._waiting.pop(request_id) for request_id in ids])
+            self._launch(now_ns, members)
         self._note_quiet()
 
     def _expire(self, now_ns: int) -> None:
-        for request_id in self._queue.expire(now_ns):
+        for late in self._room.late(now_ns):
             self.failures_total += 1
-            late = self._waiting.pop(request_id)
             waited_ms = (now_ns - late.arrival_ns) / 1e6
-            _refuse(late, self._refusal(ErrorCode.DEADLINE_EXCEEDED, f"deadline exceeded after {waited_ms:.0f} ms in the queue"))
+            late.refuse(self._count(WireError(ErrorCode.DEADLINE_EXCEEDED, f"deadline exceeded after {waited_ms:.0f} ms in the queue")))
 
-    def _launch(self, now_ns: int, members: list[_Waiting]) -> None:
+    def _launch(self, now_ns: int, members: list[Waiting]) -> None:
         requests = [member.request for member in members]
         batch = batch_of(requests)
         try:
@@ -238,7 +199,7 @@ class Engine:
         for position, member in enumerate(flight.members):
             self._answer(member, _result(flight, execution, queue_ms, position))
 
-    def _answer(self, member: _Waiting, result: RankResult) -> None:
+    def _answer(self, member: Waiting, result: RankResult) -> None:
         if member.answer.done():  # the client has gone; its work is kept, nobody waits for it
             return
         if not np.isfinite(result.scores).all():
@@ -264,15 +225,14 @@ class Engine:
         for dependent in later:
             self._launch(now_ns, dependent.members)
 
-    def _fail(self, members: list[_Waiting], error: BaseException) -> None:
+    def _fail(self, members: list[Waiting], error: BaseException) -> None:
         refusal = error if isinstance(error, WireError) else WireError(ErrorCode.INTERNAL, "the batch failed on this node")
         for member in members:
             self.failures_total += refusal.code is ErrorCode.INTERNAL
-            self.rejections_total[refusal.code] = self.rejections_total.get(refusal.code, 0) + 1
-            _refuse(member, refusal)
+            member.refuse(self._count(refusal))
 
     def _note_quiet(self) -> None:
-        if not self._flights and not len(self._queue):
+        if not self._flights and not len(self._room):
             self._quiet.set()
 
     # --- ticks and refill -----------------------------------------------------------------
@@ -385,11 +345,11 @@ class Engine:
     @property
     def queue_depth(self) -> int:
         """Requests waiting and in flight."""
-        return len(self._queue) + sum(len(flight.members) for flight in self._flights)
+        return len(self._room) + sum(len(flight.members) for flight in self._flights)
 
     def _queued_ms(self, now_ns: int) -> float:
         """Predicted work ahead of a new request: the queue, what is prepared, the rest of what runs."""
-        ahead_ns = self._queue.queued_ns
+        ahead_ns = self._room.work_ns
         for flight in self._flights:
             running_ns = now_ns - flight.started_ns if flight.started_ns else 0
             ahead_ns += max(0, flight.work_ns - running_ns)
@@ -443,10 +403,8 @@ class Engine:
             async with asyncio.timeout(seconds_max):
                 await self._quiet.wait()
         except TimeoutError:
-            for request_id, waiting in self._waiting.items():
-                self._queue.drop(request_id)
-                _refuse(waiting, self._refusal(ErrorCode.DRAINING, "the node stopped before this request's turn"))
-            self._waiting.clear()
+            for waiting in self._room.empty():
+                waiting.refuse(self._count(WireError(ErrorCode.DRAINING, "the node stopped before this request's turn")))
             return False
         return True
 
@@ -462,11 +420,6 @@ def _nothing() -> None:
     """A job that only marks its place in the order."""
 
 
-def _refuse(waiting: _Waiting, error: WireError) -> None:
-    if not waiting.answer.done():
-        waiting.answer.set_exception(error)
-
-
 def _result(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64], position: int) -> RankResult:
     timings = execution.timings
     return RankResult(
@@ -480,23 +433,3 @@ def _result(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64]
         cacheable_blocks=flight.members[position].request.block_hashes.shape[0],
         miss_reason=MissReason(int(flight.plan.miss_reasons[position])),
     )
-
-
-def batch_of(requests: list[RankRequest]) -> Batch:
-    """Requests as the brain takes them: concatenated arrays with offsets."""
-    return Batch(
-        user_keys=np.array([request.user_key for request in requests], np.uint64),
-        history_tokens=np.array([request.items.shape[0] for request in requests], np.int64),
-        block_hashes=np.concatenate([request.block_hashes for request in requests]),
-        block_offsets=_offsets([request.block_hashes.shape[0] for request in requests]),
-        history_rows=np.concatenate([request.items for request in requests]),
-        history_offsets=_offsets([request.items.shape[0] for request in requests]),
-        candidate_rows=np.concatenate([request.candidates for request in requests]),
-        candidate_offsets=_offsets([request.candidates.shape[0] for request in requests]),
-        reuse_gap_ns=np.array([request.reuse_gap_ns for request in requests], np.int64),
-        resident_elsewhere=np.array([request.resident_elsewhere for request in requests], np.bool_),
-    )
-
-
-def _offsets(lengths: list[int]) -> NDArray[np.int64]:
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))))

@@ -14,16 +14,15 @@ import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 
-from agents.node.batch import MissReason
-from agents.numerics.prefix import block_hashes
 from agents.runtime import oip
 from agents.runtime.compression import ENCODINGS, accepted_encoding, compressed
 from agents.runtime.control import decode_control
 from agents.runtime.device.base import Execution
-from agents.runtime.engine import DECISIONS_KEPT, Engine, RankRequest, RankResult
+from agents.runtime.engine import DECISIONS_KEPT, Engine
 from agents.runtime.keys import UserKeys
 from agents.runtime.node_metrics import NodeMetrics
 from agents.runtime.oip.envelope import BODY_BYTES_MAX, HEAD_HEADER
+from agents.runtime.ranking import RankRequest, RankResult, kv_words, rank_request
 from agents.runtime.residency_stream import SNAPSHOT_SEQ, SUBSCRIBERS_MAX, WRITE_BUFFER_BYTES, stream_residency
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.messages import ClusterReuse, ControlRequest, NodeTelemetry, Phase
@@ -226,23 +225,14 @@ class Gateway:
         oip.check_model(request.match_info["model"], request.match_info.get("version"), self._engine.model_version)
 
     def _rank_request(self, request: web.Request, inputs: oip.RankInputs) -> RankRequest:
-        block_tokens = self._engine.profile.block_tokens
+        ranked = rank_request(inputs, self._keys, self._engine.profile.block_tokens)
         known = inputs.user_id is not None
-        # Without an id there is nobody to keep a prefix for: no blocks, so nothing is looked up or kept.
-        tokens = inputs.items.shape[0] if known else 0
-        hashes = block_hashes(inputs.items[:tokens], inputs.actions[:tokens], inputs.timestamps[:tokens], block_tokens)
         gap_ms = _header_number(request, "x-helm-reuse-gap-ms", 0, REUSE_GAP_MS_MAX) if known else None
         deadline_ms = _header_number(request, "x-helm-deadline-ms", 1, DEADLINE_MS_MAX)
-        return RankRequest(
-            user_key=self._keys.key(inputs.user_id),
-            items=inputs.items,
-            actions=inputs.actions,
-            timestamps=inputs.timestamps,
-            block_hashes=hashes,
-            candidates=inputs.candidates,
+        return ranked._replace(
             reuse_gap_ns=-1 if gap_ms is None else int(gap_ms * 1e6),
             resident_elsewhere=known and request.headers.get("x-helm-resident-elsewhere") == "1",
-            deadline_ms=inputs.timeout_ms if deadline_ms is None else deadline_ms,
+            deadline_ms=ranked.deadline_ms if deadline_ms is None else deadline_ms,
         )
 
     def _result_headers(self, request: web.Request, result: RankResult) -> dict[str, str]:
@@ -250,7 +240,7 @@ class Gateway:
             "Server-Timing": f"queue;dur={result.queue_ms:.3f}, emb;dur={result.emb_ms:.3f}, "
             f"kv;dur={result.kv_ms:.3f}, compute;dur={result.compute_ms:.3f}",
             "x-helm-node": self._engine.name,
-            "x-helm-kv": kv_header(result),
+            "x-helm-kv": kv_words(result),
         }
         if (request_id := request.headers.get("x-request-id")) is not None:
             headers["x-request-id"] = request_id
@@ -322,14 +312,6 @@ def in_force(status: NodeTelemetry) -> dict[str, Any]:
         "override_remaining_ms": status.override_remaining_ms,
         "observed_generation": status.observed_generation,
     }
-
-
-def kv_header(result: RankResult) -> str:
-    """What the prefix cache did for a request."""
-    if result.cached_blocks == 0:
-        reason = MissReason.COLD if result.miss_reason is MissReason.HIT else result.miss_reason
-        return f"miss;reason={reason.name.lower()}"
-    return "hit" if result.cached_blocks == result.cacheable_blocks else "partial"
 
 
 def _json(content: Any, status: int = 200) -> web.Response:

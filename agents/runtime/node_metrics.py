@@ -9,8 +9,9 @@ from prometheus_client.registry import Collector
 
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter as Total
-from agents.runtime.engine import Engine, RankResult
+from agents.runtime.engine import Engine
 from agents.runtime.oip import SERVER_VERSION
+from agents.runtime.ranking import RankResult
 from agents.wire.messages import DecisionRecord, NodeTelemetry
 
 REASONS_MAX = 32  # distinct label values; what comes later counts as "other"

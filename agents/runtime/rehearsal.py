@@ -4,15 +4,17 @@ Kernels are loaded, torch has set up the device thread and its buffers. The firs
 then as fast as the thousandth. Nothing remains: the real brain believes its arena empty.
 """
 
+import msgspec
 import numpy as np
 
 from agents.node.batch import StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
 from agents.node.queue import RequestQueue
-from agents.numerics.prefix import block_hashes
 from agents.profiles import Profile
+from agents.runtime import oip
 from agents.runtime.device.base import DeviceExecutor
-from agents.runtime.engine import RankRequest, batch_of
+from agents.runtime.keys import UserKeys
+from agents.runtime.ranking import RankRequest, batch_of, rank_request
 
 _SECOND = 1_000_000_000
 
@@ -37,16 +39,17 @@ def rehearse(profile: Profile, device: DeviceExecutor) -> None:
 
 
 def _request(profile: Profile) -> RankRequest:
+    """As it would come over the wire, so that reading it is rehearsed too."""
     tokens = np.arange(profile.model.tokens_max, dtype=np.int64)
-    items, actions = tokens % profile.rows, tokens % profile.model.actions
-    return RankRequest(
-        user_key=1,
-        items=items,
-        actions=actions,
-        timestamps=tokens,
-        block_hashes=block_hashes(items, actions, tokens, profile.block_tokens),
-        candidates=np.arange(profile.candidates, dtype=np.int64) % profile.rows,
-    )
+    values = {
+        "history_items": tokens % profile.rows,
+        "history_actions": tokens % profile.model.actions,
+        "history_ts": tokens,
+        "candidates": np.arange(profile.candidates, dtype=np.int64) % profile.rows,
+    }
+    inputs = [{"name": name, "shape": [1, len(content)], "datatype": "INT64", "data": content.tolist()} for name, content in values.items()]
+    body = msgspec.json.encode({"inputs": inputs, "parameters": {"user_id": "rehearsal"}})
+    return rank_request(oip.decode_infer(body, profile), UserKeys(b"", ""), profile.block_tokens)
 
 
 def _rehearse_queue(request: RankRequest) -> None:

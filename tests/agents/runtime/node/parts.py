@@ -15,7 +15,8 @@ from agents.node.node import Node, NodeConfig
 from agents.numerics.prefix import block_hashes
 from agents.profiles import Profile, load_profile
 from agents.runtime.device.base import DeviceExecutor, DeviceTimings, Execution, LinkCounters
-from agents.runtime.engine import Engine, RankRequest
+from agents.runtime.engine import Engine
+from agents.runtime.ranking import RankRequest
 
 PATIENCE_SECONDS = 20.0  # how long a test waits for a real thread before it fails
 

@@ -7,7 +7,7 @@ import pytest
 
 from agents.node.batch import MissReason
 from agents.node.node import NodeConfig
-from agents.runtime.engine import RankResult
+from agents.runtime.ranking import RankResult
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import ControlRequest, Mode, NodeSpec, Phase

@@ -12,8 +12,8 @@ import pytest
 
 from agents.node.batch import Batch, StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
-from agents.runtime.engine import batch_of
 from agents.runtime.journal_writer import JournalWriter, RecordingNode, header_of, make_room
+from agents.runtime.ranking import batch_of
 from agents.wire.errors import WireError
 from agents.wire.messages import ClusterReuse, ControlRequest, GuardRails, Mode, NodeSpec
 from agents.workloads import journal

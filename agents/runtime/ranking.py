@@ -1,0 +1,82 @@
+"""One request for the model and its result, and how requests become a batch. No I/O."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.node.batch import Batch, MissReason
+from agents.numerics.prefix import block_hashes
+from agents.runtime.keys import UserKeys
+from agents.runtime.oip import RankInputs
+
+
+class RankRequest(NamedTuple):
+    """One validated request. `user_key` is never zero; a client without an id gets a key used once."""
+
+    user_key: int
+    items: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    timestamps: NDArray[np.int64]
+    block_hashes: NDArray[np.uint64]  # empty: nothing of it may be kept
+    candidates: NDArray[np.int64]
+    reuse_gap_ns: int = -1
+    resident_elsewhere: bool = False
+    deadline_ms: float | None = None
+
+
+class RankResult(NamedTuple):
+    """Scores of one request, where its time went, and what its prefix was worth."""
+
+    scores: NDArray[np.float32]
+    queue_ms: float
+    emb_ms: float
+    kv_ms: float
+    compute_ms: float
+    service_ms: float  # of the whole batch
+    cached_blocks: int
+    cacheable_blocks: int
+    miss_reason: MissReason
+
+
+def rank_request(inputs: RankInputs, keys: UserKeys, block_tokens: int) -> RankRequest:
+    """The engine's view of a decoded request; what a router knows of its user is added by `_replace`."""
+    # Without an id there is nobody to keep a prefix for: no blocks, so nothing is looked up or kept.
+    tokens = 0 if inputs.user_id is None else inputs.items.shape[0]
+    return RankRequest(
+        user_key=keys.key(inputs.user_id),
+        items=inputs.items,
+        actions=inputs.actions,
+        timestamps=inputs.timestamps,
+        block_hashes=block_hashes(inputs.items[:tokens], inputs.actions[:tokens], inputs.timestamps[:tokens], block_tokens),
+        candidates=inputs.candidates,
+        deadline_ms=inputs.timeout_ms,
+    )
+
+
+def batch_of(requests: list[RankRequest]) -> Batch:
+    """Requests as the brain takes them: concatenated arrays with offsets."""
+    return Batch(
+        user_keys=np.array([request.user_key for request in requests], np.uint64),
+        history_tokens=np.array([request.items.shape[0] for request in requests], np.int64),
+        block_hashes=np.concatenate([request.block_hashes for request in requests]),
+        block_offsets=_offsets([request.block_hashes.shape[0] for request in requests]),
+        history_rows=np.concatenate([request.items for request in requests]),
+        history_offsets=_offsets([request.items.shape[0] for request in requests]),
+        candidate_rows=np.concatenate([request.candidates for request in requests]),
+        candidate_offsets=_offsets([request.candidates.shape[0] for request in requests]),
+        reuse_gap_ns=np.array([request.reuse_gap_ns for request in requests], np.int64),
+        resident_elsewhere=np.array([request.resident_elsewhere for request in requests], np.bool_),
+    )
+
+
+def _offsets(lengths: list[int]) -> NDArray[np.int64]:
+    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))))
+
+
+def kv_words(result: RankResult) -> str:
+    """What the prefix cache did for a request, as `x-helm-kv` says it: hit, partial, or a miss with its reason."""
+    if result.cached_blocks == 0:
+        reason = MissReason.COLD if result.miss_reason is MissReason.HIT else result.miss_reason
+        return f"miss;reason={reason.name.lower()}"
+    return "hit" if result.cached_blocks == result.cacheable_blocks else "partial"
