@@ -28,7 +28,9 @@ from agents.numerics import cost as cost_model
 from agents.numerics import sketch
 from agents.numerics.cost import Cost
 from agents.numerics.ewma import mean_of, rate_of
-from agents.numerics.reuse import Pace, ReuseState, curve, histogram_per_second, new_reuse, reference_users
+from agents.numerics.reuse import record_user
+from agents.numerics.reuse_curve import Pace, curve, edges, histogram_per_second
+from agents.numerics.reuse_state import ReuseState, new_reuse
 from agents.pool.state import Counter, PoolState
 from agents.profiles import Profile
 from agents.wire.messages import ClusterReuse, NodeLoad, Phase
@@ -86,9 +88,9 @@ class NodeEstimators:
         """A batch was admitted: streams and arrivals."""
         batch_booked(self.meters, now_ns, plan.rows, batch.history_tokens, batch.reuse_gap_ns, plan.miss_reasons)
         if self._own_users is not None:
-            held = (batch.history_tokens // self._profile.block_tokens * self._profile.block_tokens).astype(np.float64)
-            values = np.stack([np.ones(held.shape[0]), held, held * held], axis=1)
-            reference_users(self._own_users, now_ns, batch.user_keys, held.astype(np.int64), values)
+            block_tokens = self._profile.block_tokens
+            for key, tokens in zip(batch.user_keys, batch.history_tokens, strict=True):
+                record_user(self._own_users, now_ns, key, int(tokens) // block_tokens * block_tokens)
 
     def completed(self, now_ns: int, batch: Batch, plan: BatchPlan, timings: StageTimings) -> None:
         """A batch was served: costs and latencies, from what the body measured."""
@@ -238,9 +240,9 @@ class NodeEstimators:
         """This node's share of the cluster's KV value, summed over routers; its total; the age of the oldest part."""
         value, total, age_ns = np.zeros(grid.shape[0]), 0.0, -1
         capacities = grid * self._profile.pool_bytes / self._profile.kv_token_bytes
-        for received_ns, edges, histogram, nodes in self._kv_streams(now_ns):
+        for received_ns, edges_tokens, histogram, nodes in self._kv_streams(now_ns):
             per_bin = self._kv_value(histogram)
-            value += cost_model.node_share_of_cluster_value(edges, per_bin, nodes, capacities)
+            value += cost_model.node_share_of_cluster_value(edges_tokens, per_bin, nodes, capacities)
             total += float(per_bin[:-1].sum()) / nodes
             age_ns = max(age_ns, now_ns - received_ns)
         return value, total, age_ns if age_ns >= 0 else NEVER_NS
@@ -248,7 +250,7 @@ class NodeEstimators:
     def _kv_streams(self, now_ns: int) -> list[tuple[int, NDArray[np.float64], NDArray[np.float64], int]]:
         """(received, edges, histogram [3, bins], nodes that share it) of every stream that counts."""
         if self._own_users is not None:
-            return [(now_ns, self._own_users.edges, histogram_per_second(self._own_users, now_ns), 1)]
+            return [(now_ns, edges(self._own_users), histogram_per_second(self._own_users, now_ns), 1)]
         return [
             (
                 received_ns,

@@ -17,7 +17,8 @@ from agents.numerics.cost import Cost
 from agents.numerics.ewma import add_mean, add_rate, new_meters
 from agents.numerics.jit import kernel
 from agents.numerics.regression import RegressionState, coefficient, learn, new_regression
-from agents.numerics.reuse import ReuseState, new_reuse, record_rows
+from agents.numerics.reuse import record_rows
+from agents.numerics.reuse_state import ReuseState, new_reuse
 from agents.numerics.sketch import WindowState, new_window, window_add
 from agents.pool.state import Counter, PoolState
 from agents.profiles import Profile
@@ -98,7 +99,6 @@ class Meters(NamedTuple):
     totals: NDArray[np.int64]  # [Total and miss reasons]
     known: NDArray[np.float64]  # [Known]
     features: NDArray[np.float64]  # [5] scratch: of compute, then of rows
-    ones: NDArray[np.float64]  # [1, 1] a row reference's value
     compute: RegressionState  # ms on [1, new tokens, their squares, candidates]
     rows: RegressionState  # ms on [missing rows]
     row_curve: ReuseState
@@ -123,7 +123,6 @@ def new_node_meters(profile: Profile, row_sampling_rate: float, policy: CachePol
         totals=totals,
         known=known,
         features=np.zeros(5),
-        ones=np.ones((1, 1)),
         compute=new_regression(
             np.array([cost.ms_fixed, cost.ms_per_token, cost.ms_per_token_squared, cost.ms_per_candidate]),
             np.array([1.0, tokens, tokens * tokens, candidates]),
@@ -189,7 +188,7 @@ def batch_booked(
     meters.totals[_LAST_ARRIVAL_NS] = now_ns
     add_rate(meters.meters, _FAST, now_ns, requests)
     add_rate(meters.meters, _SLOW, now_ns, requests)
-    record_rows(meters.row_curve, now_ns, rows, int(meters.known[_ROW_BYTES]), meters.ones)
+    record_rows(meters.row_curve, now_ns, rows, int(meters.known[_ROW_BYTES]))
     add_rate(meters.meters, _EMB_BYTES, now_ns, rows.shape[0] * meters.known[_ROWS_PER_SAMPLE] * meters.known[_ROW_BYTES])
     for request in range(requests):
         meters.totals[_MISS_REASONS + miss_reasons[request]] += 1

@@ -7,7 +7,9 @@ is why they come in three: references, reusable prefix tokens, and their squares
 
 import numpy as np
 
-from agents.numerics.reuse import Pace, histogram_per_second, new_reuse, reference, sampling_rate
+from agents.numerics.reuse import record_user
+from agents.numerics.reuse_curve import Pace, edges, histogram_per_second, sampling_rate
+from agents.numerics.reuse_state import new_reuse
 from agents.wire.messages import ClusterReuse
 
 BINS = 128
@@ -40,8 +42,6 @@ class ClusterReuseStatistics:
         self.router_id = router_id
         self.nodes = nodes
         self._block_tokens = block_tokens
-        self._requests = 0.0
-        self._values = np.zeros(3)
         self._state = new_reuse(
             float(nodes * pool_tokens),
             bins=BINS,
@@ -60,11 +60,7 @@ class ClusterReuseStatistics:
 
         Only full blocks can be cached, so only they take room and only they are reused.
         """
-        held = history_tokens // self._block_tokens * self._block_tokens
-        self._values[0] = 1.0
-        self._values[1] = held
-        self._values[2] = float(held) * held
-        return reference(self._state, now_ns, user_key, held, self._values)
+        return record_user(self._state, now_ns, np.uint64(user_key), history_tokens // self._block_tokens * self._block_tokens)
 
     def message(self, now_ns: int, at_unix_ns: int, nodes: int | None = None) -> ClusterReuse:
         """What every node is told once a second; `nodes` are those that share the stream now."""
@@ -75,7 +71,7 @@ class ClusterReuseStatistics:
             nodes=self.nodes if nodes is None else nodes,
             requests_per_second=float(histogram[0].sum()),
             sampling_rate=sampling_rate(self._state),
-            edges_tokens=self._state.edges.tolist(),
+            edges_tokens=edges(self._state).tolist(),
             references_per_second=histogram[0].tolist(),
             tokens_per_second=histogram[1].tolist(),
             tokens_squared_per_second=histogram[2].tolist(),

@@ -19,7 +19,9 @@ import pytest
 from agents.controller.baselines.b5 import B5
 from agents.controller.guard import Guard, GuardInputs
 from agents.numerics.cost import node_share_of_cluster_value
-from agents.numerics.reuse import Pace, curve, new_reuse, reference, reference_rows
+from agents.numerics.reuse import record_rows, record_user
+from agents.numerics.reuse_curve import Pace, curve, edges
+from agents.numerics.reuse_state import new_reuse
 from agents.wire.messages import GuardRails
 from tests.agents.controller.observations import observe
 
@@ -35,7 +37,6 @@ REQUESTS_PER_SECOND = 40
 SECOND = 1_000_000_000
 RAILS = GuardRails()
 CAPACITY_RATIOS = np.linspace(0.0, 1.0, 129)
-ONE = np.ones(1)
 
 
 class Traffic(NamedTuple):
@@ -105,8 +106,8 @@ class TrapNode:
         rows = request.rows_on_hit if prefix_hit else request.rows_on_miss
         missing = sum(not self.rows.touch(row, int(emb_ratio * POOL_ROWS)) for row in rows.tolist())
         if watched:
-            reference(self.own_user_reuse, request.at_ns, request.user, USER_ROWS, ONE)
-            reference_rows(self.row_reuse, request.at_ns, rows, 1, ONE)
+            record_user(self.own_user_reuse, request.at_ns, np.uint64(request.user), USER_ROWS)
+            record_rows(self.row_reuse, request.at_ns, rows, 1)
         return ROW_MS * missing + (0.0 if prefix_hit else RECOMPUTE_MS)
 
 
@@ -123,7 +124,7 @@ class Fleet:
         holders = [place for place, node in enumerate(self.nodes) if request.user in node.users.keys]
         place = holders[0] if holders else int(self._scatter.integers(NODES))
         if self._watched:
-            reference(self.user_reuse, request.at_ns, request.user, USER_ROWS, ONE)
+            record_user(self.user_reuse, request.at_ns, np.uint64(request.user), USER_ROWS)
         return self.nodes[place].serve(request, emb_ratios[place], self._watched)
 
 
@@ -146,7 +147,7 @@ def kv_value(fleet: Fleet, node: TrapNode, method: B5, now_ns: int) -> np.ndarra
     capacities = CAPACITY_RATIOS * POOL_ROWS
     hit_ms = RECOMPUTE_MS + HISTORY_ROWS * HISTORY_MISS_RATIO * ROW_MS
     if method.kv_stream == "node":
-        return np.interp(capacities, node.own_user_reuse.edges, curve(node.own_user_reuse, now_ns, Pace.FAST).value[0]) * hit_ms
+        return np.interp(capacities, edges(node.own_user_reuse), curve(node.own_user_reuse, now_ns, Pace.FAST).value[0]) * hit_ms
     cluster = curve(fleet.user_reuse, now_ns, Pace.FAST)
     return node_share_of_cluster_value(cluster.edges, np.diff(cluster.value[0]), NODES, capacities) * hit_ms
 

@@ -1,0 +1,157 @@
+"""Value curves read from recorded reuse distances: what a cache of any size would save.
+
+The sample's luck is repaired twice, by what is known of all references, class by class of the gap since their
+group of keys was last touched. (1) Post-stratification: what was sampled of a class is scaled to what the class
+offered; the usual repair, the whole difference into the first bin, was worse on every log tried. (2) Distances count
+distinct keys, so they inherit the sample's luck too. The average number of distinct keys in a window of w references
+is the sum over v < w of the share of references whose gap exceeds v (Denning's working-set recursion, 1968);
+computed once from all references and once from those followed, their ratio corrects the distances of each class.
+"""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.numerics.reuse_state import BY_SAMPLE, FOR_ITSELF, GAPS, HASH_BITS, PACES, STRATA, ReuseState
+
+_DRIFT_MAX = 0.1  # mean distance of the normalised cumulative curves above which the slow one is stale
+_SAMPLES_MIN = 8.0  # sampled references below which a class is repaired together with other poor ones
+_STRETCH_MAX = 1.25  # as far as the margin beyond the last capacity reaches
+_GAP_EDGES = 2.0 ** (np.arange(GAPS) / 2)  # class k > 0 holds gaps from edge k - 1 up to edge k
+
+
+class Pace(IntEnum):
+    """Which copy of the bins to read. `AUTO`: slow shape at the fast rate, fast shape after a drift."""
+
+    FAST = 0
+    SLOW = 1
+    AUTO = 2
+
+
+class Curve(NamedTuple):
+    """Value per second that a cache of each capacity saves; V channels, B bins."""
+
+    edges: NDArray[np.float64]  # [B + 1] capacities, first 0
+    value: NDArray[np.float64]  # [V, B + 1] cumulative, non-decreasing, first 0
+    total: NDArray[np.float64]  # [V] with an infinite cache
+    offered: NDArray[np.float64]  # [V] of all references, cold ones included
+
+
+def edges(state: ReuseState) -> NDArray[np.float64]:
+    """Capacities between bins, [B + 1]."""
+    head = state.head[0]
+    return np.linspace(0.0, float(head["capacity_max"]), int(head["bins"]) + 1)
+
+
+def sampling_rate(state: ReuseState) -> float:
+    """Total rate in force: this estimator's own times the stream's. Hot keys are followed beside it."""
+    head = state.head[0]
+    return float(head["threshold"]) / 2.0**HASH_BITS * float(head["stream_rate"])
+
+
+def curve(state: ReuseState, now_ns: int, pace: Pace = Pace.AUTO) -> Curve:
+    """Cumulative value per second over capacities. Rates are unbiased from the first second on."""
+    value, total, offered = _per_second(state, now_ns, pace)
+    return Curve(edges(state), value, total, offered)
+
+
+def histogram_per_second(state: ReuseState, now_ns: int, pace: Pace = Pace.AUTO) -> NDArray[np.float64]:
+    """Differences of `curve` per bin, [V, B + 1]: the last, open bin holds the rest, cold ones included."""
+    result = curve(state, now_ns, pace)
+    return np.column_stack([np.diff(result.value, axis=1), np.clip(result.offered - result.value[:, -1], 0.0, None)])
+
+
+def drift(state: ReuseState) -> float:
+    """Mean distance of the fast and the slow cumulative curve of channel 0, each normalised; 0..1.
+
+    Cumulative, not per bin: with few samples bins differ by chance alone.
+    """
+    fast, slow = _strata(state)[:, :, :, 0, :-1].sum(axis=(1, 2))
+    if fast.sum() <= 0.0 or slow.sum() <= 0.0:
+        return 0.0
+    return float(np.abs(np.cumsum(fast) / fast.sum() - np.cumsum(slow) / slow.sum()).mean())
+
+
+def _strata(state: ReuseState) -> NDArray[np.float64]:
+    """The bins as [PACES, STRATA, GAPS, V, columns]."""
+    return np.reshape(state.bins, (PACES, STRATA, GAPS, int(state.head[0]["channels"]), -1))
+
+
+def _per_second(state: ReuseState, now_ns: int, pace: Pace) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Cumulative value [V, B + 1], total and offered [V] as rates; `AUTO` keeps the fast rate even with the slow shape.
+
+    Two curves are compared with each other in one sum, so both must speak of the same moment's rate.
+    """
+    if pace is not Pace.AUTO:
+        factor = rate_factor(state, now_ns, int(pace))
+        value, total, offered = _repaired(state, int(pace))
+        return value * factor, total * factor, offered * factor
+    fast = _per_second(state, now_ns, Pace.FAST)
+    if drift(state) > _DRIFT_MAX:
+        return fast
+    value, total, offered = _per_second(state, now_ns, Pace.SLOW)
+    ratio = np.divide(fast[2], offered, out=np.zeros_like(offered), where=offered > 0.0)
+    return value * ratio[:, None], total * ratio, fast[2]
+
+
+def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Cumulative value [V, B + 1], total and offered [V], both strata together, decayed sums."""
+    sample, hot = _strata(state)[pace]
+    offered = sample[..., -1]
+    by_class = sample[..., :-1] * _repair(state, pace)[..., None] + hot[..., :-1]
+    reused = by_class[..., :-1]  # without the cold ones
+    cumulative = np.concatenate([np.zeros((*reused.shape[:-1], 1)), np.cumsum(reused[..., :-1], axis=-1)], axis=-1)
+    value = _stretched(cumulative, _stretch(state, pace), int(state.head[0]["bins"])).sum(axis=0)
+    return value, reused.sum(axis=(0, 2)), offered.sum(axis=0) + hot.sum(axis=(0, 2))
+
+
+def _repair(state: ReuseState, pace: int) -> NDArray[np.float64]:
+    """What a class's sample has to be multiplied with, [GAPS, V]; classes with few samples share one factor."""
+    sample = _strata(state)[pace, BY_SAMPLE]
+    offered, sampled = sample[..., -1], sample[..., :-1].sum(axis=-1)
+    poor = sampled[:, 0] < _SAMPLES_MIN * float(state.head[0]["weight"][pace]) / sampling_rate(state)
+    offered, sampled = (np.where(poor[:, None], part[poor].sum(axis=0), part) for part in (offered, sampled))
+    return np.asarray(np.divide(offered, sampled, out=np.ones_like(sampled), where=sampled > 0.0))
+
+
+def _stretch(state: ReuseState, pace: int) -> NDArray[np.float64]:
+    """What a class's distances have to be multiplied with, [GAPS]; distinct keys are weighed by their size."""
+    strata = _strata(state)[pace]
+    channel = min(1, strata.shape[2] - 1)
+    hot = strata[FOR_ITSELF, :, channel].sum(axis=-1)
+    known = hot + strata[BY_SAMPLE, :, channel, -1]
+    followed = hot + strata[BY_SAMPLE, :, channel, :-1].sum(axis=-1)
+    ratio = np.ones(GAPS)
+    known_footprint, followed_footprint = _footprint(known), _footprint(followed)
+    np.divide(known_footprint, followed_footprint, out=ratio[1:], where=followed_footprint > 0.0)
+    return np.clip(ratio, 1.0 / _STRETCH_MAX, _STRETCH_MAX)
+
+
+def _footprint(by_gap: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean size of what windows as long as each class's longest gap touch, [GAPS - 1], up to a common factor."""
+    longer = by_gap.sum() - np.concatenate([[0.0], np.cumsum(by_gap[1:])])
+    return np.asarray(np.cumsum((longer[:-1] + longer[1:]) / 2.0 * np.diff(_GAP_EDGES)))
+
+
+def _stretched(cumulative: NDArray[np.float64], stretch: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Cumulative values [GAPS, V, columns] read at the capacities that stretched distances reach, [GAPS, V, bins + 1]."""
+    last = cumulative.shape[-1] - 1
+    at = np.minimum(np.arange(bins + 1)[None, :] / stretch[:, None], last)
+    below = np.minimum(at.astype(np.int64), max(0, last - 1))
+    share = (at - below)[:, None, :]
+    low = np.take_along_axis(cumulative, below[:, None, :], axis=-1)
+    high = np.take_along_axis(cumulative, np.minimum(below + 1, last)[:, None, :], axis=-1)
+    return np.asarray(low + share * (high - low))
+
+
+def rate_factor(state: ReuseState, now_ns: int, pace: int) -> float:
+    """Turns a decayed sum into a rate per second, correct also while younger than the half-life."""
+    head = state.head[0]
+    now_ns = max(now_ns, int(head["last_ns"]))
+    half_life_ns = float(head["half_life_ns"][pace])
+    age_ns = max(now_ns - int(head["started_ns"]), 1_000_000_000)
+    decayed = 0.5 ** ((now_ns - int(head["origin_ns"][pace])) / half_life_ns)
+    seconds = half_life_ns / 1e9 / np.log(2.0) * -np.expm1(-np.log(2.0) * age_ns / half_life_ns)
+    return float(decayed / seconds)
