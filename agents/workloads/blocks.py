@@ -6,7 +6,8 @@ rows a request, so a block carries only a spatial sample of the *rows*: row ids 
 stay what they are, up to a sampling error that the simulator's bench states. Users are never sampled.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -38,3 +39,13 @@ class BlockWorkload(Protocol):
     def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
         """Blocks in order of time, from the beginning; `block_tokens` is the profile's prefix block."""
         ...
+
+
+def stream_digest(blocks: Iterable[RequestBlock]) -> str:
+    """SHA-256 of a stream's content, the same however it was cut into blocks."""
+    fields = {name: hashlib.sha256() for name in RequestBlock._fields}
+    for block in blocks:
+        for name, values in block._asdict().items():
+            plain = np.diff(values) if name.endswith("_offsets") else values
+            fields[name].update(np.ascontiguousarray(plain).astype("<u8").tobytes())
+    return hashlib.sha256(b"".join(field.digest() for field in fields.values())).hexdigest()

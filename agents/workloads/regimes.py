@@ -112,6 +112,21 @@ class Schedule:
             user_offset=int(self._user_drift.total(seconds)),
         )
 
+    def tabulated(self) -> "Tabulated":
+        """The whole cycle at once, for generators that keep it in arrays."""
+        values = dict(self._values)
+        values["row_offset"] = self._row_drift.totals
+        values["user_offset"] = self._user_drift.totals
+        return Tabulated(self._grid, values, {"hot": self.hot.totals, "cold": self.cold.totals, "regular": self.regular.totals})
+
+
+class Tabulated(NamedTuple):
+    """A cycle on the schedule's grid of G points."""
+
+    seconds: NDArray[np.float64]  # [G]
+    values: dict[str, NDArray[np.float64]]  # each [G]: the fields of `Traffic`, and the drifts integrated
+    totals: dict[str, NDArray[np.float64]]  # each [G]: integrated intensities of hot, cold and regular requests at a base rate of 1
+
 
 class Intensity:
     """A periodic non-negative function of time, its integral and the inverse of the integral."""
@@ -119,9 +134,9 @@ class Intensity:
     def __init__(self, grid: NDArray[np.float64], values: NDArray[np.float64]) -> None:
         steps = np.diff(grid) * (values[1:] + values[:-1]) / 2.0
         self._grid = grid
-        self._cumulative = np.concatenate(([0.0], np.cumsum(steps)))
+        self.totals = np.concatenate(([0.0], np.cumsum(steps)))  # integral from 0 to each grid point
         self.first = float(values[0])  # value at the cycle's beginning; holds before it
-        self.per_cycle = float(self._cumulative[-1])
+        self.per_cycle = float(self.totals[-1])
         self.cycle_seconds = float(grid[-1])
 
     def total(self, seconds: float) -> float:
@@ -129,7 +144,7 @@ class Intensity:
         if seconds < 0:
             return self.first * seconds
         cycles, rest = divmod(seconds, self.cycle_seconds)
-        return cycles * self.per_cycle + float(np.interp(rest, self._grid, self._cumulative))
+        return cycles * self.per_cycle + float(np.interp(rest, self._grid, self.totals))
 
     def when(self, total: float) -> float:
         """Seconds at which the integral reaches `total`; infinity if it never does."""
@@ -138,4 +153,4 @@ class Intensity:
         if self.per_cycle <= 0.0:
             return math.inf
         cycles, rest = divmod(total, self.per_cycle)
-        return cycles * self.cycle_seconds + float(np.interp(rest, self._cumulative, self._grid))
+        return cycles * self.cycle_seconds + float(np.interp(rest, self.totals, self._grid))
