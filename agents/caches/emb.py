@@ -5,9 +5,8 @@ a direct-mapped table of row tags, so a scan of one-off rows never displaces any
 found by a clock hand over the slots with a saturating use count: each pass of the hand takes one
 use away, a row at zero goes. Pages just granted are filled first.
 
-A page is given back without touching its rows one by one: slots beyond a page's `filled` are dead, and a
-page that leaves has `filled` zero. What the index still says of a dead slot is removed when somebody
-asks for that row or when the slot is handed out again.
+A page is given back without touching the index: its slots say that their rows are dead, and what the index
+still says of a dead row is removed when somebody asks for that row or when the slot is handed out again.
 
 Use within a batch: a slot's `mark` names the position of its row in the batch that used it last, and the
 batch's list of rows says whether that is this batch. So a row is known to be used by the batch being booked,
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.caches.policy import CachePolicy
-from agents.numerics.jit import kernel
+from agents.numerics.jit import kernel, prefetch
 from agents.pool.migration import unlist_fresh
 from agents.pool.state import Counter, PoolState
 
@@ -64,22 +63,27 @@ def home_place(tag: int, places: int) -> int:
 
 
 @kernel
-def is_alive(state: PoolState, slot: int, rows_per_page: int) -> bool:
-    """Whether a slot's content counts: its page is EMB's and was filled that far since it became so."""
-    page = slot // rows_per_page
-    return bool(slot - page * rows_per_page < state.pages[page].filled)
+def _dead(row: int) -> int:
+    """What a slot says of a row that went with its page: never a row id, never -1."""
+    return -2 - row
 
 
 @kernel
-def find_slot(state: PoolState, row: int, rows_per_page: int) -> int:
+def find_slot(state: PoolState, row: int) -> int:
     """Slot of a row, -1 when it is not resident."""
+    return _slot_saying(state, row, row)
+
+
+@kernel
+def _slot_saying(state: PoolState, row: int, said: int) -> int:
+    """Slot that the index has for a row and that says `said`, -1 when there is none."""
     tag = row_tag(row)
     places = state.places.shape[0]
     place = home_place(tag, places)
     while state.places[place].slot != -1:
         slot = state.places[place].slot
-        if state.places[place].tag == tag and state.slots[slot].row == row:
-            return int(slot) if is_alive(state, slot, rows_per_page) else -1
+        if state.places[place].tag == tag and state.slots[slot].row == said:
+            return int(slot)
         place += 1
         if place == places:
             place = 0
@@ -87,11 +91,18 @@ def find_slot(state: PoolState, row: int, rows_per_page: int) -> int:
 
 
 @kernel
-def probable_slot(state: PoolState, row: int) -> int:
-    """First slot whose tag is the row's, -1 when there is none: a look at the index alone, to be confirmed."""
+def expect_row(state: PoolState, row: int) -> int:
+    """Place where the search for a row begins; fetches it meanwhile."""
+    place = home_place(row_tag(row), state.places.shape[0])
+    prefetch(state.places, place)
+    return place
+
+
+@kernel
+def probable_slot(state: PoolState, row: int, place: int) -> int:
+    """First slot from `place` on whose tag is the row's, -1 when there is none: the index alone, to be confirmed."""
     tag = row_tag(row)
     places = state.places.shape[0]
-    place = home_place(tag, places)
     while state.places[place].slot != -1:
         if state.places[place].tag == tag:
             return int(state.places[place].slot)
@@ -102,31 +113,22 @@ def probable_slot(state: PoolState, row: int) -> int:
 
 
 @kernel
-def confirmed_slot(state: PoolState, row: int, slot: int, rows_per_page: int) -> int:
-    """What `probable_slot` found, if it is the row and alive; else the row's slot, or -1 and no trace of a dead one."""
-    if slot == -1 or (state.slots[slot].row == row and is_alive(state, slot, rows_per_page)):
+def confirmed_slot(state: PoolState, row: int, slot: int) -> int:
+    """What `probable_slot` found, if it is the row; else the row's slot, or -1 and no trace of a dead one."""
+    if slot == -1 or state.slots[slot].row == row:
         return slot
-    found = find_slot(state, row, rows_per_page)
+    found = find_slot(state, row)
     if found == -1:
-        _forget_dead(state, row)
+        dead = _slot_saying(state, row, _dead(row))
+        if dead != -1:
+            _unindex_dead(state, dead)
     return found
 
 
 @kernel
-def _forget_dead(state: PoolState, row: int) -> None:
-    """Remove a row that is not resident from the index, if it is still there: it may come back to another slot."""
-    tag = row_tag(row)
-    places = state.places.shape[0]
-    place = home_place(tag, places)
-    while state.places[place].slot != -1:
-        slot = state.places[place].slot
-        if state.places[place].tag == tag and state.slots[slot].row == row:
-            unindex_row(state, row, slot)
-            state.slots[slot].row = -1
-            return
-        place += 1
-        if place == places:
-            place = 0
+def _unindex_dead(state: PoolState, slot: int) -> None:
+    unindex_row(state, _dead(state.slots[slot].row), slot)
+    state.slots[slot].row = -1
 
 
 @kernel
@@ -202,8 +204,7 @@ def fresh_slot(state: PoolState, rows_per_page: int) -> int:
         if filled < rows_per_page:
             slot = page * rows_per_page + filled
             if state.slots[slot].row != -1:  # dead since the page was last given back
-                unindex_row(state, state.slots[slot].row, slot)
-                state.slots[slot].row = -1
+                _unindex_dead(state, slot)
             state.pages[page].filled = filled + 1
             return int(slot)
         unlist_fresh(state, page)
@@ -236,17 +237,14 @@ def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, barred_pag
             continue
         slot = page * rows_per_page + offset
         offset += 1
-        row = state.slots[slot].row
-        mark = state.slots[slot].mark
-        if row == -1:
-            found = slot
-            break
-        if mark < unique and rows[mark] == row:
+        if state.slots[slot].uses > 0:
+            state.slots[slot].uses -= 1
             continue
-        if state.slots[slot].uses == 0:
-            found = slot
-            break
-        state.slots[slot].uses -= 1
+        mark = state.slots[slot].mark
+        if mark < unique and rows[mark] == state.slots[slot].row:
+            continue
+        found = slot
+        break
     state.counters[_CLOCK_PAGE] = position
     state.counters[_CLOCK_SLOT] = offset
     return int(found)
@@ -265,6 +263,7 @@ def occupy(state: PoolState, slot: int, row: int, uses: int, mark: int, rows_per
     state.slots[slot].row = row
     state.slots[slot].uses = uses
     state.slots[slot].mark = mark
+    prefetch(state.places, home_place(row_tag(victim), state.places.shape[0]))
     if victim == -1:
         state.pages[slot // rows_per_page].rows += 1
         state.counters[_EMB_ROWS] += 1
@@ -365,6 +364,7 @@ def clear_page(
                 target_out[copies] = target
                 copies += 1
                 continue
+        state.slots[slot].row = _dead(row)
         if uses > 0:
             _remember_evicted(state, row, uses)
     lost = state.pages[page].rows
@@ -386,7 +386,7 @@ def _rescue_slot(state: PoolState, page: int, rows_per_page: int) -> int:
 
 
 @kernel
-def wanted_rows(state: PoolState, rows_per_page: int, rows_out: NDArray[np.int64]) -> int:
+def wanted_rows(state: PoolState, rows_out: NDArray[np.int64]) -> int:
     """Rows to refill free slots with, newest evictions in use first; returns how many were written."""
     ring = state.evicted.shape[0]
     newest = state.counters[_EVICTED_RING]
@@ -395,7 +395,7 @@ def wanted_rows(state: PoolState, rows_per_page: int, rows_out: NDArray[np.int64
         if found == rows_out.shape[0]:
             break
         row = state.evicted[(newest - back) % ring].row
-        if row >= 0 and find_slot(state, row, rows_per_page) == -1:
+        if row >= 0 and find_slot(state, row) == -1:
             rows_out[found] = row
             found += 1
     return found
@@ -408,7 +408,7 @@ def refill_rows(state: PoolState, rows: NDArray[np.int64], rows_per_page: int, s
     for position in range(rows.shape[0]):
         slots_out[position] = -1
         row = rows[position]
-        if confirmed_slot(state, row, probable_slot(state, row), rows_per_page) != -1:
+        if confirmed_slot(state, row, probable_slot(state, row, expect_row(state, row))) != -1:
             continue
         slot = fresh_slot(state, rows_per_page)
         if slot == -1:

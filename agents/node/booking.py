@@ -199,6 +199,9 @@ def new_scratch(uses_max: int) -> NDArray[Any]:
     return scratch
 
 
+CHUNK_USES = 512  # uses found before they are numbered: their cache lines stay in the first two levels
+
+
 @kernel
 def book_rows(
     state: PoolState,
@@ -225,9 +228,16 @@ def book_rows(
     are outputs; those per row have room for every use.
     """
     uses = _list_uses(history_rows, history_offsets, history_tokens, candidate_rows, candidate_offsets, cached_tokens, rows, row_offsets)
-    for use in range(uses):
-        row_index[use] = emb.probable_slot(state, rows[use])
-    unique, misses = _number_rows(state, policy, rows_per_page, uses, scratch, rows, row_slots, row_index, missing)
+    unique = 0
+    misses = 0
+    for first in range(0, uses, CHUNK_USES):
+        end = min(first + CHUNK_USES, uses)
+        _find_rows(state, first, end, rows, row_index)
+        unique, pending = _number_hits(state, policy, first, end, unique, misses, scratch, rows, row_slots, row_index, missing)
+        unique, misses = _number_misses(state, unique, misses, pending, scratch, rows, row_slots, row_index, missing)
+    for miss in range(misses):
+        scratch[scratch[miss].place].position = -1
+    _count_by_table(state, unique, rows, row_slots)
     for miss in range(misses):
         insert_slots[miss] = 0 if emb.knock(state, rows[missing[miss]], now_ns, policy) else -1
     _place_rows(state, policy, rows_per_page, unique, misses, scratch, rows, missing, insert_slots)
@@ -273,60 +283,103 @@ def first_new_row(first: int, end: int, tokens: int, cached_tokens: int) -> int:
 
 
 @kernel
-def _number_rows(
+def _find_rows(state: PoolState, first: int, end: int, rows: NDArray[np.int64], row_index: NDArray[np.int32]) -> None:
+    """Write the slot of every use, -1 where its row is missing."""
+    for use in range(first, end):
+        row_index[use] = emb.expect_row(state, rows[use])
+    for use in range(first, end):
+        row_index[use] = emb.probable_slot(state, rows[use], row_index[use])
+    for use in range(first, end):
+        row_index[use] = emb.confirmed_slot(state, rows[use], row_index[use])
+
+
+@kernel
+def _number_hits(
     state: PoolState,
     policy: CachePolicy,
-    rows_per_page: int,
-    uses: int,
+    first: int,
+    end: int,
+    unique: int,
+    misses: int,
     scratch: NDArray[np.void],
     rows: NDArray[np.int64],
     row_slots: NDArray[np.int32],
     row_index: NDArray[np.int32],
     missing: NDArray[np.int32],
 ) -> tuple[int, int]:
-    """Turn uses into distinct rows, in place: `rows` keeps each once and `row_index` tells where.
+    """Turn the found uses into distinct rows, in place: `rows` keeps each once and `row_index` tells where.
 
-    On entry `row_index` holds the probable slots. Returns (distinct rows, missing rows).
+    Missing uses are listed, not numbered. Whether a row is new to the batch is decided without a branch:
+    nobody could predict it. Returns (distinct rows so far, end of the list of missing uses).
     """
-    mask = scratch.shape[0] - 1
-    unique = 0
-    misses = 0
-    for use in range(uses):
+    pending = misses
+    for use in range(first, end):
         row = rows[use]
-        slot = emb.confirmed_slot(state, row, row_index[use], rows_per_page)
-        if slot >= 0:
-            position = state.slots[slot].mark
-            if position >= unique or rows[position] != row:
-                position = unique
-                emb.touch_slot(state, slot, position, policy)
-        else:
-            place = emb.row_tag(row) & mask
-            while scratch[place].position != -1 and rows[scratch[place].position] != row:
-                place = (place + 1) & mask
-            position = scratch[place].position
-            if position == -1:
-                position = unique
-                scratch[place].position = position
-                scratch[misses].place = place
-                missing[misses] = position
-                misses += 1
-        if position == unique:
-            rows[unique] = row
-            row_slots[unique] = slot
-            _count_lookup(state, row, slot >= 0)
-            unique += 1
+        slot = row_index[use]
+        if slot == -1:
+            missing[pending] = use
+            scratch[pending].victim = row
+            pending += 1
+            continue
+        mark = state.slots[slot].mark
+        known = mark if mark < unique else 0
+        is_new = int(mark >= unique) | int(rows[known] != row)
+        position = unique if is_new else known
+        rows[unique] = row
+        row_slots[unique] = slot
         row_index[use] = position
-    for miss in range(misses):
-        scratch[scratch[miss].place].position = -1
+        state.slots[slot].mark = position
+        state.slots[slot].uses += is_new & int(state.slots[slot].uses < policy.clock_uses_max)
+        unique += is_new
+    return unique, pending
+
+
+@kernel
+def _number_misses(
+    state: PoolState,
+    unique: int,
+    misses: int,
+    pending: int,
+    scratch: NDArray[np.void],
+    rows: NDArray[np.int64],
+    row_slots: NDArray[np.int32],
+    row_index: NDArray[np.int32],
+    missing: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Number the listed missing uses; `missing` keeps each row once. Returns (distinct rows, missing rows) so far."""
+    mask = scratch.shape[0] - 1
+    for listed in range(misses, pending):
+        use = missing[listed]
+        row = scratch[listed].victim
+        place = emb.row_tag(row) & mask
+        while scratch[place].position != -1 and rows[scratch[place].position] != row:
+            place = (place + 1) & mask
+        if scratch[place].position == -1:
+            scratch[place].position = unique
+            scratch[misses].place = place
+            missing[misses] = unique
+            rows[unique] = row
+            row_slots[unique] = -1
+            misses += 1
+            unique += 1
+        row_index[use] = scratch[place].position
     return unique, misses
 
 
 @kernel
-def _count_lookup(state: PoolState, row: int, hit: bool) -> None:
-    """Count by embedding table; a table number that is too high is counted with another rather than outside the array."""
-    table = (row >> TABLE_SHIFT) & (TABLES_MAX - 1)
-    state.tables[table].lookups += 1
-    state.tables[table].hits += hit
+def _count_by_table(state: PoolState, unique: int, rows: NDArray[np.int64], row_slots: NDArray[np.int32]) -> None:
+    """Look-ups and hits per embedding table; rows of one table stand together, so counts are carried along."""
+    table, lookups, hits = 0, 0, 0
+    for position in range(unique):
+        own = (rows[position] >> TABLE_SHIFT) & (TABLES_MAX - 1)
+        if own != table:
+            state.tables[table].lookups += lookups
+            state.tables[table].hits += hits
+            table, lookups, hits = own, 0, 0
+        lookups += 1
+        hits += row_slots[position] >= 0
+    state.tables[table].lookups += lookups
+    state.tables[table].hits += hits
 
 
 @kernel
@@ -391,6 +444,6 @@ def undo_batch(
             kv.truncate_entry(state, entry, blocks, block_tokens)
     for miss in range(missing.shape[0]):
         if insert_slots[miss] >= 0:
-            slot = emb.find_slot(state, rows[missing[miss]], rows_per_page)
+            slot = emb.find_slot(state, rows[missing[miss]])
             if slot >= 0:
                 emb.drop_slot(state, slot, rows_per_page)

@@ -218,7 +218,7 @@ class Node:
         self._serial += 1
         moves = self._migrate(self._pages_of(self._guard.step(now_ns)))
         wanted = np.empty(self._refillable_rows(), np.int64)
-        found = emb.wanted_rows(self.state, self.profile.rows_per_page, wanted) if wanted.shape[0] else 0
+        found = emb.wanted_rows(self.state, wanted) if wanted.shape[0] else 0
         events, self._pending_events = self._pending_events, []
         return Effects(self._serial, moves, wanted[:found], records, events)
 

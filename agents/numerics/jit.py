@@ -5,9 +5,13 @@ a second start compiles nothing, and release the GIL so that a tick never blocks
 """
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,3 +31,28 @@ def allocating_kernel(function: Callable[P, R]) -> Callable[P, R]:
     """The same for the few that hand out new arrays; they call kernels, never the other way round."""
     compiled: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     return compiled
+
+
+@intrinsic
+def _prefetch(_typing: Any, array: types.Array, index: types.Integer) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kind = signature.args[0]
+        view = context.make_array(kind)(context, builder, values[0])
+        position = context.cast(builder, values[1], signature.args[1], types.intp)
+        address = cgutils.get_item_pointer(context, builder, kind, view, [position], wraparound=False)  # type: ignore[no-untyped-call]
+        byte = ir.IntType(8).as_pointer()
+        number = ir.IntType(32)
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            builder.module, ir.FunctionType(ir.VoidType(), [byte, number, number, number]), "llvm.prefetch.p0i8"
+        )
+        read, keep_close, data = number(0), number(3), number(1)
+        builder.call(function, [builder.bitcast(address, byte), read, keep_close, data])
+        return context.get_dummy_value()
+
+    return types.none(array, index), generate
+
+
+# `prefetch(array, index)` in a kernel fetches that element's cache line while other work goes on. For one-dimensional
+# arrays and indexes inside them. Worth it where a branch that cannot be predicted would otherwise wait for memory.
+prefetch: Callable[[NDArray[Any], int], None] = _prefetch  # type: ignore[assignment]

@@ -99,10 +99,10 @@ class Ledger:
 
     def _check_rows(self) -> None:
         state, per_page = self._state, self._rows_per_page
-        recorded = np.flatnonzero(state.slots["row"] >= 0)
-        alive = recorded[recorded % per_page < state.pages["filled"][recorded // per_page]]
+        recorded, alive = np.flatnonzero(state.slots["row"] != -1), np.flatnonzero(state.slots["row"] >= 0)
         filled = state.pages["filled"][state.pages["owner"] != Owner.EMB]
-        self._require(not filled.any(), "a page outside EMB has rows")
+        self._require(not filled.any(), "a page outside EMB has slots handed out")
+        self._require(bool(np.all(alive % per_page < state.pages["filled"][alive // per_page])), "a row lies in a slot never handed out")
         self._require(len(alive) == state.counters[Counter.EMB_ROWS], "row count differs from slots")
         rows = np.bincount(alive // per_page, minlength=state.pages.shape[0])
         self._require(bool(np.array_equal(rows, state.pages["rows"])), "a page's row count differs from its slots")

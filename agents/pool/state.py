@@ -67,7 +67,7 @@ PAGE = np.dtype(
         ("next", "i4"),  # next page of a prefix or of KV's free list, -1 ends
         ("emb_position", "i4"),  # in the list of EMB pages, -1
         ("fresh_position", "i4"),  # in the stack of fresh pages, -1
-        ("filled", "i4"),  # slots of an EMB page handed out so far; slots beyond are dead, whatever they say
+        ("filled", "i4"),  # slots of an EMB page handed out so far
         ("rows", "i4"),  # resident rows
         ("owner", "i1"),  # an Owner
     ],
@@ -102,7 +102,7 @@ FATE = np.dtype([("key", "u8"), ("seen_ns", "i8"), ("reason", "i1")], align=True
 RESIDENCY = np.dtype([("key", "u8"), ("tokens", "i8")], align=True)
 SLOT = np.dtype(
     [
-        ("row", "i8"),  # -1 is empty
+        ("row", "i8"),  # -1 is empty; below that a row that went with its page, still in the index
         ("mark", "i4"),  # position of the row in the batch that used it last; true only if the batch says so too
         ("uses", "u1"),  # saturating use count of the clock
     ],
@@ -128,8 +128,8 @@ class PoolState(NamedTuple):
     residency: NDArray[np.void]  # [L] RESIDENCY: ring of changes that routers follow
     # EMB: slots, an index by row id (open addressing, slot -1 is empty), doorkeeper (direct mapped), lost rows
     slots: NDArray[np.void]  # [S] SLOT
-    places: NDArray[np.void]  # [4/3 S] PLACE
-    door: NDArray[np.void]  # [S] SIGHTING: tag 0 is empty
+    places: NDArray[np.void]  # [3/2 S] PLACE
+    door: NDArray[np.void]  # [1/2 S] SIGHTING: tag 0 is empty
     evicted: NDArray[np.void]  # [R] EVICTED: ring of rows that were in use when they went
     tables: NDArray[np.void]  # [TABLES_MAX] TABLE: look-ups by embedding table
 
@@ -164,8 +164,8 @@ def allocate(pages: int, rows_per_page: int, emb_pages: int) -> PoolState:
         fates=_records(USERS_REMEMBERED, FATE),
         residency=_records(RESIDENCY_LOG, RESIDENCY),
         slots=_records(slots, SLOT, row=-1),
-        places=_records(slots + slots // 3 + 8, PLACE, slot=-1),  # three quarters full when the pool is all EMB
-        door=_records(slots, SIGHTING),
+        places=_records(slots + slots // 2 + 8, PLACE, slot=-1),  # two thirds full when the pool is all EMB
+        door=_records(slots // 2 + 8, SIGHTING),
         evicted=_records(EVICTED_RING, EVICTED, row=-1),
         tables=_records(TABLES_MAX, TABLE),
     )

@@ -21,7 +21,7 @@ def tiny_pool(emb_pages: int = 2) -> PoolState:
 
 def touch(state: PoolState, row: int, now_ns: int = 0, policy: CachePolicy = OPEN) -> bool:
     """One look-up as booking would do it; True on a hit."""
-    slot = emb.confirmed_slot(state, row, emb.probable_slot(state, row), ROWS_PER_PAGE)
+    slot = emb.confirmed_slot(state, row, emb.probable_slot(state, row, emb.expect_row(state, row)))
     if slot >= 0:
         emb.touch_slot(state, slot, 0, policy)
         return True
@@ -40,12 +40,12 @@ def place(state: PoolState, row: int, policy: CachePolicy = OPEN) -> int:
 
 
 def find(state: PoolState, row: int) -> int:
-    return int(emb.find_slot(state, row, ROWS_PER_PAGE))
+    return int(emb.find_slot(state, row))
 
 
 def residents(state: PoolState) -> set[int]:
     rows = state.slots["row"]
-    return {row for row in rows[rows >= 0].tolist() if find(state, row) >= 0}
+    return set(rows[rows >= 0].tolist())
 
 
 def test_slots_of_fresh_pages_are_filled_in_order() -> None:
@@ -123,7 +123,7 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     migration.release_emb_page(state, 2)
     migration.grant_to_kv(state, 2)
     wanted = np.empty(3, np.int64)
-    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 3
+    assert emb.wanted_rows(state, wanted) == 3
     assert wanted.tolist() == [11, 10, 9]
     slots = np.empty(3, np.int32)
     assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 0
@@ -131,7 +131,7 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     page = migration.grant_to_emb(state)
     assert emb.refill_rows(state, wanted, ROWS_PER_PAGE, slots) == 3
     assert slots.tolist() == [page * ROWS_PER_PAGE + offset for offset in range(3)]
-    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 1
+    assert emb.wanted_rows(state, wanted) == 1
     Ledger(state, ROWS_PER_PAGE).check()
 
 
