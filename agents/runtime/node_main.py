@@ -16,6 +16,7 @@ import uvloop
 
 from agents.runtime.config import NodeSettings, SettingsError, bind, parse_node_settings
 from agents.runtime.logs import log_to_stderr
+from agents.runtime.memory import give_back
 
 EXIT_BROKEN = 1
 EXIT_REFUSED = 2
@@ -31,7 +32,7 @@ async def serve(settings: NodeSettings, bound: socket.socket) -> int:
 
     daemon = NodeDaemon(settings, await asyncio.to_thread(make_device, settings))
     await daemon.start(bound)
-    gc.collect()
+    give_back()
     gc.freeze()  # what is alive now stays; full collections need not look at torch and numba again
     daemon.engine.broken.add_done_callback(lambda _: stop.set())
     await stop.wait()

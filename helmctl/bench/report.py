@@ -31,7 +31,7 @@ class Result(NamedTuple):
     ci: tuple[float, float] | None = None
 
 
-Part = Callable[[int, Say], Sequence[Result]]
+Part = Callable[..., Sequence[Result]]  # (runs, say), and `seconds` where a part runs for a time
 
 
 def result_of(name: str, values: Sequence[float], unit: str, p99: float | None = None) -> Result:

@@ -6,6 +6,7 @@ the exit code says whether it could measure, never whether the figures are good.
 
 import importlib
 import importlib.util
+import inspect
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ BENCHES: dict[str, tuple[str, ...]] = {
         "helmctl.bench.node_caches:measure",
         "helmctl.bench.node_curves:measure",
         "helmctl.bench.node_serving:measure",
+        "helmctl.bench.node_engine:measure",
+        "helmctl.bench.node_footprint:measure",
     ),
     "sim": ("helmctl.bench.sim:measure",),
     "decision": ("helmctl.bench.decision:measure",),
@@ -31,6 +34,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
 def bench(
     name: Annotated[str, typer.Argument(help="node, sim, decision, route or live")],
     runs: Annotated[int, typer.Option(min=1, max=100, help="runs of each measurement; the median is printed")] = 5,
+    seconds: Annotated[float | None, typer.Option(min=0.5, help="length of parts that run for a time; short is for a try")] = None,
     part: Annotated[str | None, typer.Option(help="only the part whose module has this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
@@ -38,7 +42,8 @@ def bench(
     parts = _parts(name, part)
     results: list[Result] = []
     for measure in parts:
-        results += measure(runs, _say)
+        timed = seconds is not None and "seconds" in inspect.signature(measure).parameters
+        results += measure(runs, _say, seconds=seconds) if timed else measure(runs, _say)
     found = report(name, runs, results)
     typer.echo(json.dumps(found) if as_json else _in_words(found))
 

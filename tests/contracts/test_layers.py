@@ -53,6 +53,30 @@ def test_no_django_below_the_line() -> None:
         assert not imported(path) & {"django", "rest_framework", "channels", "celery", "apps", "helmctl"}, path
 
 
+WEB = {"django", "rest_framework", "channels", "celery", "kombu", "redis", "uvicorn", "plotly", "apps", "helmctl"}
+
+
+@pytest.mark.parametrize("daemon", ["node_daemon", "router.daemon", "load_main"])
+def test_an_agent_loads_nothing_of_the_web(daemon: str) -> None:
+    """Imported for real: what a package pulls in is not seen in the source."""
+    program = f"import sys, agents.runtime.{daemon}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & WEB
+
+
+def test_a_node_refuses_a_wrong_command_line_before_anything_heavy_is_loaded() -> None:
+    program = "import sys, agents.runtime.node_main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & (WEB | {"torch", "numba", "pyarrow"})
+
+
+def test_the_agents_requirements_hold_neither_django_nor_celery() -> None:
+    lines = (ROOT / "requirements-agent.txt").read_text("utf-8").lower().splitlines()
+    names = {line.split("==")[0].split("[")[0].strip() for line in lines if line.strip() and not line.startswith(("#", "-"))}
+    assert not {name for name in names if name.startswith(("django", "celery", "channels", "kombu", "redis"))}
+    assert not any(line.startswith("-r") for line in lines)  # nor through another file
+
+
 def test_the_bodies_do_not_know_each_other() -> None:
     for path in modules(ROOT / "agents/runtime"):
         assert "agents.sim" not in path.read_text("utf-8"), path
