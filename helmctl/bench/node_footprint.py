@@ -142,4 +142,4 @@ def _cpu_ratio(process: psutil.Process, seconds: float) -> float:
     before, begun = process.cpu_times(), time.monotonic()
     time.sleep(seconds)
     after, ended = process.cpu_times(), time.monotonic()
-    return (after.user + after.system - before.user - before.system) / (ended - begun)
+    return float(after.user + after.system - before.user - before.system) / (ended - begun)
