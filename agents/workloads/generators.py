@@ -190,12 +190,15 @@ class SmoothArrivals:
 class UserLog:
     """One user's append-only events; only as many as a request can carry are kept in memory."""
 
-    def __init__(self, items: NDArray[np.int64], actions: NDArray[np.int64], timestamps: NDArray[np.int64], total: int) -> None:
-        capacity = items.shape[0] + max(64, items.shape[0] // 4)
+    def __init__(
+        self, items: NDArray[np.int64], actions: NDArray[np.int64], timestamps: NDArray[np.int64], total: int, keep: int = 0
+    ) -> None:
+        """A past of `items`, the newest of `total` events; at least `keep` events are remembered, and as many as the past has."""
+        self._keep = max(keep, items.shape[0])
+        capacity = self._keep + max(64, self._keep // 4)
         self._items = np.zeros(capacity, dtype=np.int32)
         self._actions = np.zeros(capacity, dtype=np.int16)
         self._timestamps = np.zeros(capacity, dtype=np.int64)
-        self._keep = items.shape[0]
         self._length: int = 0
         self._first: int = total - items.shape[0]  # position in the whole log of the first event kept
         self.start = -1  # position of the first event of the last window; -1: no window yet

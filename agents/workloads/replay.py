@@ -3,7 +3,7 @@
 - Events of one user within a few seconds are one request; they join the user's history after it.
 - Coarse timestamps (a day, an hour) are spread inside their step: a user's events of one step are one visit.
 - Items become table rows, densely renumbered where they fit, by a keyed hash where they do not.
-- Histories are lengthened by a past before the log, drawn from the log's own popularity.
+- Histories are lengthened by a past before the log, drawn from the log's own popularity or the user's own events, or not at all.
 - Candidates are what the user took next, items popular in the log near that time, and a share of the whole table.
 - Time is compressed by `speed`, or stretch by stretch to a mean rate, or users are cloned to reach a rate at a speed.
 """
@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -25,6 +26,14 @@ from agents.workloads.trace_file import RequestTable, TraceHeader, read_header, 
 
 RATE_DEFAULT = 40.0  # requests/s of a trace played without a speed: what two cores serve with room to spare
 EVENTS_PER_REQUEST_MAX = 64  # a longer run of events is several requests; also the cap of a history block
+
+
+HistoryRule = Literal["popular", "own", "short"]
+HISTORY_RULES: dict[HistoryRule, str] = {
+    "popular": "histories lengthened by a past drawn from the log's own popularity",
+    "own": "histories lengthened by repeating the user's own events of the log",
+    "short": "histories not lengthened: they begin with one event and grow as the log goes on",
+}
 
 
 class ReplayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,12 +51,15 @@ class ReplayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     users_remembered: int = 8_192  # full logs kept, about 13 KB each; a user beyond them returns with another past
     stretch_requests: int = 200  # with a rate and no speed, so many at a time are played at that mean rate: 5 s at 40/s
     items: str = "auto"  # auto | dense | hash
+    history: HistoryRule = "popular"
     salt: str = "68656c6d"  # hex; keys the item hash
 
     def __post_init__(self) -> None:
         """Refuse rules that cannot be followed, naming the field."""
         if self.items not in ("auto", "dense", "hash"):
             raise ValueError(f"items: unknown {self.items!r}, choose one of auto, dense, hash")
+        if self.history not in HISTORY_RULES:
+            raise ValueError(f"history: unknown {self.history!r}, choose one of {', '.join(HISTORY_RULES)}")
         if not 0.0 <= self.explore_ratio <= 1.0:
             raise ValueError("explore_ratio must be in [0, 1]")
         if not 4 <= self.history_tokens_min <= self.tokens_max:
@@ -107,6 +119,7 @@ class TraceWorkload:
         log_seconds = (table.ts_ns - self._begin_ns) / NS_PER_SECOND
         self._source = np.arange(users.shape[0], dtype=np.int64)  # request -> its place in the table
         self._users = users.astype(np.int64)
+        self._own_user = self._users  # before cloning: user of each request in the table
         self._log_seconds = log_seconds
         self._stream_seconds = self._paced(log_seconds, pace)
         self._cycle_seconds = self._cycle()
@@ -148,12 +161,20 @@ class TraceWorkload:
         return Request(round(at_seconds * NS_PER_SECOND), user, items, actions, timestamps, candidates)
 
     def _past(self, user: int, unix: int) -> UserLog:
-        """Events before the log: as many as a request can carry, from the log's popularity, a minute to hours apart."""
-        count, chance = self._rules.tokens_max, stream_of(self._seed, 1, user)
-        items = self._items[chance.integers(0, self._items.shape[0], count)] if self._items.size else np.zeros(count, np.int64)
+        """Events before the log, a minute to hours apart: as many as a request can carry, unless the rule keeps histories short."""
+        rules, chance = self._rules, stream_of(self._seed, 1, user)
+        count = 1 if rules.history == "short" else rules.tokens_max
+        items = self._own_items(user) if rules.history == "own" else self._items
+        past = items[chance.integers(0, items.shape[0], count)] if items.size else np.zeros(count, np.int64)
         gaps = np.maximum(1, np.minimum(chance.lognormal(4.26, 1.49, count), 1800.0).astype(np.int64))
-        total = count + int(chance.integers(0, count))
-        return UserLog(items, draw_actions(chance, count, self._rules.actions), np.maximum(0, unix - np.cumsum(gaps)[::-1]), total)
+        total = count + (int(chance.integers(0, count)) if count > 1 else 0)
+        stamps = np.maximum(0, unix - np.cumsum(gaps)[::-1])
+        return UserLog(past, draw_actions(chance, count, rules.actions), stamps, total, keep=rules.tokens_max)
+
+    def _own_items(self, user: int) -> NDArray[np.int64]:
+        """All of a user's events in the log; clones share them."""
+        own = np.flatnonzero(self._own_user == user % self._user_count)
+        return np.concatenate([self._items[self._offsets[place] : self._offsets[place + 1]] for place in own])
 
     def _window_tokens(self, user: int) -> int:
         """A user's window for life, so that a history (3/4 to 1 of it) lies between the least and the most tokens."""
@@ -224,24 +245,30 @@ def open_trace(
 ) -> tuple[TraceWorkload, list[str]]:
     """A workload from any supported file, and the notes on everything that was done to it."""
     table, notes = load_requests(path, rules, seed, columns)
+    if (header := read_header(path)) is not None:
+        rules = msgspec.structs.replace(rules, history=header.history_rule)  # as it was imported
     workload = TraceWorkload(path.stem, table, rules, pace, seed, loop)
     return workload, [*notes, *workload.notes]
 
 
-def import_trace(source: Path, target: Path, rules: ReplayRules, seed: int, columns: Columns | None = None) -> list[str]:
+def import_trace(
+    source: Path, target: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = True
+) -> list[str]:
     """Rewrite a log as a trace of ours; users become keyed hashes. Returns the notes."""
-    table, notes = load_requests(source, rules, seed, columns)
+    table, notes = load_requests(source, rules, seed, columns, sort=sort)
     mapping = next((note for note in notes if note.startswith("items")), "items unchanged")
-    header = TraceHeader(salt=rules.salt, rows=rules.rows, items_mapping=mapping, source=source.name)
+    header = TraceHeader(salt=rules.salt, rows=rules.rows, items_mapping=mapping, source=source.name, history_rule=rules.history)
     write_table(target, header, table)
-    return [*notes, f"wrote {table.ts_ns.shape[0]} requests to {target}"]
+    return [*notes, HISTORY_RULES[rules.history], f"wrote {table.ts_ns.shape[0]} requests to {target}"]
 
 
-def load_requests(path: Path, rules: ReplayRules, seed: int, columns: Columns | None = None) -> tuple[RequestTable, list[str]]:
+def load_requests(
+    path: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = True
+) -> tuple[RequestTable, list[str]]:
     """Requests of a file: a trace of ours as it stands, any other log folded into requests."""
     header = read_header(path)
     if header is None:
-        log = read_log(path, columns)
+        log = read_log(path, columns, sort=sort)
         rows, mapping = rows_of(log, rules)
         table, folding = fold(log, rows, rules, seed)
         return table, [*log.notes, mapping, *folding]

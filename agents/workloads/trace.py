@@ -27,12 +27,18 @@ class TraceError(ValueError):
 
 
 class Columns(NamedTuple):
-    """Names of the log's columns, and the unit of its time (`auto`: by magnitude)."""
+    """Names of the log's columns, the unit of its time (`auto`: by magnitude), and which rows count."""
 
     user: str = "user"
     item: str = "item"
     ts: str = "ts"
     ts_unit: str = "auto"
+    only: tuple[tuple[str, str], ...] = ()  # (column, value): rows with another value are no events of interest
+
+    @property
+    def names(self) -> list[str]:
+        """Every column that is read, each once."""
+        return list(dict.fromkeys((self.user, self.item, self.ts, *(name for name, _ in self.only))))
 
 
 class BadRow(NamedTuple):
@@ -67,8 +73,8 @@ class _Raw(NamedTuple):
     total: int
 
 
-def read_log(path: Path, columns: Columns | None = None) -> Log:
-    """Events of a log file; `TraceError` in one line if it cannot be used."""
+def read_log(path: Path, columns: Columns | None = None, *, sort: bool = True) -> Log:
+    """Events of a log file; `TraceError` in one line if it cannot be used. Without `sort`, rows out of order are refused."""
     columns = columns or Columns()
     if columns.ts_unit not in ("auto", *UNIT_NS):
         raise TraceError(f"ts_unit: unknown {columns.ts_unit!r}, choose one of auto, {', '.join(UNIT_NS)}")
@@ -84,10 +90,10 @@ def read_log(path: Path, columns: Columns | None = None) -> Log:
         raise TraceError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, pa.ArrowException, UnicodeDecodeError, EOFError, csv.Error) as error:
         raise TraceError(f"{path}: cannot be read as {path.suffix[1:]}: {_one_line(error)}") from None
-    return _checked(path, raw, columns)
+    return _checked(path, raw, columns, sort)
 
 
-def _checked(path: Path, raw: _Raw, columns: Columns) -> Log:
+def _checked(path: Path, raw: _Raw, columns: Columns, sort: bool) -> Log:
     """Refuse what is bad, convert time to ns, sort, renumber."""
     if raw.total == 0:
         raise TraceError(f"{path}: empty, no rows")
@@ -106,7 +112,12 @@ def _checked(path: Path, raw: _Raw, columns: Columns) -> Log:
     notes = [f"time in {unit}" + (" (by magnitude)" if not raw.unit and columns.ts_unit == "auto" else "")]
     if bad:
         notes.append(f"{len(bad)} of {raw.total} rows skipped as bad, first at line {bad[0].line}: {bad[0].reason}")
-    if (np.diff(ts_ns) < 0).any():
+    if columns.only:
+        notes.append("only rows with " + " and ".join(f"{name} = {value}" for name, value in columns.only))
+    if (backwards := np.flatnonzero(np.diff(ts_ns) < 0)).size:
+        if not sort:
+            line = int(raw.lines[good][backwards[0] + 1])
+            raise TraceError(f"{path}: line {line}: {columns.ts} is earlier than the row before; --sort puts the rows in order of time")
         notes.append("rows were not in order of time: sorted")
         order = np.argsort(ts_ns, kind="stable")
         users, items, ts_ns = users[order], items[order], ts_ns[order]
@@ -145,7 +156,10 @@ def _dense(ids: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.gene
 def _read_parquet(path: Path, columns: Columns) -> _Raw:
     names = pq.read_schema(path).names
     _need_columns(path, columns, names)
-    table = pq.read_table(path, columns=list(dict.fromkeys((columns.user, columns.item, columns.ts))))
+    table = pq.read_table(path, columns=columns.names)
+    lines = np.arange(1, table.num_rows + 1, dtype=np.int64)
+    wanted = _wanted({name: table.column(name).to_numpy() for name, _ in columns.only}, columns, table.num_rows)
+    table, lines = table.filter(pa.array(wanted)), lines[wanted]
     ts_column = table.column(columns.ts)
     unit = ""
     if pa.types.is_timestamp(ts_column.type):
@@ -153,11 +167,9 @@ def _read_parquet(path: Path, columns: Columns) -> _Raw:
         ts_column = ts_column.cast(pa.int64())
     elif pa.types.is_date(ts_column.type):
         unit, ts_column = "s", ts_column.cast(pa.timestamp("s")).cast(pa.int64())
-    lines = np.arange(1, table.num_rows + 1, dtype=np.int64)
     fields = (columns.user, table.column(columns.user)), (columns.item, table.column(columns.item)), (columns.ts, ts_column)
     bad = _nulls(fields, lines)
-    keep = np.ones(table.num_rows, dtype=bool)
-    keep[[row.line - 1 for row in bad]] = False
+    keep = ~np.isin(lines, [row.line for row in bad])
     mask = pa.array(keep)
     users, items = (_ids(path, name, column.filter(mask).to_numpy()) for name, column in fields[:2])
     times = _numbers(path, columns.ts, ts_column.filter(mask).to_numpy())
@@ -173,13 +185,16 @@ def _nulls(fields: Iterable[tuple[str, pa.ChunkedArray]], lines: NDArray[np.int6
 
 
 def _read_npz(path: Path, columns: Columns) -> _Raw:
-    with np.load(path, allow_pickle=False) as arrays:
-        _need_columns(path, columns, arrays.files)
-        users, items, times = (np.asarray(arrays[name]) for name in columns[:3])
-    for name, array in zip(columns[:3], (users, items, times), strict=True):
-        if array.ndim != 1 or array.shape != users.shape:
+    with np.load(path, allow_pickle=False) as file:
+        _need_columns(path, columns, file.files)
+        arrays = {name: np.asarray(file[name]) for name in columns.names}
+    total = arrays[columns.user].shape
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.shape != total:
             raise TraceError(f"{path}: array {name!r} must be one-dimensional and as long as {columns.user!r}")
-    lines = np.arange(1, users.shape[0] + 1, dtype=np.int64)
+    wanted = _wanted(arrays, columns, total[0])
+    lines = np.flatnonzero(wanted) + 1
+    users, items, times = (arrays[name][wanted] for name in columns[:3])
     keep = np.ones(users.shape[0], dtype=bool)
     bad: list[BadRow] = []
     for name, array in ((columns.user, users), (columns.item, items)):
@@ -212,8 +227,9 @@ def _read_csv(path: Path, columns: Columns) -> _Raw:
             raise TraceError(f"{path}: empty, no rows")
         _need_columns(path, columns, header)
         places = [header.index(name) for name in columns[:3]]
+        only = [(header.index(name), value) for name, value in columns.only]
         for fields in reader:
-            if not fields:
+            if not fields or any(len(fields) == len(header) and fields[place].strip() != value for place, value in only):
                 continue  # a blank line is no row
             parsed = _csv_row(fields, places, columns, len(header))
             if isinstance(parsed, str):
@@ -265,9 +281,17 @@ def _csv_time(text: str) -> float:
 
 
 def _need_columns(path: Path, columns: Columns, names: Sequence[str]) -> None:
-    for name in columns[:3]:
+    for name in columns.names:
         if name not in names:
             raise TraceError(f"{path}: no column {name!r}, the file has {', '.join(map(str, names)) or 'none'}")
+
+
+def _wanted(arrays: dict[str, NDArray[np.generic]], columns: Columns, total: int) -> NDArray[np.bool_]:
+    """Rows that have the values asked for, compared as text."""
+    wanted = np.ones(total, dtype=np.bool_)
+    for name, value in columns.only:
+        wanted &= arrays[name].astype(np.str_) == value
+    return wanted
 
 
 def _ids(path: Path, name: str, values: NDArray[np.generic]) -> NDArray[np.generic]:

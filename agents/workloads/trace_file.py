@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from agents.workloads.trace import TraceError
+from agents.workloads.trace import Log, TraceError
 
 HEADER_KEY = b"helm_trace"
 TRACE_VERSION = 1
@@ -44,6 +44,7 @@ class TraceHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     rows: int  # size of the item table; items are below it
     items_mapping: str  # how the source's items became rows
     source: str
+    history_rule: str = "popular"  # how histories shorter than the model's are to be lengthened
 
     def __post_init__(self) -> None:
         """Refuse a header that makes rates meaningless, naming the field."""
@@ -183,6 +184,17 @@ def read_table(path: Path) -> RequestTable:
     if result.items.size and (result.items.min() < 0 or result.items.max() >= header.rows):
         raise TraceError(f"{path}: an item is outside the header's {header.rows} rows")
     return result
+
+
+def table_as_log(table: RequestTable, notes: list[str]) -> Log:
+    """Requests as the events they brought, each at its request's time."""
+    lengths = np.diff(table.offsets)
+    keys, users = np.unique(np.repeat(table.users, lengths), return_inverse=True)
+    item_ids, items = np.unique(table.items, return_inverse=True)
+    if not items.size:
+        raise TraceError("trace: its requests brought no events")
+    ts_ns = np.repeat(table.ts_ns, lengths)
+    return Log(users.astype(np.int64), items.astype(np.int64), ts_ns, int(keys.size), item_ids, [], 0, notes)
 
 
 def _sorted(ts_ns: NDArray[np.int64], users: NDArray[np.uint64], items: NDArray[np.int32], lengths: NDArray[np.int64]) -> RequestTable:

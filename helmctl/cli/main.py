@@ -30,6 +30,8 @@ COMMANDS = {
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
+    "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),
+    "advise": Entry("helmctl.cli.advise", "advise", "What HELM would bring on a log: split, memory, nodes."),
     "bench": Entry("helmctl.cli.bench", "bench", "Measure, and print one JSON object."),
 }
 
