@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from agents.caches.policy import CachePolicy
 from agents.numerics.jit import kernel, prefetch
-from agents.pool.migration import unlist_fresh
+from agents.pool.migration import list_fresh, unlist_fresh
 from agents.pool.state import Counter, PoolState
 
 _EMB_PAGES = int(Counter.EMB_PAGES)
@@ -374,6 +374,26 @@ def clear_page(
     state.pages[page].rows = 0
     state.pages[page].filled = 0
     return copies
+
+
+@kernel
+def forget_rows(state: PoolState, rows_per_page: int) -> None:
+    """Another version of the tables: no row is found any more. Pages become fresh, and a ring of rows in use is wanted back."""
+    remembered = 0
+    for position in range(state.counters[_EMB_PAGES]):
+        page = state.lists[position].emb_page
+        first = page * rows_per_page
+        for slot in range(first, first + state.pages[page].filled):
+            if remembered == state.evicted.shape[0]:
+                break
+            if state.slots[slot].row != -1 and state.slots[slot].uses > 0:
+                _remember_evicted(state, state.slots[slot].row, state.slots[slot].uses)
+                remembered += 1
+        state.pages[page].rows = 0
+        state.pages[page].filled = 0
+        if state.pages[page].fresh_position == -1:
+            list_fresh(state, page)
+    state.counters[_EMB_ROWS] = 0
 
 
 @kernel

@@ -329,8 +329,12 @@ class Node:
         self._estimators.reuse(now_ns, message)
 
     def version_flip(self, now_ns: int) -> None:
-        """A new version of model or features: every prefix is void; one that a batch in flight reads goes with its next request."""
+        """A new version of model, tables or features: no row and no prefix of the old one is found any more.
+
+        A prefix that a batch in flight reads goes with its user's next request.
+        """
         kv.void_all(self.state, self.profile.block_tokens)
+        emb.forget_rows(self.state, self.profile.rows_per_page)
 
     # --- what others may know -------------------------------------------------------------
 

@@ -30,6 +30,7 @@ def warm_up() -> None:
         node.residency_since(0)
         node.load(now_ns, 0, 0.0, Phase.READY, 0)
         del plan
+    node.version_flip(4 * SECOND)
     queue = RequestQueue(4)
     queue.offer(1, 1, 0, SECOND, 1)
     queue.expire(0)

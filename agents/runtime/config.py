@@ -55,6 +55,11 @@ class NodeSettings:
         return self.state_folder / "tables"
 
     @property
+    def model_folder(self) -> Path:
+        """Where imported versions of the model lie, shared by the nodes of the machine."""
+        return self.state_folder / "models"
+
+    @property
     def infer_url(self) -> str:
         """Where clients and the router reach this node."""
         host = f"[{self.host}]" if ":" in self.host else self.host

@@ -34,6 +34,7 @@ from agents.wire.events import EventKind
 from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase
 
 PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon guesses and only add wait
+REFILL_HOLD_SECONDS_MAX = 30.0  # a chunk is 20 ms of the refill budget; longer means that the device stands still
 DECISIONS_KEPT = 512  # for `GET /v1/decisions`; older ones live in the control plane
 DEADLINE_SLO_MULTIPLE = 8  # default deadline: an answer later than 8 SLOs is of no use to a page
 
@@ -50,6 +51,7 @@ class _Flight:
     plan: BatchPlan
     members: list[Waiting]
     fence: int
+    model_version: str
     started_ns: int = 0
     discarded: bool = False
     users: list[int] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Engine:
         self._telemetry_seq = 0
         self._decisions: deque[DecisionRecord] = deque(maxlen=DECISIONS_KEPT)
         self._started_ns = clock.now_ns()
+        self._taking_up = asyncio.Lock()
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._ticker: asyncio.Task[None] | None = None
@@ -158,7 +161,7 @@ class Engine:
             log.exception("admission_failed")
             self._fail(members, error)
             return
-        flight = _Flight(ticket, plan, members, self._fence, users=[request.user_key for request in requests])
+        flight = _Flight(ticket, plan, members, self._fence, self.model_version, users=[request.user_key for request in requests])
         self._flights.append(flight)
         actions = np.concatenate([request.actions for request in requests])
         timestamps = np.concatenate([request.timestamps for request in requests])
@@ -253,6 +256,27 @@ class Engine:
         self._thread.submit(work, finished)
         await done.wait()
         outcome[0].result()
+
+    async def take_up(self, version: str, install: Callable[[], None]) -> None:
+        """Serve another version of the model: `install` exchanges it on the device thread, in its turn.
+
+        Nothing waits for it. Batches booked before are ranked by the old version, batches booked after by
+        the new one, which finds no row and no prefix of the old. `WireError` when refills do not pause.
+        """
+        async with self._taking_up:
+            try:
+                if not await asyncio.to_thread(self._refill.hold, REFILL_HOLD_SECONDS_MAX):
+                    raise WireError(ErrorCode.INTERNAL, f"a refill of the old version was not written within {REFILL_HOLD_SECONDS_MAX:g} s")
+                self._brain.version_flip(self.clock.now_ns())
+                self.model_version = version
+                await self.on_device(install)  # submitted here and now: nothing is booked in between
+                self._residency_changed()
+            except Exception as error:
+                if self.model_version == version:
+                    self._break(f"version {version} could not be installed: {error!r}")
+                raise
+            finally:
+                self._refill.resume()
 
     async def _tick_forever(self) -> None:
         next_ns = self.clock.now_ns() + self._tick_ns
@@ -432,4 +456,5 @@ def _result(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64]
         cached_blocks=int(flight.plan.read_offsets[position + 1] - flight.plan.read_offsets[position]),
         cacheable_blocks=flight.members[position].request.block_hashes.shape[0],
         miss_reason=MissReason(int(flight.plan.miss_reasons[position])),
+        model_version=flight.model_version,
     )

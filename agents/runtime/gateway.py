@@ -25,7 +25,7 @@ from agents.runtime.oip.envelope import BODY_BYTES_MAX, HEAD_HEADER
 from agents.runtime.ranking import RankRequest, RankResult, kv_words, rank_request
 from agents.runtime.residency_stream import SNAPSHOT_SEQ, SUBSCRIBERS_MAX, WRITE_BUFFER_BYTES, stream_residency
 from agents.wire.errors import ErrorCode, WireError
-from agents.wire.messages import ClusterReuse, ControlRequest, NodeTelemetry, Phase
+from agents.wire.messages import ClusterReuse, ControlRequest, ModelChoice, NodeTelemetry, Phase
 
 BODY_SECONDS_MAX = 10.0  # 16 MB in it is a slow disk's speed; a body that drips longer holds a connection for nothing
 DEADLINE_MS_MAX = 60_000.0  # a request that may wait longer belongs into somebody else's queue
@@ -36,11 +36,12 @@ RETRY_STATUS = (429, 503)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 log = structlog.get_logger(__name__)
+_MODEL_CHOICE = msgspec.json.Decoder(ModelChoice)
 _REUSE = msgspec.msgpack.Decoder(ClusterReuse)
 
 
 class Gateway:
-    """Routes of one node. `command` applies a local command and remembers it for a restart."""
+    """Routes of one node. `command` applies a local command and remembers it for a restart; `take_up` loads a model version."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Gateway:
         fleet_key: str,
         instance: str,
         command: Callable[[ControlRequest], None],
+        take_up: Callable[[str], Awaitable[None]],
         body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
         self._engine = engine
@@ -58,6 +60,7 @@ class Gateway:
         self._authorization = f"Bearer {fleet_key}".encode()
         self._instance = instance
         self._command = command
+        self._take_up = take_up
         self._body_seconds_max = body_seconds_max
         self._streams: set[asyncio.Task[None]] = set()
         self._statistics = oip.ModelStatistics()
@@ -77,6 +80,7 @@ class Gateway:
                 web.get("/metrics", self._prometheus),
                 web.get("/v1/status", self._status),
                 web.put("/v1/control", self._control),
+                web.put("/v1/model", self._choose_model),
                 web.get("/v1/residency", self._residency),
                 web.post("/v1/reuse", self._reuse),
                 web.get("/v1/decisions", self._decisions),
@@ -185,7 +189,7 @@ class Gateway:
         json_bytes = oip.json_bytes_of(request.headers.get(HEAD_HEADER))
         inputs = oip.decode_infer(await self._body(request), self._engine.profile, json_bytes)
         result = await self._ranked(self._rank_request(request, inputs))
-        answer = oip.encode_result(inputs, result.scores, self._engine.model_version)
+        answer = oip.encode_result(inputs, result.scores, result.model_version)
         return self._answer(request, answer, self._result_headers(request, result))
 
     async def _ranked(self, request: RankRequest) -> RankResult:
@@ -257,6 +261,15 @@ class Gateway:
     async def _control(self, request: web.Request) -> web.Response:
         self._command(decode_control(await self._body(request)))
         return _json(in_force(self._engine.telemetry()))
+
+    async def _choose_model(self, request: web.Request) -> web.Response:
+        try:
+            choice = _MODEL_CHOICE.decode(await self._body(request))
+        except msgspec.DecodeError as error:
+            raise oip.invalid(f"not a choice of a model version: {error}", "version") from error
+        previous = self._engine.model_version
+        await self._take_up(choice.version)
+        return _json({"name": self._engine.name, "model_version": self._engine.model_version, "previous": previous})
 
     async def _reuse(self, request: web.Request) -> web.Response:
         try:

@@ -10,10 +10,9 @@ import structlog
 from agents.node.node import Node, NodeConfig
 from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.config import NodeSettings, SettingsError
-from agents.runtime.device.base import DeviceExecutor, DeviceOutOfMemory, element_type
-from agents.runtime.device.executor import TorchExecutor
-from agents.runtime.device.make import make_executor
-from agents.runtime.device.table import HostTable, ensure_table
+from agents.runtime.device.base import DeviceOutOfMemory
+from agents.runtime.device.executor import Parts, TorchExecutor
+from agents.runtime.device.make import make_executor, make_parts
 from agents.runtime.engine import Engine, Event
 from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
 from agents.runtime.hold_store import read_hold, restored, saved, write_hold
@@ -21,28 +20,30 @@ from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, Recordin
 from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
 from agents.runtime.listener import Listener
-from agents.runtime.model import init_weights
 from agents.runtime.node_metrics import NodeMetrics
 from agents.runtime.rehearsal import rehearse
-from agents.wire.errors import WireError
+from agents.runtime.versions import DEMO_VERSION, Loaded, current_version, demo_version, load_version, try_out
+from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import WIRE_VERSION, ControlRequest, EventFrame, Hello, NodeSpec
-
-MODEL_VERSION = "1"
-DEMO_SEED = 1  # of table and weights: every node of a fleet must rank alike
 
 log = structlog.get_logger(__name__)
 
 
 def make_device(settings: NodeSettings) -> TorchExecutor:
     """Table, model, link and arena of the settings' profile; `SettingsError` when this machine cannot have them."""
-    profile = settings.profile
     try:
-        dtype = element_type(profile)
-        table = HostTable(ensure_table(settings.table_folder, profile.rows, profile.model.dim, DEMO_SEED), dtype)
-        return make_executor(settings.device, profile, init_weights(profile.model, DEMO_SEED), table)
-    except (ValueError, DeviceOutOfMemory) as error:
+        loaded = loaded_version(settings, current_version(settings.model_folder))
+        return make_executor(settings.device, settings.profile, loaded.weights, loaded.table)
+    except (ValueError, OSError, DeviceOutOfMemory) as error:
         raise SettingsError(str(error)) from error
+
+
+def loaded_version(settings: NodeSettings, version: str) -> Loaded:
+    """An imported version, or the demo's own; `ValueError` when it is not here or does not fit the profile."""
+    if version == DEMO_VERSION:
+        return demo_version(settings.table_folder, settings.profile)
+    return load_version(settings.model_folder, version, settings.profile)
 
 
 class NodeDaemon:
@@ -51,7 +52,7 @@ class NodeDaemon:
     def __init__(
         self,
         settings: NodeSettings,
-        device: DeviceExecutor,
+        device: TorchExecutor,
         clock: Clock | None = None,
         body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
@@ -69,7 +70,7 @@ class NodeDaemon:
         self._writer = self._open_journal(config)
         brain: Brain = self._node if self._writer is None else RecordingNode(self._node, self._writer)
         self._brain = brain
-        self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, MODEL_VERSION)
+        self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, current_version(settings.model_folder))
         self.engine.on_event.append(self._remember_event)
         instance = str(self._started_unix_ns)
         gateway = Gateway(
@@ -79,6 +80,7 @@ class NodeDaemon:
             settings.fleet_key,
             instance,
             self.control,
+            self.take_up,
             body_seconds_max,
         )
         self._listener = Listener(gateway.application())
@@ -122,6 +124,25 @@ class NodeDaemon:
         """A command of the control plane; `WireError` if refused."""
         self.engine.apply(spec)
         self._save_hold()
+
+    async def take_up(self, version: str) -> None:
+        """Load another version of the model beside the one that serves, then flip; `WireError` if refused, and nothing changes."""
+        if version == self.engine.model_version:
+            return
+        try:
+            parts = await asyncio.to_thread(self._prepare, version)
+        except (ValueError, OSError) as error:
+            raise WireError(ErrorCode.INVALID_REQUEST, str(error), "version") from error
+        flip = asyncio.ensure_future(self.engine.take_up(version, lambda: self._device.install(parts)))
+        await asyncio.shield(flip)  # whoever asked may hang up; a flip is not left half done
+        log.info("model_taken_up", version=version)
+
+    def _prepare(self, version: str) -> Parts:
+        """Everything of a version that takes time, on a thread of its own."""
+        loaded = loaded_version(self._settings, version)
+        parts = make_parts(self._device, self._settings.profile, loaded.weights, loaded.table)
+        try_out(parts.model)
+        return parts
 
     def _save_hold(self) -> None:
         hold = saved(self._brain.desired, self._clock.now_ns(), self._clock.unix_ns())

@@ -37,6 +37,7 @@ class RankResult(NamedTuple):
     cached_blocks: int
     cacheable_blocks: int
     miss_reason: MissReason
+    model_version: str  # that ranked it: not always the one now in force
 
 
 def rank_request(inputs: RankInputs, keys: UserKeys, block_tokens: int) -> RankRequest:

@@ -46,6 +46,7 @@ class RefillFeeder:
         self._loop = loop
         self._wish: NDArray[np.int64] = np.zeros(0, np.int64)
         self._on_the_way = 0
+        self._held = False
         self._closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="refill", daemon=True)
@@ -55,7 +56,7 @@ class RefillFeeder:
         """Replace the wish; hottest first."""
         with self._changed:
             self._wish = rows
-            self._changed.notify()
+            self._changed.notify_all()
 
     @property
     def backlog_bytes(self) -> int:
@@ -63,11 +64,23 @@ class RefillFeeder:
         with self._changed:
             return (len(self._wish) + self._on_the_way) * self._row_bytes
 
+    def hold(self, seconds_max: float) -> bool:
+        """Stage nothing more until `resume`; blocks until what was staged is written, False when that takes longer."""
+        with self._changed:
+            self._held = True
+            return self._changed.wait_for(lambda: self._on_the_way == 0, seconds_max)
+
+    def resume(self) -> None:
+        """Stage again."""
+        with self._changed:
+            self._held = False
+            self._changed.notify_all()
+
     def close(self) -> None:
         """End the thread after the chunk at hand."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
@@ -85,7 +98,7 @@ class RefillFeeder:
 
     def _next_chunk(self) -> NDArray[np.int64] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or (self._wish.shape[0] > 0 and self._on_the_way == 0))
+            self._changed.wait_for(lambda: self._closing or (self._wish.shape[0] > 0 and self._on_the_way == 0 and not self._held))
             if self._closing:
                 return None
             rows, self._wish = self._wish[: self._chunk_rows], self._wish[self._chunk_rows :]
@@ -95,4 +108,4 @@ class RefillFeeder:
     def _written(self) -> None:
         with self._changed:
             self._on_the_way = 0
-            self._changed.notify()
+            self._changed.notify_all()

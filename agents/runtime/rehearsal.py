@@ -36,6 +36,7 @@ def rehearse(profile: Profile, device: DeviceExecutor) -> None:
     rows = np.arange(1, dtype=np.int64)
     device.write_rows(node.refill_commit(2 * _SECOND, rows), device.stage_rows(rows))
     node.residency_since(-1)
+    node.version_flip(2 * _SECOND)
 
 
 def _request(profile: Profile) -> RankRequest:

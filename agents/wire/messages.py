@@ -310,6 +310,12 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
     web_url: str = ""
 
 
+class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of a node's own `PUT /v1/model`: take up a version that lies in its state folder."""
+
+    version: str
+
+
 class ControlRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of a node's own `PUT /v1/control`: override with a TTL, pin, or release (`auto`)."""
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router.", passes_options=True),
     "status": Entry("helmctl.cli.node", "status", "State of the fleet, from the control plane."),
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
+    "model": Entry("helmctl.cli.model", "app", "Import a model of your own, and choose the version that nodes serve."),
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),

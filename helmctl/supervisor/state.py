@@ -27,6 +27,11 @@ class StateFolder(NamedTuple):
         """What the load generator last said of itself (`agents.runtime.load.report.LoadStatus`)."""
         return self.root / "load.json"
 
+    @property
+    def models(self) -> Path:
+        """Imported versions of the model (`agents.runtime.versions`)."""
+        return self.root / "models"
+
     def credential(self, node_name: str) -> Path:
         """A node's own key to the control plane, written by the node when it enrols."""
         return self.root / "credentials" / node_name

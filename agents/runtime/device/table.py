@@ -47,13 +47,22 @@ def _write_table(path: Path, rows: int, row_floats: int, seed: int) -> None:
 
 def _write_rows(file: BinaryIO, rows: int, row_floats: int, seed: int) -> None:
     # Not through a mapping: a full disk must be an error here, and it would be a bus error there.
-    header = {"descr": "<f4", "fortran_order": False, "shape": (rows, row_floats)}
-    np.lib.format.write_array_header_1_0(file, header)
+    table_header(file, rows, row_floats)
     generator = np.random.Generator(np.random.Philox(seed))
     for start in range(0, rows, _CHUNK_ROWS):
         chunk = generator.standard_normal((min(_CHUNK_ROWS, rows - start), row_floats), dtype=np.float32)
         chunk *= _SPREAD
-        file.write(chunk.astype("<f4", copy=False).tobytes())
+        append_rows(file, chunk)
+
+
+def table_header(file: BinaryIO, rows: int, row_floats: int) -> None:
+    """Begin a float32 table."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (rows, row_floats)})
+
+
+def append_rows(file: BinaryIO, rows: NDArray[np.float32]) -> None:
+    """The next rows of a table begun with `table_header`."""
+    file.write(rows.astype("<f4", copy=False).tobytes())
 
 
 class TableInMemory:

@@ -47,7 +47,7 @@ class HstuRanker:
     ) -> None:
         self.shape = shape
         self.dtype = dtype
-        self._device = device
+        self.device = device
         self._chunk_tokens = chunk_tokens
         self._weights = weights_for(weights, device, dtype)
         self._key_floats = shape.heads * shape.qk_dim
@@ -66,7 +66,7 @@ class HstuRanker:
         return self.shape.layers * POSITIONS_PER_TOKEN * (self._key_floats + self._value_floats)
 
     def _buffer(self, *sizes: int) -> torch.Tensor:
-        return torch.empty(sizes, device=self._device, dtype=self.dtype)
+        return torch.empty(sizes, device=self.device, dtype=self.dtype)
 
     @torch.inference_mode()
     def forward(

@@ -162,3 +162,20 @@ def test_the_row_index_survives_thousands_of_random_touches() -> None:
         touch(state, row, step)
         assert find(state, row) >= 0
     Ledger(state, ROWS_PER_PAGE).check()
+
+
+def test_forgotten_rows_are_missed_and_those_in_use_are_wanted_back() -> None:
+    state = tiny_pool()
+    for row in range(8):
+        touch(state, row)
+    state.slots["uses"][3] = 0
+    emb.forget_rows(state, ROWS_PER_PAGE)
+    Ledger(state, ROWS_PER_PAGE).check()
+    assert residents(state) == set()
+    wanted = np.empty(8, np.int64)
+    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 7
+    assert wanted[:7].tolist() == [7, 6, 5, 4, 2, 1, 0]
+    slots = np.empty(8, np.int32)
+    assert emb.refill_rows(state, np.arange(8, dtype=np.int64), ROWS_PER_PAGE, slots) == 8
+    assert residents(state) == set(range(8))
+    Ledger(state, ROWS_PER_PAGE).check()

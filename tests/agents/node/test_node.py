@@ -202,6 +202,15 @@ def test_a_version_flip_voids_every_prefix_and_says_so() -> None:
     assert serve(node, 3, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
 
 
+def test_a_version_flip_leaves_no_row_of_the_old_tables() -> None:
+    node = tiny_node()
+    assert len(serve(node, 1, [(5, 4)], candidates=(1, 2)).missing) == 6
+    assert len(serve(node, 2, [(6, 1)], candidates=(1, 2)).missing) == 1
+    node.version_flip(3)
+    node.ledger.check()
+    assert len(serve(node, 4, [(6, 1)], candidates=(1, 2)).missing) == 3
+
+
 def test_a_version_flip_in_mid_flight_leaves_nothing_of_the_old_version_to_find() -> None:
     node = tiny_node()
     serve(node, 1, [(5, 4)])

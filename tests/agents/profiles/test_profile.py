@@ -1,9 +1,11 @@
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from agents.profiles import available_profiles, load_profile, profile_reference
+from agents.profiles import Calibration, FittedTerm, available_profiles, load_profile, profile_reference
+from agents.profiles.text import profile_text
 
 TINY = resources.files("agents.profiles").joinpath("cpu-tiny.toml").read_text("utf-8")
 
@@ -68,6 +70,36 @@ def test_a_damaged_profile_is_refused_by_path_and_field(tmp_path: Path, old: str
         load_profile(path)
     assert str(caught.value).startswith(f"profile {path}: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", available_profiles())
+def test_a_written_profile_reads_back_unchanged(name: str, tmp_path: Path) -> None:
+    profile = load_profile(name)
+    path = tmp_path / "again.toml"
+    path.write_text(profile_text(profile, "Two lines\n\nand a gap."))
+    assert load_profile(str(path)) == profile
+    assert path.read_text().startswith("# Two lines\n#\n# and a gap.\nname = ")
+
+
+def test_a_calibration_reads_back_with_its_terms(tmp_path: Path) -> None:
+    terms = [
+        FittedTerm(term=name, formula="a + b n", samples=9, r_squared=0.99, residual_ms_median=1e-7, residual_ms_max=2.0) for name in "ab"
+    ]
+    measured = Calibration(
+        base="cpu-tiny",
+        device="cpu",
+        emulated=True,
+        host='a "b"',
+        processor="c",
+        at="2026-01-01T00:00:00Z",
+        versions={"torch": "2"},
+        terms=terms,
+    )
+    mine = msgspec.structs.replace(load_profile("cpu-tiny"), name="mine", calibration=measured)
+    path = tmp_path / "mine.toml"
+    path.write_text(profile_text(mine))
+    assert load_profile(str(path)) == mine
+    assert (mine.name, mine.kind) == ("mine", "cpu-tiny")
 
 
 def test_another_process_finds_the_same_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from agents.runtime.gateway import Gateway
 from agents.runtime.keys import UserKeys
 from agents.runtime.listener import HEADER_BYTES_MAX, Listener
 from agents.runtime.node_metrics import NodeMetrics
+from agents.wire.errors import ErrorCode, WireError
 from agents.wire.ids import user_key
 from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle, until
@@ -37,12 +38,16 @@ class Served(Parts):
     listener: Listener
 
 
+async def no_versions(version: str) -> None:
+    raise WireError(ErrorCode.INVALID_REQUEST, f"version {version!r} is not here", "version")
+
+
 @asynccontextmanager
 async def served(body_seconds_max: float = 5.0, idle_seconds_max: float = 30.0) -> AsyncIterator[Served]:
     async with Served() as parts:
         metrics = NodeMetrics(parts.engine, parts.node.ledger)
         keys = UserKeys(SALT, "life-1")
-        gateway = Gateway(parts.engine, metrics, keys, "secret", "life-1", parts.engine.control, body_seconds_max)
+        gateway = Gateway(parts.engine, metrics, keys, "secret", "life-1", parts.engine.control, no_versions, body_seconds_max)
         listener = parts.listener = Listener(gateway.application(), idle_seconds_max)
         bound = bind("127.0.0.1", 0)
         parts.port = bound.getsockname()[1]
