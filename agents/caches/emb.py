@@ -382,12 +382,13 @@ def forget_rows(state: PoolState, rows_per_page: int) -> None:
     remembered = 0
     for position in range(state.counters[_EMB_PAGES]):
         page = state.lists[position].emb_page
-        first = page * rows_per_page
-        for slot in range(first, first + state.pages[page].filled):
-            if remembered == state.evicted.shape[0]:
-                break
-            if state.slots[slot].row != -1 and state.slots[slot].uses > 0:
-                _remember_evicted(state, state.slots[slot].row, state.slots[slot].uses)
+        for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled):
+            row = state.slots[slot].row
+            if row < 0:
+                continue
+            state.slots[slot].row = _dead(row)
+            if state.slots[slot].uses > 0 and remembered < state.evicted.shape[0]:
+                _remember_evicted(state, row, state.slots[slot].uses)
                 remembered += 1
         state.pages[page].rows = 0
         state.pages[page].filled = 0

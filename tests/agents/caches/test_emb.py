@@ -173,7 +173,7 @@ def test_forgotten_rows_are_missed_and_those_in_use_are_wanted_back() -> None:
     Ledger(state, ROWS_PER_PAGE).check()
     assert residents(state) == set()
     wanted = np.empty(8, np.int64)
-    assert emb.wanted_rows(state, ROWS_PER_PAGE, wanted) == 7
+    assert emb.wanted_rows(state, wanted) == 7
     assert wanted[:7].tolist() == [7, 6, 5, 4, 2, 1, 0]
     slots = np.empty(8, np.int32)
     assert emb.refill_rows(state, np.arange(8, dtype=np.int64), ROWS_PER_PAGE, slots) == 8
