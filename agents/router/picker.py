@@ -137,10 +137,23 @@ def _gap(state: RouterState, slot: int, now_ns: int) -> int:
 
 
 @kernel
-def _sample(state: RouterState) -> int:
+def _takes_sample(state: RouterState, now_ns: int) -> bool:
+    totals, settings = state.totals[0], state.settings[0]
+    if settings.sample_every <= 0 or totals.picks % settings.sample_every != 0:
+        return False
+    earned = max(0, now_ns - totals.sample_at_ns) / 1e9 * settings.samples_per_second
+    totals.sample_at_ns = max(totals.sample_at_ns, now_ns)
+    totals.sample_tokens = min(settings.samples_per_second, totals.sample_tokens + earned)
+    if totals.sample_tokens < 1.0:
+        return False
+    totals.sample_tokens -= 1.0
+    return True
+
+
+@kernel
+def _sample(state: RouterState, now_ns: int) -> int:
     totals = state.totals[0]
-    every = state.settings[0].sample_every
-    if every <= 0 or totals.picks % every != 0:
+    if not _takes_sample(state, now_ns):
         return NO_SLOT
     serial = totals.samples
     entry = state.ring[serial % state.ring.shape[0]]
@@ -177,7 +190,7 @@ def pick(
     write_scores(state, now_ns, history_tokens, candidates, longest, key != 0 and will_cache(state, gap_ns))
     count = write_filters(state, now_ns, barred)
     if count == 0:
-        return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, _sample(state)
+        return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, _sample(state, now_ns)
     node = _choose(state, count, key, slot, longest, history_tokens, candidates)
     scores = state.scores[node]
     reservation = reserve(state, node, now_ns, scores[_SERVICE] / scores[_CORRECTION], scores[_PREDICTED])
@@ -197,5 +210,5 @@ def pick(
         gap_ns,
         elsewhere,
         cached,
-        _sample(state),
+        _sample(state, now_ns),
     )

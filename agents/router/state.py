@@ -138,6 +138,8 @@ TOTALS = np.dtype(
         ("reservation_free", "i8"),
         ("picks", "i8"),
         ("samples", "i8"),
+        ("sample_tokens", "f8"),
+        ("sample_at_ns", "i8"),
         ("fastest_ms", "f8"),  # service of the whole fleet lately: no prediction lies below it
         ("fastest_lessons", "i8"),
         ("users_dropped", "i8"),
@@ -157,6 +159,7 @@ SETTINGS = np.dtype(
         ("reservation_ttl_ns", "i8"),
         ("share_half_life_ns", "i8"),
         ("sample_every", "i8"),
+        ("samples_per_second", "f8"),
         ("users_max", "i8"),
         ("load_cap_ms", "f8"),
         ("busy_ms", "f8"),
@@ -212,7 +215,8 @@ class RouterConfig(NamedTuple):
     copies_max: int = 262_144  # 12 bytes each
     reservations_max: int = 8_192  # above any sane concurrency of one router
     ring: int = 1_024  # picks that can still be explained, fewer in a fleet whose rows exceed `RING_BYTES_MAX`
-    sample_every: int = 1
+    sample_every: int = 1  # 0: never
+    samples_per_second: float = 100.0  # at most, saved up for a second: at 6,000 requests/s the ring still spans ten seconds
 
 
 class RouterState(NamedTuple):
@@ -264,6 +268,7 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
     totals["random"] = np.uint64(seed)
     totals["round_robin"] = NO_SLOT
     totals["fastest_ms"] = np.inf
+    totals["sample_tokens"] = config.samples_per_second
     return RouterState(
         nodes=nodes,
         users=users,

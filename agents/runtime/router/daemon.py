@@ -15,7 +15,6 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.numerics import sketch
 from agents.profiles.profile import Profile
 from agents.router.reuse import ClusterReuseStatistics
 from agents.router.router import Pick, Router
@@ -25,7 +24,7 @@ from agents.runtime.router.exchange import Exchange, connect_for
 from agents.runtime.router.facts import UNKNOWN, RequestFacts, read_facts
 from agents.runtime.router.guards import Breakers, RetryBudget
 from agents.runtime.router.limits import Limits
-from agents.runtime.router.metrics import Counters, Gauges
+from agents.runtime.router.metrics import Counters, Gauges, LatencyWindow
 from agents.runtime.router.residency import listen
 from agents.runtime.router.server import ClientConnection, Inbound, Work
 from agents.runtime.router.upstream import NodePool, post
@@ -60,7 +59,7 @@ class RouterDaemon:
         self.breakers = Breakers(len(fleet.nodes), self.limits, self._chance)
         self.budget = RetryBudget(self.limits)
         self.draining = False
-        self.latency = sketch.new_window()
+        self.latency = LatencyWindow()
         self.explained: OrderedDict[str, Explained] = OrderedDict()
         self.attribution = Attribution()
         self.statistics = ClusterReuseStatistics(
@@ -257,6 +256,8 @@ class RouterDaemon:
 
     def answered(self, exchange: Exchange, choice: Pick, headers: http.Headers, latency_ms: float) -> None:
         """See `Desk.answered`. Only sampled picks are compared: the others' components were not kept."""
+        if choice.sample < 0:
+            return
         row = self.brain.sampled(choice.sample, choice.node_index)
         timing = next((value for name, value in headers if name == b"server-timing"), None)
         observed = observed_ms(timing, latency_ms) if timing is not None and row is not None else None
@@ -284,7 +285,7 @@ class RouterDaemon:
         if status == 200:
             latency_ms = (now_ns - exchange.started_ns) / 1e6
             self.counters.latency_seconds.add(latency_ms / 1e3)
-            sketch.window_add(self.latency, now_ns, latency_ms)
+            self.latency.add(now_ns, latency_ms)
 
     def _count(self, status: int) -> None:
         self.counters.requests[status] = self.counters.requests.get(status, 0) + 1

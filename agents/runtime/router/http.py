@@ -68,7 +68,7 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def forwarded_lines(headers: Headers) -> bytes:
     """Of a client's headers those that a node is to see."""
-    return header_lines([header for header in headers if header[0] in FORWARDED])
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers if name in FORWARDED and _UNSAFE.search(value) is None])
 
 
 def returned_lines(headers: Headers) -> bytes:

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from agents.numerics import sketch
 from agents.router.router import NodeView
 from agents.runtime.router.attribution import Attribution
 
+_PENDING_MAX = 100
 PICK_BUCKETS_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 1e-3)
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
@@ -39,6 +43,30 @@ class Histogram:
             total += count
             rows.append((bound, float(total)))
         return rows
+
+
+class LatencyWindow:
+    """Latencies of the last minute as a sketch; counted a hundred at a time, for each call of a kernel has its price."""
+
+    def __init__(self) -> None:
+        self._window = sketch.new_window()
+        self._pending: list[tuple[int, float]] = []
+
+    def add(self, now_ns: int, ms: float) -> None:
+        """One latency."""
+        self._pending.append((now_ns, ms))
+        if len(self._pending) >= _PENDING_MAX:
+            self._take_pending()
+
+    def counts(self, now_ns: int) -> NDArray[np.int64]:
+        """Buckets of the sketch."""
+        self._take_pending()
+        return sketch.window_counts(self._window, now_ns)
+
+    def _take_pending(self) -> None:
+        for now_ns, ms in self._pending:
+            sketch.window_add(self._window, now_ns, ms)
+        self._pending.clear()
 
 
 class Counters:

@@ -95,7 +95,7 @@ def fleet(daemon: "RouterDaemon") -> dict[str, Any]:
     now_ns = time.monotonic_ns()
     gauges = daemon.gauges()
     counters = daemon.counters
-    window = sketch.window_counts(daemon.latency, now_ns)
+    window = daemon.latency.counts(now_ns)
     totals = gauges.totals
     return {
         "router": {

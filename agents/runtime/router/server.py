@@ -18,13 +18,14 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class Inbound:
     """One parsed request. `problem` is set when it must be refused and the connection closed."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "problem", "request_id", "target", "version")
+    __slots__ = ("body", "first", "headers", "keep_alive", "method", "problem", "request_id", "target", "version")
 
     def __init__(self) -> None:
         self.method = b""
         self.target = b""
         self.version = "1.1"
         self.headers: http.Headers = []
+        self.first: dict[bytes, bytes] = {}
         self.body = b""
         self.keep_alive = True
         self.problem: WireError | None = None
@@ -32,10 +33,7 @@ class Inbound:
 
     def header(self, name: bytes) -> bytes | None:
         """First value of a header, by lower-case name."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+        return self.first.get(name)
 
     def text(self, name: bytes) -> str | None:
         """The same as text; bytes beyond ASCII are replaced, no header we read has any."""
@@ -194,7 +192,9 @@ class ClientConnection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, its name in lower case."""
         headers = self._request.headers
-        headers.append((name.lower(), value))
+        name = name.lower()
+        headers.append((name, value))
+        self._request.first.setdefault(name, value)
         self._header_bytes += len(name) + len(value)
         if len(headers) > self._limits.headers_max:
             raise WireError(ErrorCode.TOO_LARGE, f"more than {self._limits.headers_max} headers")

@@ -308,6 +308,14 @@ def test_the_share_cap_sleeps_when_there_is_little_traffic_and_with_a_single_nod
         assert reasons(one, choice) == [""]
 
 
+def test_samples_are_rationed_so_that_the_ring_spans_seconds_of_a_busy_router() -> None:
+    two = router(2, samples_per_second=10.0)
+    samples = [two.pick(i * MS, 0, 64, 10).sample for i in range(1_000)]
+    taken = [sample for sample in samples if sample >= 0]
+    assert taken == list(range(19))  # ten saved up, nine earned in not quite a second
+    assert samples[10:200].count(-1) == 189
+
+
 # --- the user's gap -------------------------------------------------------------------------
 
 

@@ -1,0 +1,148 @@
+"""A small fleet of real processes for as long as a bench needs it: free loopback ports, a folder of its own, nothing left behind."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from agents.wire.messages import FleetFile, NodeAddress
+from helmctl.supervisor.processes import ONE_THREAD
+
+READY_SECONDS = 180.0  # a first start compiles kernels
+STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.1
+HOST = "127.0.0.1"
+
+
+class BenchError(RuntimeError):
+    """A process of the bench did not do its part; one sentence with the end of its log."""
+
+
+class BenchFleet:
+    """Router, nodes and whatever a bench adds, by name."""
+
+    def __init__(self, folder: Path, nodes: int, profile: str) -> None:
+        self.folder = folder
+        ports = _free_ports(nodes + 1)
+        self.file = FleetFile(
+            cluster_salt_hex=secrets.token_hex(16),
+            fleet_key=secrets.token_hex(16),
+            router=NodeAddress(name="router", host=HOST, port=ports[0]),
+            nodes=[NodeAddress(name=f"node-{index}", host=HOST, port=port) for index, port in enumerate(ports[1:])],
+            profile=profile,
+        )
+        self.path = folder / "fleet.json"
+        self.path.write_bytes(msgspec.json.encode(self.file))
+        self.path.chmod(0o600)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, module: str, *arguments: str, core: int | None = None) -> None:
+        """Start `python -m module arguments` under a name, on one core if told."""
+        command = [sys.executable, "-m", module, *arguments]
+        environment = {**os.environ, **ONE_THREAD, "HELM_STATE_DIR": str(self.folder)}
+        with (self.folder / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        self._running[name] = process
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, {core})
+
+    def start_router(self, policy: str = "joint", core: int | None = None) -> None:
+        """The product's router in front of the nodes."""
+        self.start("router", "agents.runtime.router_main", "--fleet", str(self.path), "--policy", policy, core=core)
+
+    def start_nodes(self) -> None:
+        """The product's nodes, all that the fleet file names."""
+        for address in self.file.nodes:
+            self.start(address.name, "agents.runtime.node_main", "--fleet", str(self.path), "--name", address.name)
+
+    def wait_ready(self, *addresses: NodeAddress) -> None:
+        """Until each says it is ready; `BenchError` when one ends or takes too long."""
+        deadline = time.monotonic() + READY_SECONDS
+        for address in addresses:
+            while not _is_ready(address):
+                if self._running[address.name].poll() is not None or time.monotonic() > deadline:
+                    raise BenchError(f"{address.name} did not become ready: {self.log(address.name)[-400:]}")
+                time.sleep(_POLL_SECONDS)
+
+    def wait_end(self, name: str, seconds: float) -> str:
+        """What a process printed, once it has ended by itself; `BenchError` when it does not end well."""
+        process = self._running.pop(name)
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise BenchError(f"{name} did not end within {seconds:.0f} s") from None
+        if code != 0:
+            raise BenchError(f"{name} ended with {code}: {self.log(name)[-400:]}")
+        return self.log(name)
+
+    def log(self, name: str) -> str:
+        """What a process has printed so far."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def cpu_seconds(self, name: str) -> float:
+        """CPU time a process has used."""
+        times = psutil.Process(self._running[name].pid).cpu_times()
+        return float(times.user + times.system)
+
+    def call(self, name: str, path: str, body: bytes | None = None, method: str = "GET") -> bytes:
+        """One request with the fleet's key to a router or node by name."""
+        address = next(one for one in (self.file.router, *self.file.nodes) if one.name == name)
+        request = urllib.request.Request(f"http://{HOST}:{address.port}{path}", data=body, method=method)
+        request.add_header("Authorization", f"Bearer {self.file.fleet_key}")
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - the address is our own
+            answer: bytes = response.read()
+        return answer
+
+    def stop(self, names: Sequence[str]) -> None:
+        """End processes in good order; killed if they do not."""
+        stopping = [self._running.pop(name) for name in names if name in self._running]
+        for process in stopping:
+            process.send_signal(signal.SIGTERM)
+        for process in stopping:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS)
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        self.stop(list(self._running))
+
+
+@contextmanager
+def bench_fleet(nodes: int, profile: str) -> Iterator[BenchFleet]:
+    """A fleet whose processes are not started yet; all that were are ended at the end."""
+    with tempfile.TemporaryDirectory(prefix="helm-bench-") as folder, ExitStack() as ends:
+        fleet = BenchFleet(Path(folder), nodes, profile)
+        ends.callback(fleet.close)
+        yield fleet
+
+
+def _is_ready(address: NodeAddress) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{address.port}/v2/health/ready", timeout=2):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]

@@ -1,0 +1,107 @@
+"""A client light enough to saturate a router from one core: raw protocol, prepared bytes, no parsing beyond lengths."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+
+
+class LoadError(RuntimeError):
+    """An answer that is not the one expected: the figure would be of refusals."""
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection with one request at a time."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._done: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever waits hears of it."""
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(LoadError("the connection was closed"))
+
+    def data_received(self, data: bytes) -> None:
+        """Count until the answer is whole."""
+        self._buffer += data
+        head = self._buffer.find(b"\r\n\r\n")
+        if head < 0 or self._done is None:
+            return
+        length = _LENGTH.search(self._buffer)
+        if length is None or len(self._buffer) < head + 4 + int(length[1]):
+            return
+        good = self._buffer.startswith(b"HTTP/1.1 200")
+        refused = self._buffer[:64]
+        self._buffer = b""
+        if good:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(LoadError(f"answered {refused!r}"))
+
+    async def ask(self, request: bytes) -> None:
+        """Send, and wait for the whole answer; `LoadError` when it is not 200."""
+        self._done = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        await self._done
+
+    def close(self) -> None:
+        """End it."""
+        self._transport.close()
+
+
+async def connect(host: str, port: int, count: int) -> list[Connection]:
+    """Open connections, one after the other."""
+    loop = asyncio.get_running_loop()
+    opened = [await loop.create_connection(Connection, host, port) for _ in range(count)]
+    return [connection for _, connection in opened]
+
+
+async def closed_loop(connections: Sequence[Connection], requests: Sequence[bytes], seconds: float) -> float:
+    """Requests per second with each connection asking again as soon as it is answered."""
+    end_ns = time.monotonic_ns() + int(seconds * 1e9)
+    counts = await asyncio.gather(*(_ask_until(one, requests, start, end_ns) for start, one in enumerate(connections)))
+    return sum(counts) / seconds
+
+
+async def _ask_until(connection: Connection, requests: Sequence[bytes], start: int, end_ns: int) -> int:
+    count = 0
+    while time.monotonic_ns() < end_ns:
+        await connection.ask(requests[(start + 7 * count) % len(requests)])
+        count += 1
+    return count
+
+
+async def open_loop(
+    connections: Sequence[Connection], requests: Sequence[bytes], rate: float, seconds: float, seed: int
+) -> NDArray[np.float64]:
+    """Milliseconds of each answer, timed from the moment it was due: Poisson arrivals at `rate` per second."""
+    chance = np.random.default_rng(seed)
+    due = np.cumsum(chance.exponential(1.0 / rate, int(rate * seconds)))
+    idle: asyncio.Queue[Connection] = asyncio.Queue()
+    for connection in connections:
+        idle.put_nowait(connection)
+    took_ms = np.full(len(due), np.nan)
+    start_ns = time.monotonic_ns()
+
+    async def ask(index: int, connection: Connection, due_ns: int) -> None:
+        await connection.ask(requests[index % len(requests)])
+        took_ms[index] = (time.monotonic_ns() - due_ns) / 1e6
+        idle.put_nowait(connection)
+
+    async with asyncio.TaskGroup() as group:
+        for index, at in enumerate(due):
+            due_ns = start_ns + int(at * 1e9)
+            await asyncio.sleep(max(0.0, (due_ns - time.monotonic_ns()) / 1e9))
+            group.create_task(ask(index, await idle.get(), due_ns))
+    return took_ms
