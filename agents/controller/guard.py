@@ -1,20 +1,85 @@
 """The guard: whatever a policy proposes, this is what may happen.
 
 In order of force: an operator's override or pin; nothing that is not a number; no data, no decision;
-stale reuse statistics freeze the KV side; floor and ceiling; dead-band; minimum dwell; largest step. What
-comes out is a target. The ratio itself walks to the target at the actuator's rate, the same for every
+stale reuse statistics freeze the KV side; floor and ceiling; dead-band; minimum dwell; largest step; the refill budget.
+What comes out is a target. The ratio itself walks to the target at the actuator's rate, the same for every
 method and for people, so that no decision can outrun the refill.
+
+The rules are kernels over a record, so that a whole decision is one call and a fleet's kernel can make it too;
+`Guard` is one record with a name for everything in it.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
 
 REUSE_STALE_NS = 10_000_000_000  # ten of the router's reports missed
 NO_DATA_HOLD_NS = 10_000_000_000  # two decisions of B5 without one request
 NO_DATA_DECAY_NS = 300_000_000_000  # a lull of minutes is traffic's business; after it yesterday's split is a guess
+REFILL_SECONDS_MAX = 30.0  # EMB grows no further than what its refill budget can fill in this time
 _SAME_RATIO = 1e-9
+
+REASONS = (
+    "held_by_operator",
+    "held_ratio_refused",
+    "released",
+    "no_proposal",
+    "proposal_not_finite",
+    "no_data_decay",
+    "no_data_hold",
+    "reuse_stale",
+    "floor",
+    "ceiling",
+    "rails_changed",
+    "dead_band",
+    "dwell",
+    "largest_step",
+    "refill_budget",
+)
+(
+    _HELD,
+    _HELD_REFUSED,
+    _RELEASED,
+    _NO_PROPOSAL,
+    _NOT_FINITE,
+    _DECAY,
+    _HOLD,
+    _STALE,
+    _FLOOR,
+    _CEILING,
+    _RAILS_CHANGED,
+    _DEAD_BAND,
+    _DWELL,
+    _LARGEST_STEP,
+    _REFILL_BUDGET,
+) = (1 << bit for bit in range(len(REASONS)))
+
+RAILS = np.dtype(
+    [
+        ("emb_ratio_min", "f8"),
+        ("emb_ratio_max", "f8"),
+        ("step_ratio_max", "f8"),
+        ("dead_band_ratio", "f8"),
+        ("dwell_ns", "i8"),
+    ],
+    align=True,
+)
+GUARD = np.dtype(
+    [
+        ("target", "f8"),
+        ("safe_ratio", "f8"),
+        ("changed_ns", "i8"),
+        ("changed", "i8"),  # 1: `changed_ns` is valid
+        ("before_hold", "f8"),
+        ("held", "i8"),  # 1: an operator holds; `before_hold` is valid
+    ],
+    align=True,
+)
 
 
 class GuardInputs(NamedTuple):
@@ -25,6 +90,7 @@ class GuardInputs(NamedTuple):
     emb_ratio: float  # granted now, from the ledger; a proposal equal to it means hold
     data_age_ns: int = 0  # since the last request
     reuse_age_ns: int = 0  # of the cluster's statistics; 0 for methods that do not use them
+    refill_room_ratio: float = math.inf  # share of the pool by which EMB may grow now
 
 
 class GuardedRatio(NamedTuple):
@@ -32,6 +98,143 @@ class GuardedRatio(NamedTuple):
 
     target: float
     reasons: list[str]
+
+
+def refill_room_ratio(pool_bytes: int, refill_bytes_per_second: float, backlog_bytes: int) -> float:
+    """How far EMB may grow: what its refill can fill in half a minute, less what still waits."""
+    return max(0.0, (REFILL_SECONDS_MAX * refill_bytes_per_second - backlog_bytes) / pool_bytes)
+
+
+def rails_record(rails: GuardRails) -> NDArray[Any]:
+    """[1] of RAILS."""
+    record = np.zeros(1, RAILS)
+    dwell_ns = round(rails.dwell_seconds_min * 1e9)
+    record[0] = (rails.emb_ratio_min, rails.emb_ratio_max, rails.step_ratio_max, rails.dead_band_ratio, dwell_ns)
+    return record
+
+
+def reset(guards: NDArray[Any], emb_ratio: float, safe_ratio: float) -> None:
+    """At rest at a ratio."""
+    guards[:] = np.zeros(1, GUARD)[0]
+    guards["target"] = emb_ratio
+    guards["safe_ratio"] = safe_ratio
+
+
+def reason_names(bits: int) -> list[str]:
+    """Names in the guard's order."""
+    return [name for bit, name in enumerate(REASONS) if bits >> bit & 1]
+
+
+@kernel
+def limit(
+    guard: Any,
+    rails: Any,
+    now_ns: int,
+    proposing: bool,
+    proposed: float,
+    holding: bool,
+    held: float,
+    emb_ratio: float,
+    data_age_ns: int,
+    reuse_age_ns: int,
+    refill_room: float,
+) -> int:
+    """Judge one decision: sets `guard.target`, always finite and, but for a hold, inside the rails; returns reason bits."""
+    if holding:
+        return _take_hold(guard, held)
+    if guard.held == 1:
+        return _release(guard, rails, now_ns)
+    reasons, wanted = _hear(guard, proposing, proposed, emb_ratio, data_age_ns, reuse_age_ns)
+    clipped = min(max(wanted, rails.emb_ratio_min), rails.emb_ratio_max)
+    if clipped != wanted:
+        reasons |= _FLOOR if clipped > wanted else _CEILING
+    if not rails.emb_ratio_min <= guard.target <= rails.emb_ratio_max:
+        _go(guard, now_ns, clipped)
+        return reasons | _RAILS_CHANGED
+    return reasons | _damp(guard, rails, now_ns, clipped, refill_room)
+
+
+@kernel
+def _take_hold(guard: Any, held: float) -> int:
+    if not 0.0 <= held <= 1.0:
+        return _HELD_REFUSED
+    if guard.held == 0:
+        guard.before_hold, guard.held = guard.target, 1
+    guard.target = held
+    return _HELD
+
+
+@kernel
+def _release(guard: Any, rails: Any, now_ns: int) -> int:
+    """Back to where automatic control was: what a person tried must not linger by mere hysteresis."""
+    guard.held = 0
+    _go(guard, now_ns, min(max(guard.before_hold, rails.emb_ratio_min), rails.emb_ratio_max))
+    return _RELEASED
+
+
+@kernel
+def _hear(guard: Any, proposing: bool, proposed: float, emb_ratio: float, data_age_ns: int, reuse_age_ns: int) -> tuple[int, float]:
+    """The proposal, or the present target with the reason why it was not heard."""
+    if not proposing:
+        return _NO_PROPOSAL, guard.target
+    if not math.isfinite(proposed):
+        return _NOT_FINITE, guard.target
+    if data_age_ns > NO_DATA_DECAY_NS:
+        return _DECAY, guard.safe_ratio
+    if data_age_ns > NO_DATA_HOLD_NS:
+        return _HOLD, guard.target
+    if reuse_age_ns > REUSE_STALE_NS:
+        return _STALE, guard.target
+    if abs(proposed - emb_ratio) <= _SAME_RATIO:
+        return 0, guard.target
+    return 0, proposed
+
+
+@kernel
+def _damp(guard: Any, rails: Any, now_ns: int, wanted: float, refill_room: float) -> int:
+    """Dead-band, dwell, largest step and refill budget, in this order."""
+    distance = wanted - guard.target
+    if distance == 0.0:
+        return 0
+    if abs(distance) < rails.dead_band_ratio:
+        return _DEAD_BAND
+    if guard.changed == 1 and now_ns - guard.changed_ns < rails.dwell_ns:
+        return _DWELL
+    reasons = 0
+    if abs(distance) > rails.step_ratio_max:
+        distance = math.copysign(rails.step_ratio_max, distance)
+        wanted = guard.target + distance
+        reasons = _LARGEST_STEP
+    if distance > refill_room:
+        reasons |= _REFILL_BUDGET
+        if refill_room < max(rails.dead_band_ratio, _SAME_RATIO):
+            return reasons
+        wanted = guard.target + refill_room
+    _go(guard, now_ns, wanted)
+    return reasons
+
+
+@kernel
+def _go(guard: Any, now_ns: int, target: float) -> None:
+    guard.target, guard.changed_ns, guard.changed = target, now_ns, 1
+
+
+@kernel
+def _limit_first(
+    guards: NDArray[Any],
+    rails: NDArray[Any],
+    now_ns: int,
+    proposing: bool,
+    proposed: float,
+    holding: bool,
+    held: float,
+    emb_ratio: float,
+    data_age_ns: int,
+    reuse_age_ns: int,
+    refill_room: float,
+) -> tuple[float, int]:
+    reasons = limit(guards[0], rails[0], now_ns, proposing, proposed, holding, held, emb_ratio, data_age_ns, reuse_age_ns, refill_room)
+    return guards[0].target, reasons
 
 
 class Guard:
@@ -43,14 +246,13 @@ class Guard:
             raise ValueError("move_ratio_per_second must be finite and > 0")
         if not 0.0 <= emb_ratio <= 1.0:
             raise ValueError("emb_ratio must lie in 0..1")
-        self._rails = rails
         self._move_ratio_per_second = move_ratio_per_second
-        self._safe_ratio = emb_ratio if safe_ratio is None else safe_ratio
+        self._records = np.zeros(1, GUARD)
+        reset(self._records, emb_ratio, emb_ratio if safe_ratio is None else safe_ratio)
+        self.set_rails(rails)
         self._target = emb_ratio
         self._setpoint = emb_ratio
         self._stepped_ns: int | None = None
-        self._changed_ns: int | None = None
-        self._before_hold: float | None = None
 
     @property
     def target(self) -> float:
@@ -65,20 +267,29 @@ class Guard:
     def set_rails(self, rails: GuardRails) -> None:
         """New limits; the next decision obeys them, dead-band or not."""
         self._rails = rails
+        self._rails_record = rails_record(rails)
+
+    def set_safe_ratio(self, safe_ratio: float) -> None:
+        """Where the target goes when there is no data for long."""
+        self._records["safe_ratio"] = safe_ratio
 
     def limit(self, now_ns: int, inputs: GuardInputs) -> GuardedRatio:
         """Judge one decision; the target is always finite and, but for override and pin, inside the rails."""
-        if inputs.held is not None:
-            return self._hold(inputs.held)
-        if self._before_hold is not None:
-            return self._release(now_ns)
-        wanted, reasons = self._wanted(inputs)
-        clipped = min(max(wanted, self._rails.emb_ratio_min), self._rails.emb_ratio_max)
-        if clipped != wanted:
-            reasons.append("floor" if clipped > wanted else "ceiling")
-        if not self._rails.emb_ratio_min <= self._target <= self._rails.emb_ratio_max:
-            return self._go(now_ns, clipped, [*reasons, "rails_changed"])
-        return self._damped(now_ns, clipped, reasons)
+        proposed, held, emb_ratio, data_age_ns, reuse_age_ns, refill_room = inputs
+        self._target, reasons = _limit_first(
+            self._records,
+            self._rails_record,
+            now_ns,
+            proposed is not None,
+            0.0 if proposed is None else float(proposed),
+            held is not None,
+            0.0 if held is None else float(held),
+            float(emb_ratio),
+            data_age_ns,
+            reuse_age_ns,
+            refill_room,
+        )
+        return GuardedRatio(self._target, reason_names(reasons) if reasons else [])
 
     def step(self, now_ns: int) -> float:
         """Ratio to migrate to at this tick: at most the actuator's rate closer to the target."""
@@ -88,51 +299,3 @@ class Guard:
         distance = self._target - self._setpoint
         self._setpoint = self._target if abs(distance) <= most else self._setpoint + math.copysign(most, distance)
         return self._setpoint
-
-    def _hold(self, held: float) -> GuardedRatio:
-        if not 0.0 <= held <= 1.0:
-            return GuardedRatio(self._target, ["held_ratio_refused"])
-        if self._before_hold is None:
-            self._before_hold = self._target
-        self._target = held
-        return GuardedRatio(held, ["held_by_operator"])
-
-    def _release(self, now_ns: int) -> GuardedRatio:
-        """Back to where automatic control was: what a person tried must not linger by mere hysteresis."""
-        assert self._before_hold is not None
-        back = min(max(self._before_hold, self._rails.emb_ratio_min), self._rails.emb_ratio_max)
-        self._before_hold = None
-        return self._go(now_ns, back, ["released"])
-
-    def _wanted(self, inputs: GuardInputs) -> tuple[float, list[str]]:
-        """The proposal, or the present target with the reason why it was not heard."""
-        if inputs.proposed is None:
-            return self._target, ["no_proposal"]
-        if not math.isfinite(inputs.proposed):
-            return self._target, ["proposal_not_finite"]
-        if inputs.data_age_ns > NO_DATA_DECAY_NS:
-            return self._safe_ratio, ["no_data_decay"]
-        if inputs.data_age_ns > NO_DATA_HOLD_NS:
-            return self._target, ["no_data_hold"]
-        if inputs.reuse_age_ns > REUSE_STALE_NS:
-            return self._target, ["reuse_stale"]
-        if abs(inputs.proposed - inputs.emb_ratio) <= _SAME_RATIO:
-            return self._target, []
-        return inputs.proposed, []
-
-    def _damped(self, now_ns: int, wanted: float, reasons: list[str]) -> GuardedRatio:
-        distance = wanted - self._target
-        if distance == 0.0:
-            return GuardedRatio(self._target, reasons)
-        if abs(distance) < self._rails.dead_band_ratio:
-            return GuardedRatio(self._target, [*reasons, "dead_band"])
-        if self._changed_ns is not None and now_ns - self._changed_ns < self._rails.dwell_seconds_min * 1e9:
-            return GuardedRatio(self._target, [*reasons, "dwell"])
-        if abs(distance) > self._rails.step_ratio_max:
-            return self._go(now_ns, self._target + math.copysign(self._rails.step_ratio_max, distance), [*reasons, "largest_step"])
-        return self._go(now_ns, wanted, reasons)
-
-    def _go(self, now_ns: int, target: float, reasons: list[str]) -> GuardedRatio:
-        self._target = target
-        self._changed_ns = now_ns
-        return GuardedRatio(target, reasons)

@@ -4,6 +4,7 @@ A controller is told the time and an observation and proposes a ratio. It owns n
 I/O, and never moves a page: the guard limits its proposal and the pool plans the move.
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,7 @@ class Observation(NamedTuple):
     kv_bytes_touched_per_second: float
     kv_used_ratio: float  # used / granted pages of KV
     move_ratio_per_second: float = 0.02  # the actuator's rate, the same for every method
+    service_ms: float = math.nan  # mean per request without the queue, last seconds; NaN while unknown
 
 
 class Proposal(NamedTuple):

@@ -6,6 +6,8 @@ name is the method's, its object is called with the guard rails and returns a `C
     static-0.35          a fixed ratio
     schedule-0:0.5,60:0.4    a schedule: ratios from these seconds on
     b5, b7, b9, ...      see `known_controllers`
+    helm, paper          the three layers with a shadow; helm-base, helm-residual, helm-recovery: some of them, without
+    helm-on-b7, -b5, -hold    the layers with a rule, or with nothing, in place of the learned base
     NAME+burst           any of them with the burst layer, freezing the ratio
     NAME+burst-0.30      the same, going to a preset ratio
 """
@@ -14,6 +16,8 @@ import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 
+from agents.artifacts.policy_file import read_policy
+from agents.artifacts.shipped import shipped_policy
 from agents.controller.baselines.b5 import B5
 from agents.controller.baselines.b7 import B7
 from agents.controller.baselines.b9 import B9
@@ -21,11 +25,32 @@ from agents.controller.baselines.b11 import B11
 from agents.controller.baselines.burst import Burst
 from agents.controller.baselines.s3 import parse_schedule
 from agents.controller.baselines.static import Static
+from agents.controller.frozen import FrozenPolicy, freeze
 from agents.controller.interface import Controller
+from agents.controller.shadow import Shadowed
+from agents.controller.three_layers import CHECK_NS, PAPER_PERIOD_NS, ThreeLayers
 from agents.wire.messages import GuardRails
 
 ENTRY_POINT_GROUP = "helm.controllers"
 ControllerFactory = Callable[[GuardRails], Controller]
+
+
+def _learned(rails: GuardRails, name: str, policy: str = "helm", *, adapter_on: bool = True, recovery_on: bool = True) -> ThreeLayers:
+    """The three layers over a shipped policy, or over B5 where this version ships none of that name."""
+    found = _frozen(policy)
+    rule = B5(rails) if found is None else None
+    check_ns = PAPER_PERIOD_NS if policy == "paper" else CHECK_NS
+    return ThreeLayers(rails, name=name, policy=found, rule=rule, adapter_on=adapter_on, recovery_on=recovery_on, check_ns=check_ns)
+
+
+def _frozen(name: str) -> FrozenPolicy | None:
+    file = shipped_policy(name)
+    return None if file is None else freeze(read_policy(file.weights, file.card))
+
+
+def _shadowed(rails: GuardRails, name: str) -> Shadowed:
+    return Shadowed(_learned(rails, name, policy=name), B5(rails), rails)
+
 
 _BUILT_IN: dict[str, ControllerFactory] = {
     "b5": B5,
@@ -35,6 +60,14 @@ _BUILT_IN: dict[str, ControllerFactory] = {
     "b7": B7,
     "b9": B9,
     "b11": B11,
+    "helm": lambda rails: _shadowed(rails, "helm"),
+    "paper": lambda rails: _shadowed(rails, "paper"),
+    "helm-base": lambda rails: _learned(rails, "helm-base", adapter_on=False, recovery_on=False),
+    "helm-residual": lambda rails: _learned(rails, "helm-residual", recovery_on=False),
+    "helm-recovery": lambda rails: _learned(rails, "helm-recovery", adapter_on=False),
+    "helm-on-b5": lambda rails: ThreeLayers(rails, name="helm-on-b5", rule=B5(rails)),
+    "helm-on-b7": lambda rails: ThreeLayers(rails, name="helm-on-b7", rule=B7(rails)),
+    "helm-on-hold": lambda rails: ThreeLayers(rails, name="helm-on-hold"),
 }
 _STATIC = re.compile(r"static-(\d(?:\.\d+)?)")
 _SCHEDULE = "schedule-"

@@ -1,5 +1,6 @@
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,6 +14,26 @@ from agents.wire.messages import GuardRails
 from tests.agents.controller.observations import observe, rising
 
 RAILS = GuardRails()
+ROOT = Path(__file__).resolve().parents[3]
+STRANGER = '''"""Two hundredths of the pool to whichever cache hits less."""
+
+from agents.controller.interface import Observation, Proposal
+from agents.wire.messages import GuardRails
+
+
+class Halves:
+    """Constructed with the guard rails; told an observation every `period_ns`."""
+
+    name = "halves"
+    period_ns = 5_000_000_000
+
+    def __init__(self, rails: GuardRails) -> None:
+        self.rails = rails
+
+    def propose(self, observation: Observation) -> Proposal:
+        step = 0.02 if observation.emb_hit_ratio > observation.kv_hit_ratio else -0.02
+        return Proposal(observation.emb_ratio - step, "halves", {"towards_kv": step})
+'''
 
 
 class Thirds:
@@ -51,6 +72,11 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
         "b11",
         "b7+burst",
         "schedule-0:0.50,60:0.35",
+        "helm",
+        "paper",
+        "helm-base",
+        "helm-on-hold",
+        "helm-on-b7",
         "b5+burst",
         "b5+burst-0.30",
         "static-0.50+burst",
@@ -70,7 +96,9 @@ def test_rails_reach_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["b6", "", "static", "static-", "static-x", "b5+bursts", "+burst", "B5"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=r"controller: unknown .* b5, b5-hits, b5-node-stream, b5-p99, b7, b9, static-0\.50"):
+    with pytest.raises(
+        ValueError, match=r"controller: unknown .* b5, b5-hits, .*b7, b9, helm, .*paper, static-0\.50"
+    ):
         make_controller(name, RAILS)
 
 
@@ -85,10 +113,30 @@ def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name(
     assert make_controller("thirds", RAILS).propose(observe()).emb_ratio == pytest.approx(1 / 3)
     assert make_controller("thirds+burst", RAILS).name == "thirds+burst"
     assert isinstance(make_controller("b5", RAILS), B5)
-    assert known_controllers() == ["b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9", "static-0.50", "thirds", "NAME+burst"]
+    learned = ["helm", "helm-base", "helm-on-b5", "helm-on-b7", "helm-on-hold", "helm-recovery", "helm-residual"]
+    rules = ["b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9"]
+    assert known_controllers() == [*rules, *learned, "paper", "static-0.50", "thirds", "NAME+burst"]
 
 
 def test_only_methods_that_price_the_clusters_reuse_freeze_when_it_is_stale() -> None:
     names = ["b5", "b5+burst", "b5-node-stream", "static-0.50", "static-0.50+burst"]
     assert [uses_cluster_reuse(make_controller(name, RAILS)) for name in names] == [True, True, False, False, False]
     assert uses_cluster_reuse(Burst(Thirds(RAILS)))
+
+
+def test_an_installed_package_adds_a_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of the documentation, as `pip install` would leave it."""
+    (tmp_path / "halves.py").write_text(STRANGER)
+    metadata = tmp_path / "halves-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: halves\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[helm.controllers]\nhalves = halves:Halves\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "halves" in known_controllers()
+    proposal = make_controller("halves", RAILS).propose(observe(emb_ratio=0.4, emb_hit_ratio=0.9, kv_hit_ratio=0.5))
+    assert proposal == (pytest.approx(0.38), "halves", {"towards_kv": 0.02})
+
+
+def test_the_documented_example_is_the_one_that_is_tested() -> None:
+    assert STRANGER in (ROOT / "docs/controllers.md").read_text("utf-8")
+    assert STRANGER.count("\n") <= 50

@@ -1,0 +1,143 @@
+"""The frozen base policy: a small tanh network as one kernel over one flat array.
+
+Layout of the array (float32): means and reciprocal scales of the features, then per layer the weights as
+[inputs, units] and the biases. Inputs outermost lets the compiler work on many units at once.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.artifacts.card import HIDDEN_LAYERS_MAX, UNITS_MAX
+from agents.artifacts.policy_file import ArtefactError, Policy, Refusal
+from agents.controller.features import FEATURE_SETS, FEATURES_MAX
+from agents.numerics.jit import kernel
+
+INCREMENTS_MAX = 16
+STEP, INCREMENTS = 0, 1
+
+HEAD = np.dtype(
+    [
+        ("features", "i8"),  # inputs; 0: no policy
+        ("paper_features", "i8"),  # 1: the paper's seven
+        ("layers", "i8"),
+        ("widths", "i8", (HIDDEN_LAYERS_MAX + 2,)),  # inputs, hidden ..., outputs
+        ("kind", "i8"),  # STEP or INCREMENTS
+        ("step_ratio_max", "f8"),
+        ("anchored", "i8"),  # 1: steps are taken from the best split of the curves, not from the present ratio
+        ("increments", "f8", (INCREMENTS_MAX,)),
+        ("period_ns", "i8"),
+    ],
+    align=True,
+)
+ACTIVATIONS_SHAPE = (2, UNITS_MAX)  # inputs and outputs of a layer, float32
+
+
+class FrozenPolicy(NamedTuple):
+    """A policy as kernels take it, and as it was read."""
+
+    head: NDArray[Any]  # [1] of HEAD
+    weights: NDArray[np.float32]
+    policy: Policy
+
+
+def freeze(policy: Policy) -> FrozenPolicy:
+    """Arrays for the kernel; raises `ArtefactError` when the card's features are none of the sets known here."""
+    card = policy.card
+    if tuple(card.features) not in FEATURE_SETS:
+        unknown = sorted(set(card.features) - set(FEATURE_SETS[0]) - set(FEATURE_SETS[1]))
+        raise ArtefactError(Refusal.FEATURES_UNKNOWN, f"unknown {', '.join(unknown)}" if unknown else "not one of the known sets, in order")
+    if len(card.action.increments) > INCREMENTS_MAX or len(card.features) > FEATURES_MAX:
+        raise ArtefactError(Refusal.WRONG_SHAPE, f"at most {INCREMENTS_MAX} increments and {FEATURES_MAX} features")
+    parts = [np.asarray(card.mean, np.float32), 1.0 / np.asarray(card.scale, np.float32)]
+    for weight, bias in policy.layers:
+        parts += [np.ascontiguousarray(weight.T).ravel(), bias]
+    return FrozenPolicy(_head(policy), np.concatenate(parts).astype(np.float32), policy)
+
+
+def _head(policy: Policy) -> NDArray[Any]:
+    card, head = policy.card, np.zeros(1, HEAD)
+    widths = [len(card.features), *card.hidden, card.outputs]
+    head["features"] = len(card.features)
+    head["paper_features"] = FEATURE_SETS.index(tuple(card.features))
+    head["layers"] = len(widths) - 1
+    head["widths"][0, : len(widths)] = widths
+    head["kind"] = STEP if card.action.kind == "step" else INCREMENTS
+    head["step_ratio_max"] = card.action.step_ratio_max
+    head["anchored"] = card.action.anchor == "landscape"
+    head["increments"][0, : len(card.action.increments)] = card.action.increments
+    head["period_ns"] = round(card.action.period_seconds * 1e9)
+    return head
+
+
+@kernel
+def act(
+    head: Any, weights: NDArray[np.float32], inputs: NDArray[np.float64], activations: NDArray[np.float32], anchor: float, best: float
+) -> float:
+    """Ratio the policy wants, from normalised `inputs`; `activations` [2, UNITS_MAX] is scratch."""
+    for feature in range(head.features):
+        activations[0, feature] = np.float32(inputs[feature])
+    row = forward(head, weights, activations)
+    if head.kind == STEP:
+        start = best if head.anchored else anchor
+        return float(start + head.step_ratio_max * np.tanh(float(activations[row, 0])))
+    choice = 0
+    for output in range(head.widths[head.layers]):
+        if activations[row, output] > activations[row, choice]:
+            choice = output
+    increments = head.increments
+    return float(anchor + increments[choice])
+
+
+@kernel
+def forward(head: Any, weights: NDArray[np.float32], activations: NDArray[np.float32]) -> int:
+    """Run the network from row 0 of `activations`; returns the row that holds the outputs."""
+    widths = head.widths
+    place, row = 2 * head.features, 0
+    for layer in range(head.layers):
+        inputs, units = widths[layer], widths[layer + 1]
+        source, target = activations[row], activations[1 - row]
+        bias = weights[place + inputs * units : place + inputs * units + units]
+        for unit in range(units):
+            target[unit] = bias[unit]
+        for line in range(inputs):
+            value, line_weights = source[line], weights[place + line * units : place + (line + 1) * units]
+            for unit in range(units):
+                target[unit] += line_weights[unit] * value
+        if layer < head.layers - 1:
+            _tanh(target, units)
+        place += (inputs + 1) * units
+        row = 1 - row
+    return row
+
+
+@kernel
+def _tanh(values: NDArray[np.float32], count: int) -> None:
+    """In place, to 1e-6: Lambert's continued fraction at an eighth of the argument, then three doublings.
+
+    tanh(2y) = 2 tanh(y) / (1 + tanh(y)^2). Divisions alone, so that the loop runs on many values at once.
+    """
+    one, two, three, five, seven = np.float32(1), np.float32(2), np.float32(3), np.float32(5), np.float32(7)
+    for unit in range(count):
+        y = min(max(values[unit], np.float32(-10)), np.float32(10)) * np.float32(0.125)
+        square = y * y
+        t = y / (one + square / (three + square / (five + square / seven)))
+        t = two * t / (one + t * t)
+        t = two * t / (one + t * t)
+        values[unit] = two * t / (one + t * t)
+
+
+def feature_shares(frozen: FrozenPolicy, inputs: NDArray[np.float64]) -> dict[str, float]:
+    """How much each feature moves the output: gradient x (input - mean), in ratio for a step, else of the chosen score."""
+    values = [inputs[: len(frozen.policy.card.features)]]
+    for weight, bias in frozen.policy.layers[:-1]:
+        values.append(np.tanh(weight @ values[-1] + bias))
+    weight, bias = frozen.policy.layers[-1]
+    outputs = weight @ values[-1] + bias
+    chosen = int(np.argmax(outputs))
+    action = frozen.policy.card.action
+    gradient = weight[chosen] * (action.step_ratio_max * (1.0 - np.tanh(outputs[0]) ** 2) if action.kind == "step" else 1.0)
+    for (weight, _), hidden in zip(frozen.policy.layers[-2::-1], values[:0:-1], strict=True):
+        gradient = (gradient * (1.0 - hidden**2)) @ weight
+    return {name: float(share) for name, share in zip(frozen.policy.card.features, gradient * values[0], strict=True)}

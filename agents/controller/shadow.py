@@ -1,0 +1,93 @@
+"""The strongest rule beside the policy, on the same information: what it would do, and what following the policy costs.
+
+The rule drives a ratio of its own, under the same guard and actuator. Both ratios are valued with the same curves;
+regret is what the rule's ratio would have saved more. A window of a minute is lost when the regret in it exceeds one
+percent of the value. After five lost windows in a row the rule takes over for good: until a person or a new policy
+says otherwise. Time in the recovery layer's hands does not count, because there insurance is bought on purpose.
+"""
+
+from agents.controller.guard import Guard, GuardInputs
+from agents.controller.interface import Controller, Observation, Proposal
+from agents.controller.recovery import Phase
+from agents.controller.three_layers import ThreeLayers
+from agents.controller.value import split_value
+from agents.wire.messages import GuardRails
+
+WINDOW_SECONDS = 60.0
+LOST_RATIO = 0.01
+WINDOWS_MAX = 5
+_GAP_SECONDS_MAX = 10.0  # a longer silence between decisions is not counted
+
+
+class Shadowed:
+    """`inner`, watched by `rule`; after a demotion `rule`."""
+
+    uses_cluster_reuse = True
+
+    def __init__(self, inner: ThreeLayers, rule: Controller, rails: GuardRails) -> None:
+        self.name = inner.name
+        self.period_ns = inner.period_ns
+        self.inner = inner
+        self._rule = rule
+        self._rails = rails
+        self.reinstate()
+
+    def reinstate(self) -> None:
+        """Begin afresh: the policy decides, nothing is lost yet."""
+        self.demoted = False
+        self.shadow_emb_ratio: float | None = None
+        self.regret_ms = 0.0  # cumulative, since the policy in force began
+        self._lost_windows = 0
+        self._guard: Guard | None = None
+        self._due_ns: int | None = None
+        self._seen_ns: int | None = None
+        self._window = [0.0, 0.0, 0.0]  # seconds, regret, value
+
+    @property
+    def refill_share(self) -> float:
+        """Share of the refill budget that may be used now."""
+        return 1.0 if self.demoted else self.inner.refill_share
+
+    def propose(self, observation: Observation) -> Proposal:
+        """The policy's word, or after a demotion the rule's."""
+        if self.demoted:
+            return self._rule_instead(observation)
+        proposal = self.inner.propose(observation)
+        self._follow(observation)
+        return proposal
+
+    def _rule_instead(self, observation: Observation) -> Proposal:
+        if self._due_ns is not None and observation.now_ns < self._due_ns:
+            return Proposal(observation.emb_ratio, "between_decisions", {})
+        self._due_ns = observation.now_ns + self._rule.period_ns
+        proposal = self._rule.propose(observation)
+        return proposal._replace(reason=f"demoted_{proposal.reason}")
+
+    def _follow(self, observation: Observation) -> None:
+        """One step of the rule's own ratio, and the regret of the time since the last."""
+        now_ns = observation.now_ns
+        if self._guard is None:
+            self._guard = Guard(self._rails, observation.move_ratio_per_second, observation.emb_ratio)
+        ratio = self._guard.step(now_ns)
+        if self._due_ns is None or now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._rule.period_ns
+            wish = self._rule.propose(observation._replace(emb_ratio=ratio)).emb_ratio
+            self._guard.limit(now_ns, GuardInputs(wish, None, ratio, 0, observation.reuse_age_ns))
+        self.shadow_emb_ratio = self._guard.target
+        seconds = 0.0 if self._seen_ns is None else min((now_ns - self._seen_ns) / 1e9, _GAP_SECONDS_MAX)
+        self._seen_ns = now_ns
+        value = split_value(observation.emb_value, observation.kv_value, ratio, 1.0)
+        regret = value - split_value(observation.emb_value, observation.kv_value, observation.emb_ratio, 1.0)
+        if regret == regret and self.inner.phase is Phase.CALM:
+            self._count(max(0.0, seconds), regret, value)
+
+    def _count(self, seconds: float, regret: float, value: float) -> None:
+        self.regret_ms += regret * seconds
+        self._window = [self._window[0] + seconds, self._window[1] + regret * seconds, self._window[2] + value * seconds]
+        if self._window[0] < WINDOW_SECONDS:
+            return
+        lost = self._window[1] > LOST_RATIO * self._window[2]
+        self._lost_windows = self._lost_windows + 1 if lost else 0
+        self._window = [0.0, 0.0, 0.0]
+        if self._lost_windows >= WINDOWS_MAX:
+            self.demoted, self._due_ns = True, None
