@@ -35,7 +35,7 @@ _CALM, _SURGE, _EASING = int(Phase.CALM), int(Phase.SURGE), int(Phase.EASING)
 RISE = 1.5  # the smallest burst worth taking over for
 _LOG_RISE = math.log(RISE)
 _ALARM = 9.0
-_RISEN = 1.25  # of the reference, at the alarm: a slow trend lags the reference by less
+_RISEN = 1.3  # of the reference, at the alarm: what changes over many minutes stays nearer to it
 _CALMED = 1.3
 _STEP_SECONDS_MAX = 10.0  # after a longer silence the count of the time in between is not known
 _DISPERSION_START, _DISPERSION_MAX, _DISPERSION_GAIN = 2.0, 50.0, 0.02
@@ -56,7 +56,7 @@ RECOVERY = np.dtype(
         ("safe_ratio", "f8"),
         ("seen_ns", "i8"),  # 0: never
         ("sum", "f8"),  # of log-likelihood ratios
-        ("reference", "f8"),  # arrivals per second before the sum began to rise
+        ("reference", "f8"),  # arrivals per second in calm, as last known before a surge
         ("dispersion", "f8"),
         ("timed_out", "i8"),  # 1: handed back while still high; not taken again before it was calm
         ("band_mean", "f8"),
@@ -120,8 +120,7 @@ def _arrivals_break_out(recovery: Any, moment: Any, seconds: float) -> bool:
         elif recovery.timed_out == 1:
             recovery.reference = max(recovery.reference, slow / RISE)  # what lasts becomes the new calm
         return bool(high)
-    if recovery.sum <= 0.0:
-        recovery.reference = slow
+    recovery.reference = slow  # it lags a burst by a minute, and follows what changes over minutes
     expected = recovery.reference * seconds
     if expected < _COUNT_MIN:
         return False

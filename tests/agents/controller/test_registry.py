@@ -96,9 +96,7 @@ def test_rails_reach_the_method() -> None:
 
 @pytest.mark.parametrize("name", ["b6", "", "static", "static-", "static-x", "b5+bursts", "+burst", "B5"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(
-        ValueError, match=r"controller: unknown .* b5, b5-hits, .*b7, b9, helm, .*paper, static-0\.50"
-    ):
+    with pytest.raises(ValueError, match=r"controller: unknown .* b5, b5-hits, .*b7, b9, helm, .*paper, static-0\.50"):
         make_controller(name, RAILS)
 
 
