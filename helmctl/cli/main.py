@@ -25,6 +25,7 @@ COMMANDS = {
     "fleet": Entry("helmctl.cli.fleet", "fleet", "Run router, nodes and load generator, without the control plane."),
     "down": Entry("helmctl.cli.fleet", "down", "Stop what runs on this machine."),
     "top": Entry("helmctl.cli.top", "top", "Watch the nodes of this machine."),
+    "route": Entry("helmctl.cli.route", "app", "Explain how the router chose nodes."),
     "load": Entry("helmctl.cli.load", "load", "Send a workload or a replayed log to the router.", passes_options=True),
     "status": Entry("helmctl.cli.node", "status", "State of the fleet, from the control plane."),
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),

@@ -56,11 +56,16 @@ def read_load(path: Path, now_unix_ns: int) -> Row | None:
     return status if fresh else None
 
 
+def url_of(address: NodeAddress, path: str) -> str:
+    """Where this machine finds a page of a router or node."""
+    host = dial_host(address.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}{path}"
+
+
 async def _get(client: httpx.AsyncClient, address: NodeAddress, path: str) -> Row | None:
     """The JSON object at `path`, or None when there is no sound answer."""
-    host = dial_host(address.host)
     try:
-        answer = await client.get(f"http://{f'[{host}]' if ':' in host else host}:{address.port}{path}")
+        answer = await client.get(url_of(address, path))
         body = answer.json() if answer.status_code == httpx.codes.OK else None
     except (httpx.HTTPError, ValueError):
         return None
