@@ -12,7 +12,7 @@ from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.config import NodeSettings, SettingsError
 from agents.runtime.device.base import DeviceOutOfMemory
 from agents.runtime.device.executor import Parts, TorchExecutor
-from agents.runtime.device.make import make_executor, make_parts
+from agents.runtime.device.make import make_executor, make_parts, refuse_what_cannot_run
 from agents.runtime.engine import Engine, Event
 from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
 from agents.runtime.hold_store import read_hold, restored, saved, write_hold
@@ -33,6 +33,7 @@ log = structlog.get_logger(__name__)
 def make_device(settings: NodeSettings) -> TorchExecutor:
     """Table, model, link and arena of the settings' profile; `SettingsError` when this machine cannot have them."""
     try:
+        refuse_what_cannot_run(settings.device, settings.profile)
         loaded = loaded_version(settings, current_version(settings.model_folder))
         return make_executor(settings.device, settings.profile, loaded.weights, loaded.table)
     except (ValueError, OSError, DeviceOutOfMemory) as error:

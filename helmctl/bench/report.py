@@ -56,7 +56,7 @@ def report(bench: str, runs: int, results: Sequence[Result], device: str = "cpu"
         "version": version("helm"),
         "git": _revision(),
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": {"cpu": _processor(), "cores": psutil.cpu_count() or 1, "device": device},
+        "machine": {"cpu": processor_name(), "cores": psutil.cpu_count() or 1, "device": device},
         "runs": runs,
         "results": [{key: value for key, value in result._asdict().items() if key != "ci" or value is not None} for result in results],
     }
@@ -67,7 +67,8 @@ def _revision() -> str:
     return found.stdout.strip() or "unknown"
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """What the machine computes with, as it calls itself."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -34,6 +34,7 @@ COMMANDS = {
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),
     "advise": Entry("helmctl.cli.advise", "advise", "What HELM would bring on a log: split, memory, nodes."),
+    "calibrate": Entry("helmctl.cli.calibrate", "calibrate", "Measure this machine and write its profile."),
     "bench": Entry("helmctl.cli.bench", "bench", "Measure, and print one JSON object."),
 }
 

@@ -7,7 +7,16 @@ from agents.runtime.device.executor import Parts, TorchExecutor
 from agents.runtime.device.link import Link
 from agents.runtime.device.store import Store
 from agents.runtime.device.table import HostTable
-from agents.runtime.model import HstuRanker, Weights
+from agents.runtime.model import HstuRanker, Weights, kv_floats_per_token
+
+
+def refuse_what_cannot_run(device: DeviceName, profile: Profile) -> None:
+    """`ValueError` when the device or HELM's model cannot be had for this profile; asked before anything large is made."""
+    if device == "cuda":
+        cuda.refuse_without_cuda()
+    made = kv_floats_per_token(profile.model) * element_type(profile).itemsize
+    if made != profile.kv_token_bytes:
+        raise ValueError(f"profile {profile.name}: kv_token_bytes is {profile.kv_token_bytes}, its model makes {made}")
 
 
 def make_store(device: DeviceName, profile: Profile, table: HostTable) -> Store:

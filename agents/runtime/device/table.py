@@ -7,6 +7,7 @@ while the others wait; it belongs to the open file, so it dies with its process.
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,13 +22,16 @@ _SPREAD = 0.25  # standard deviation: rows weigh about as much as what a layer a
 
 
 def ensure_table(folder: Path, rows: int, row_floats: int, seed: int) -> Path:
-    """Path of the seeded table of that size in `folder`, written first if it is not there."""
+    """Path of the seeded table of that size in `folder`, written first if it is not there; `ValueError` when the disk has not the room."""
     path = folder / f"embeddings-{rows}x{row_floats}-seed{seed}.npy"
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{path.name}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        size_bytes, free_bytes = rows * row_floats * 4, shutil.disk_usage(folder).free
+        if not path.exists() and size_bytes > free_bytes:
+            raise ValueError(f"{folder}: a table of {rows:,} rows takes {size_bytes:,} bytes, {free_bytes:,} are free")
         if not path.exists():  # another process may have written it while this one waited
             _write_table(path, rows, row_floats, seed)
     return path

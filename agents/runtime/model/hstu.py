@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from agents.profiles import ModelShape
 from agents.runtime.model.bias import PositionTiles, log2_buckets
-from agents.runtime.model.weights import POSITIONS_PER_TOKEN, Weights, weights_for
+from agents.runtime.model.weights import POSITIONS_PER_TOKEN, Weights, kv_floats_per_token, weights_for
 
 CHUNK_TOKENS = 32  # queries at a time: half the causal square is skipped and the score tile stays in a core's L2
 _NORM_EPSILON = 1e-6
@@ -62,8 +62,8 @@ class HstuRanker:
 
     @property
     def token_floats(self) -> int:
-        """Floats of KV per history event: layers x (item, action) x (keys, values)."""
-        return self.shape.layers * POSITIONS_PER_TOKEN * (self._key_floats + self._value_floats)
+        """Floats of KV per history event."""
+        return kv_floats_per_token(self.shape)
 
     def _buffer(self, *sizes: int) -> torch.Tensor:
         return torch.empty(sizes, device=self.device, dtype=self.dtype)

@@ -43,6 +43,11 @@ def weight_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     }
 
 
+def kv_floats_per_token(shape: ModelShape) -> int:
+    """Floats of KV per history event: layers x (item, action) x heads x (keys, values)."""
+    return shape.layers * POSITIONS_PER_TOKEN * shape.heads * (shape.qk_dim + shape.v_dim)
+
+
 def _spread(name: str, expected: tuple[int, ...]) -> float:
     """Standard deviation at the start: projections keep the variance of what they read."""
     if name in ("uvqk", "output", "head"):

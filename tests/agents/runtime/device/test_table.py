@@ -90,3 +90,9 @@ def test_rows_come_in_the_type_asked_for_whatever_the_file_holds(tmp_path: Path)
         pieces = list(host.pieces(rows_max=2))
         assert [start for start, _ in pieces] == [0, 2]
         assert torch.equal(torch.cat([piece for _, piece in pieces]), torch.from_numpy(rows).to(dtype))
+
+
+def test_a_table_that_the_disk_has_no_room_for_is_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a table of 1,000,000,000,000 rows takes 32,000,000,000,000 bytes, [0-9,]+ are free"):
+        ensure_table(tmp_path, 10**12, 8, seed=1)
+    assert [entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")] == []
