@@ -40,7 +40,7 @@ _LOW_BITS = np.uint64(0xFFFF)
 DOOR_TICK_BITS = 28  # the doorkeeper's clock ticks every 2 ** 28 ns (0.27 s) and wraps after 4.9 hours
 _DOOR_TICKS = 0x10000
 RESCUE_STEPS = 64  # slots searched for a row worth moving: most are not worth a longer search
-COLDNESS_SAMPLES = 16  # slots read to compare a page's use with others'
+WARMTH_SAMPLES = 16  # slots read to compare a page's use with others'
 
 
 @kernel
@@ -212,11 +212,10 @@ def fresh_slot(state: PoolState, rows_per_page: int) -> int:
 
 
 @kernel
-def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, barred_page: int, rows: NDArray[np.int64], unique: int) -> int:
+def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, rows: NDArray[np.int64], unique: int) -> int:
     """Slot that the hand finds free or unused within `steps_max` steps, -1 when everything it met was in use.
 
-    `barred_page` is never a source (it is being given away; -1 bars none), nor is a slot whose row is among the
-    first `unique` of `rows`: the batch being booked needs it.
+    Never one whose row is among the first `unique` of `rows`: the batch being booked needs it.
     """
     pages = state.counters[_EMB_PAGES]
     position = state.counters[_CLOCK_PAGE]
@@ -227,7 +226,7 @@ def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, barred_pag
     filled = state.pages[page].filled
     found = -1
     for _ in range(steps_max):
-        if offset >= filled or page == barred_page:  # what lies beyond `filled` is the fresh stack's to give
+        if offset >= filled:  # what lies beyond `filled` is the fresh stack's to give
             offset = 0
             position += 1
             if position >= pages:
@@ -305,30 +304,47 @@ def touch_slot(state: PoolState, slot: int, mark: int, policy: CachePolicy) -> N
 
 
 @kernel
-def coldest_page(state: PoolState, rows_per_page: int, sample_pages: int) -> int:
-    """Page of EMB with the least use among `sample_pages` after the hand (the clock has aged those longest ago)."""
+def coldest_pages(state: PoolState, rows_per_page: int, count: int, pages_out: NDArray[np.int32]) -> int:
+    """Pages to give back, coldest first: up to `count`, chosen among as many as `pages_out` has room for.
+
+    Looked at are the pages after the hand: the clock has aged those longest ago. Returns how many were written.
+    """
     pages = state.counters[_EMB_PAGES]
-    best = -1
-    best_warmth = 0
-    for step in range(min(sample_pages, pages)):
+    seen = min(pages, pages_out.shape[0])
+    for step in range(seen):
         page = state.lists[(state.counters[_CLOCK_PAGE] + step) % pages].emb_page
-        warmth = page_warmth(state, page, rows_per_page)
-        if best == -1 or warmth < best_warmth:
-            best = page
-            best_warmth = warmth
-    return int(best)
+        state.pages[page].warmth = _warmth(state, page, rows_per_page)
+        pages_out[step] = page
+    _sort_by_warmth(state, pages_out[:seen])
+    return int(min(count, seen))
 
 
 @kernel
-def page_warmth(state: PoolState, page: int, rows_per_page: int) -> int:
+def _warmth(state: PoolState, page: int, rows_per_page: int) -> int:
     """Use of a page's rows, from a few of them: the sampled uses, each resident row one more."""
-    filled = state.pages[page].filled
-    stride = max(1, rows_per_page // COLDNESS_SAMPLES)
+    stride = max(1, rows_per_page // WARMTH_SAMPLES)
     warmth = 0
-    for slot in range(page * rows_per_page, page * rows_per_page + filled, stride):
+    for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled, stride):
         if state.slots[slot].row != -1:
             warmth += 1 + state.slots[slot].uses
     return warmth
+
+
+@kernel
+def _sort_by_warmth(state: PoolState, pages: NDArray[np.int32]) -> None:
+    """Shell sort, in place and stable enough: few thousand pages, few different values."""
+    gap = 1
+    while gap < pages.shape[0] // 3:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for position in range(gap, pages.shape[0]):
+            page = pages[position]
+            warmth = state.pages[page].warmth
+            while position >= gap and state.pages[pages[position - gap]].warmth > warmth:
+                pages[position] = pages[position - gap]
+                position -= gap
+            pages[position] = page
+        gap //= 3
 
 
 @kernel
@@ -337,38 +353,39 @@ def clear_page(
     page: int,
     rows_per_page: int,
     policy: CachePolicy,
-    source_out: NDArray[np.int32],
-    target_out: NDArray[np.int32],
+    copies: int,
+    rows_out: NDArray[np.int64],
+    sources_out: NDArray[np.int32],
+    targets_out: NDArray[np.int32],
 ) -> int:
-    """Empty a page that EMB gives back; its hottest rows move to colder slots, at most the policy's bound.
+    """Empty a page that EMB has given back; its hottest rows move to colder slots, at most the policy's bound.
 
-    Returns the number of row copies written to `source_out` and `target_out`; the device must make
-    them, in order, before the page's bytes are reused.
+    Row copies are written from position `copies` on, returned is where they end. The device must make them before
+    the page's bytes are reused; no slot is a target twice, as the rows copied so far count as a batch in use.
     """
-    if state.pages[page].fresh_position >= 0:
-        unlist_fresh(state, page)
-    copies = 0
+    copies_max = copies + policy.rescue_rows_per_page
     room = True
     for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled):
         row = state.slots[slot].row
         uses = state.slots[slot].uses
         if row == -1:
             continue
-        if room and uses >= policy.rescue_uses_min and copies < policy.rescue_rows_per_page:
-            target = _rescue_slot(state, page, rows_per_page)
+        if room and uses >= policy.rescue_uses_min and copies < copies_max:
+            target = _rescue_slot(state, rows_per_page, rows_out, copies)
             room = target != -1
             if room:
                 drop_slot(state, slot, rows_per_page)
-                reindex(state, target, occupy(state, target, row, uses, 0, rows_per_page, _EMB_EVICTED_SHRINK))
-                source_out[copies] = slot
-                target_out[copies] = target
+                reindex(state, target, occupy(state, target, row, uses, copies, rows_per_page, _EMB_EVICTED_SHRINK))
+                rows_out[copies] = row
+                sources_out[copies] = slot
+                targets_out[copies] = target
                 copies += 1
+                state.counters[_EMB_RESCUED] += 1
                 continue
         state.slots[slot].row = _dead(row)
         if uses > 0:
             _remember_evicted(state, row, uses)
     lost = state.pages[page].rows
-    state.counters[_EMB_RESCUED] += copies
     state.counters[_EMB_EVICTED_SHRINK] += lost
     state.counters[_EMB_ROWS] -= lost
     state.pages[page].rows = 0
@@ -398,12 +415,12 @@ def forget_rows(state: PoolState, rows_per_page: int) -> None:
 
 
 @kernel
-def _rescue_slot(state: PoolState, page: int, rows_per_page: int) -> int:
-    """A colder slot outside `page` for a row worth keeping, after a short search."""
+def _rescue_slot(state: PoolState, rows_per_page: int, rows: NDArray[np.int64], unique: int) -> int:
+    """A colder slot for a row worth keeping, after a short search."""
     slot = fresh_slot(state, rows_per_page)
     if slot != -1:
         return slot
-    return victim_slot(state, rows_per_page, RESCUE_STEPS, page, state.counters, 0)
+    return victim_slot(state, rows_per_page, RESCUE_STEPS, rows, unique)
 
 
 @kernel

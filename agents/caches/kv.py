@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from agents.caches.policy import CachePolicy
 from agents.numerics.jit import kernel
+from agents.pool.migration import pop_unused, push_unused
 from agents.pool.state import Counter, PoolState
 
 # Plain ints: Numba freezes them, and an IntEnum member inside a kernel would not compile.
 _KV_FREE_HEAD = int(Counter.KV_FREE_HEAD)
-_KV_FREE_PAGES = int(Counter.KV_FREE_PAGES)
 _ENTRIES_LIVE = int(Counter.ENTRIES_LIVE)
 _ENTRY_FREE_HEAD = int(Counter.ENTRY_FREE_HEAD)
 _KV_EVICTED_PRESSURE = int(Counter.KV_EVICTED_PRESSURE)
@@ -124,14 +124,6 @@ def see_user(state: PoolState, key: np.uint64, now_ns: int) -> tuple[int, int]:
 
 
 @kernel
-def free_kv_page(state: PoolState, page: int) -> None:
-    """Put a page of KV on KV's own free list."""
-    state.pages[page].next = state.counters[_KV_FREE_HEAD]
-    state.counters[_KV_FREE_HEAD] = page
-    state.counters[_KV_FREE_PAGES] += 1
-
-
-@kernel
 def truncate_entry(state: PoolState, entry: int, blocks: int, block_tokens: int) -> None:
     """Keep the first `blocks` pages of a prefix and free the rest; zero blocks delete the entry."""
     page = state.entries[entry].head
@@ -141,7 +133,7 @@ def truncate_entry(state: PoolState, entry: int, blocks: int, block_tokens: int)
         page = state.pages[page].next
     while page != -1:
         following = state.pages[page].next
-        free_kv_page(state, page)
+        push_unused(state, page)
         state.counters[_KV_PAGES_USED] -= 1
         page = following
     if blocks > 0:
@@ -293,11 +285,8 @@ def append_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64], bloc
     for block in range(state.entries[entry].blocks, hashes.shape[0]):
         if state.counters[_KV_FREE_HEAD] == -1 and not evict_one(state, block_tokens, False):
             break
-        page = state.counters[_KV_FREE_HEAD]
-        state.counters[_KV_FREE_HEAD] = state.pages[page].next
-        state.counters[_KV_FREE_PAGES] -= 1
+        page = pop_unused(state)
         state.counters[_KV_PAGES_USED] += 1
-        state.pages[page].next = -1
         state.pages[page].hash = hashes[block]
         if state.entries[entry].tail == -1:
             state.entries[entry].head = page

@@ -402,7 +402,7 @@ def _place_rows(
             continue
         slot = emb.fresh_slot(state, rows_per_page)
         if slot == -1 and room:
-            slot = emb.victim_slot(state, rows_per_page, steps_max, -1, rows, unique)
+            slot = emb.victim_slot(state, rows_per_page, steps_max, rows, unique)
             room = slot != -1
         insert_slots[miss] = slot
         if slot != -1:

@@ -199,17 +199,18 @@ class NodeEstimators:
     def observation(self, now_ns: int, emb_ratio: float, state: PoolState) -> Observation:
         """Everything a controller may see, at one moment."""
         profile, meters, costs = self._profile, self.meters.meters, self.costs
+        pool_bytes = int(state.counters[Counter.POOL_PAGES]) * profile.page_bytes
         grid = np.linspace(0.0, 1.0, GRID_POINTS)
         rows = curve(self.meters.row_curve, now_ns, Pace.FAST)  # as the cluster's KV statistics: one sum, one memory
         row_ms = cost_model.row_hit_value_ms(costs) if self._valuation.unit == "ms" else 1.0
-        kv_value, kv_total, reuse_age_ns = self._kv_curve(now_ns, grid)
+        kv_value, kv_total, reuse_age_ns = self._kv_curve(now_ns, grid * pool_bytes)
         counts = self.latency_counts(now_ns)
         within_slo = sketch.share_at_most(counts, profile.slo_ms)
         kv_pages = max(1, int(state.counters[Counter.KV_PAGES]))
         return Observation(
             now_ns=now_ns,
             emb_ratio=emb_ratio,
-            pool_bytes=profile.pool_bytes,
+            pool_bytes=pool_bytes,
             requests_per_second_fast=rate_of(meters, Meter.ARRIVALS_FAST, now_ns),
             requests_per_second_slow=rate_of(meters, Meter.ARRIVALS_SLOW, now_ns),
             emb_hit_ratio=self.emb_hit_ratio,
@@ -227,7 +228,7 @@ class NodeEstimators:
             since_last_move_ns=min(now_ns - self._last_move_ns, NEVER_NS),
             reuse_age_ns=reuse_age_ns,
             capacity_ratio=grid,
-            emb_value=np.interp(grid * profile.pool_bytes, rows.edges, rows.value[0]) * row_ms,
+            emb_value=np.interp(grid * pool_bytes, rows.edges, rows.value[0]) * row_ms,
             kv_value=kv_value,
             emb_value_total=float(rows.total[0]) * row_ms,
             kv_value_total=kv_total,
@@ -236,10 +237,10 @@ class NodeEstimators:
             kv_used_ratio=int(state.counters[Counter.KV_PAGES_USED]) / kv_pages,
         )
 
-    def _kv_curve(self, now_ns: int, grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, int]:
+    def _kv_curve(self, now_ns: int, capacity_bytes: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, int]:
         """This node's share of the cluster's KV value, summed over routers; its total; the age of the oldest part."""
-        value, total, age_ns = np.zeros(grid.shape[0]), 0.0, -1
-        capacities = grid * self._profile.pool_bytes / self._profile.kv_token_bytes
+        value, total, age_ns = np.zeros(capacity_bytes.shape[0]), 0.0, -1
+        capacities = capacity_bytes / self._profile.kv_token_bytes
         for received_ns, edges_tokens, histogram, nodes in self._kv_streams(now_ns):
             per_bin = self._kv_value(histogram)
             value += cost_model.node_share_of_cluster_value(edges_tokens, per_bin, nodes, capacities)

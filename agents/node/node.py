@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.caches import emb, kv
+from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
 from agents.controller.guard import Guard, GuardInputs
 from agents.controller.interface import Controller
@@ -40,7 +40,6 @@ from agents.wire.messages import (
 
 REFILL_ROWS_PER_TICK_MAX = 4_096  # 1 MiB of 256 B rows: more than any budget lets through in a tick
 DECISIONS_KEPT = 512  # ring behind `helmctl node explain`; older ones live in the control plane
-COLDEST_PAGE_SAMPLE = 16  # pages compared when EMB gives one back; 16 x 256 slots are read in microseconds
 
 
 class NodeConfig(NamedTuple):
@@ -89,6 +88,7 @@ class Node:
         self.config = config
         self._policy = policy or cache_policy(config.admission, profile.rows_per_page)
         start_ratio = profile.emb_ratio_start if config.emb_ratio_start is None else config.emb_ratio_start
+        self._pool_pages = profile.pages
         self.state = allocate(profile.pages, profile.rows_per_page, self._pages_of(start_ratio))
         self.ledger = Ledger(self.state, profile.rows_per_page)
         self._desired = desired.initial(config.guard_rails)
@@ -267,35 +267,28 @@ class Node:
         return [record]
 
     def _pages_of(self, emb_ratio: float) -> int:
-        """Whole pages of EMB for a ratio; each cache keeps at least one."""
-        return min(max(round(emb_ratio * self.profile.pages), 1), self.profile.pages - 1)
+        """Whole pages of EMB for a ratio of the pool asked for; each cache keeps at least one."""
+        return min(max(round(emb_ratio * self._pool_pages), 1), self._pool_pages - 1)
 
     def _migrate(self, setpoint_pages: int) -> Moves:
         """One step to the paced setpoint; a step that was held up is caught up with at most a second's worth a tick."""
         most = max(1, round(self.profile.move_ratio_per_second * self.profile.pages))
+        block_tokens = self.profile.block_tokens
+        exchange.resize_pool(self.state, block_tokens, self._pool_pages, self._pool_pages - setpoint_pages, most)
         step = migration.migration_step(self.emb_pages, setpoint_pages, most)
-        if step.kv_to_emb > 0 and self._migrating:
-            step = migration.MigrationStep(0, 0)  # shrink before grow: the last shrink is not finished yet
-        for _ in range(step.kv_to_emb):
-            if not self._grow_emb():
-                break
+        if step.kv_to_emb > 0 and not self._migrating:  # shrink before grow: the last shrink may not be finished yet
+            exchange.grow_emb(self.state, block_tokens, step.kv_to_emb)
         return self._shrink_emb(step.emb_to_kv)
 
-    def _grow_emb(self) -> bool:
-        while migration.grant_to_emb(self.state) == -1:
-            if not kv.evict_one(self.state, self.profile.block_tokens, True):
-                return False  # every prefix is in use by a batch in flight: try again next tick
-        return True
-
-    def _shrink_emb(self, pages: int) -> Moves:
-        bound = self._policy.rescue_rows_per_page
-        sources, targets = np.empty(pages * bound, np.int32), np.empty(pages * bound, np.int32)
-        copies = 0
-        for _ in range(pages):
-            page = emb.coldest_page(self.state, self.profile.rows_per_page, COLDEST_PAGE_SAMPLE)
-            copies += emb.clear_page(self.state, page, self.profile.rows_per_page, self._policy, sources[copies:], targets[copies:])
-            migration.release_emb_page(self.state, page)
-            self._migrating.setdefault(self._serial, []).append(page)
+    def _shrink_emb(self, count: int) -> Moves:
+        if count == 0:
+            return Moves(np.empty(0, np.int32), np.empty(0, np.int32))
+        pages = np.empty(exchange.candidate_pages(count), np.int32)
+        copies_max = count * self._policy.rescue_rows_per_page
+        rows, sources, targets = np.empty(copies_max, np.int64), np.empty(copies_max, np.int32), np.empty(copies_max, np.int32)
+        rows_per_page = self.profile.rows_per_page
+        leaving, copies = exchange.shrink_emb(self.state, self._policy, rows_per_page, count, pages, rows, sources, targets)
+        self._migrating[self._serial] = pages[:leaving].tolist()
         return Moves(sources[:copies], targets[:copies])
 
     def _refillable_rows(self) -> int:
@@ -327,6 +320,15 @@ class Node:
     def reuse(self, now_ns: int, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
         self._estimators.reuse(now_ns, message)
+
+    def resize(self, now_ns: int, pool_pages: int) -> None:
+        """Make the pool smaller than its profile, or as big again; pages come and go with the ticks, ratio kept.
+
+        Raises `ValueError` outside 2..profile.pages. The device may use a page otherwise once its owner is `FREE`.
+        """
+        if not 2 <= pool_pages <= self.profile.pages:
+            raise ValueError(f"pool_pages: {pool_pages} must lie in 2..{self.profile.pages}")
+        self._pool_pages = pool_pages
 
     def version_flip(self, now_ns: int) -> None:
         """A new version of model, tables or features: no row and no prefix of the old one is found any more.
@@ -380,6 +382,7 @@ class Node:
             self.state,
             self._desired,
             self._pages_of(self._guard.target),
+            self._pool_pages,
             self._proposed_ratio,
             self._migrating_pages(),
             self._estimators,

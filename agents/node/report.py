@@ -84,13 +84,14 @@ class Reporter:
         state: PoolState,
         desired: Desired,
         target_pages: int,
+        target_pool_pages: int,
         recommended_ratio: float,
         migrating_pages: int,
         estimators: NodeEstimators,
     ) -> NodeTelemetry:
         """The node's state now."""
         counters, profile = state.counters, self._profile
-        pages, page_bytes = profile.pages, profile.page_bytes
+        pages, page_bytes = int(counters[Counter.POOL_PAGES]), profile.page_bytes
         counts = estimators.latency_counts(now_ns)
         latency_count = int(counts.sum())
         indexes, sparse = sketch.to_sparse(counts)
@@ -103,7 +104,7 @@ class Reporter:
             mode=desired.mode,
             observed_generation=desired.generation,
             emb_ratio=int(counters[Counter.EMB_PAGES]) / pages,
-            target_emb_ratio=target_pages / pages,
+            target_emb_ratio=target_pages / target_pool_pages,
             recommended_emb_ratio=_finite(recommended_ratio),
             emb_hit_ratio=_finite(estimators.emb_hit_ratio),
             kv_hit_ratio=_finite(estimators.kv_hit_ratio),
@@ -123,11 +124,11 @@ class Reporter:
                 used_bytes=int(counters[Counter.EMB_ROWS]) * profile.row_bytes,
             ),
             kv=PoolBytes(
-                requested_bytes=(pages - target_pages) * page_bytes,
+                requested_bytes=(target_pool_pages - target_pages) * page_bytes,
                 granted_bytes=int(counters[Counter.KV_PAGES]) * page_bytes,
                 used_bytes=int(counters[Counter.KV_PAGES_USED]) * page_bytes,
             ),
-            pool_bytes=profile.pool_bytes,
+            pool_bytes=pages * page_bytes,
             migrating_bytes=migrating_pages * page_bytes,
             refill_backlog_bytes=facts.refill_backlog_bytes,
             refill_bytes_total=facts.refill_bytes_total,

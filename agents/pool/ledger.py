@@ -12,7 +12,7 @@ class LedgerError(AssertionError):
 
 
 class Shares(NamedTuple):
-    """Pages by owner; their sum is the pool."""
+    """Pages by owner; their sum is what was allocated, without the free ones it is the pool."""
 
     emb: int
     kv: int
@@ -35,7 +35,7 @@ class Ledger:
     @property
     def emb_ratio(self) -> float:
         """Share of the pool's pages that EMB owns."""
-        return int(self._state.counters[Counter.EMB_PAGES]) / int(self._state.pages.shape[0])
+        return int(self._state.counters[Counter.EMB_PAGES]) / int(self._state.counters[Counter.POOL_PAGES])
 
     def counter(self, which: Counter) -> int:
         """One scalar of the state."""
@@ -56,6 +56,9 @@ class Ledger:
         owner = state.pages["owner"]
         self._require(shares.emb == state.counters[Counter.EMB_PAGES], "EMB page count differs from owners")
         self._require(shares.kv == state.counters[Counter.KV_PAGES], "KV page count differs from owners")
+        self._require(sum(shares) - shares.free == state.counters[Counter.POOL_PAGES], "pool size differs from owners")
+        free = self._follow(int(state.counters[Counter.FREE_HEAD]), set(), Owner.FREE)
+        self._require(free == shares.free, "a free page is not on the free list")
         self._check_list("emb_page", "emb_position", shares.emb)
         self._check_list("fresh_page", "fresh_position", int(state.counters[Counter.FRESH_PAGES]))
         self._require(bool(np.all(owner[state.pages["emb_position"] >= 0] == Owner.EMB)), "a listed EMB page has another owner")
@@ -71,12 +74,12 @@ class Ledger:
     def _check_prefixes(self) -> None:
         state = self._state
         seen: set[int] = set()
-        free = self._follow(int(state.counters[Counter.KV_FREE_HEAD]), seen)
+        free = self._follow(int(state.counters[Counter.KV_FREE_HEAD]), seen, Owner.KV)
         self._require(free == state.counters[Counter.KV_FREE_PAGES], "KV free count differs from its list")
         live = state.lists["entry"][: state.counters[Counter.ENTRIES_LIVE]]
         for entry in live:
             held = state.entries[entry]
-            blocks = self._follow(int(held["head"]), seen)
+            blocks = self._follow(int(held["head"]), seen, Owner.KV)
             self._require(blocks == held["blocks"], f"entry {entry} counts {held['blocks']} blocks, has {blocks}")
             self._require(blocks > 0, f"entry {entry} is live and empty")
             self._require(int(state.pages[held["tail"]]["next"]) == -1, f"entry {entry} has a tail that is not its last page")
@@ -86,12 +89,12 @@ class Ledger:
         indexed = state.users["key"][state.users["key"] != 0]
         self._require(sorted(indexed.tolist()) == sorted(state.entries["key"][live].tolist()), "user index differs from live entries")
 
-    def _follow(self, page: int, seen: set[int]) -> int:
-        """Length of a chain of KV pages, none of which may have been seen before."""
+    def _follow(self, page: int, seen: set[int], owner: Owner) -> int:
+        """Length of a chain of an owner's pages, none of which may have been seen before."""
         length = 0
         while page != -1:
-            self._require(page not in seen, f"KV page {page} is owned twice")
-            self._require(self._state.pages[page]["owner"] == Owner.KV, f"KV page {page} has another owner")
+            self._require(page not in seen, f"page {page} is owned twice")
+            self._require(self._state.pages[page]["owner"] == owner, f"page {page} has another owner")
             seen.add(page)
             length += 1
             page = int(self._state.pages[page]["next"])

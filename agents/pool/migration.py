@@ -1,6 +1,8 @@
 """Which pages change hands, a bounded number per tick, shrink before grow.
 
-Pure page accounting: the caches empty a page first, then these kernels hand it over.
+Pure page accounting: the caches empty a page first, then these kernels hand it over. A move is never a stored plan:
+every tick takes the next step from what is granted now. So it is paused by an allowance of zero, re-targeted by
+another target, aborted by the granted pages as target, and nothing has to be undone.
 """
 
 from typing import NamedTuple
@@ -16,6 +18,9 @@ _FRESH_PAGES = int(Counter.FRESH_PAGES)
 _CLOCK_PAGE = int(Counter.CLOCK_PAGE)
 _CLOCK_SLOT = int(Counter.CLOCK_SLOT)
 _MOVED_PAGES = int(Counter.MOVED_PAGES)
+_POOL_PAGES = int(Counter.POOL_PAGES)
+_FREE_HEAD = int(Counter.FREE_HEAD)
+_FREE = int(Owner.FREE)
 _EMB = int(Owner.EMB)
 _KV = int(Owner.KV)
 _MIGRATING = int(Owner.MIGRATING)
@@ -35,9 +40,20 @@ def migration_step(granted_emb_pages: int, target_emb_pages: int, allowance_page
     return MigrationStep(emb_to_kv=pages if difference < 0 else 0, kv_to_emb=pages if difference > 0 else 0)
 
 
+def plan(granted_emb_pages: int, target_emb_pages: int, allowance_pages: int) -> list[MigrationStep]:
+    """The steps to the target if nothing changes on the way; empty when there, `ValueError` without an allowance."""
+    if allowance_pages < 1 and granted_emb_pages != target_emb_pages:
+        raise ValueError("allowance_pages must be at least 1")
+    steps: list[MigrationStep] = []
+    while granted_emb_pages != target_emb_pages:
+        steps.append(migration_step(granted_emb_pages, target_emb_pages, allowance_pages))
+        granted_emb_pages += steps[-1].kv_to_emb - steps[-1].emb_to_kv
+    return steps
+
+
 @kernel
 def release_emb_page(state: PoolState, page: int) -> None:
-    """Take an emptied page out of EMB; it stays `MIGRATING` until the device has copied its rescued rows."""
+    """Take a page out of EMB, to be emptied; it stays `MIGRATING` until the device has copied its rescued rows."""
     position = state.pages[page].emb_position
     last = state.counters[_EMB_PAGES] - 1
     moved = state.lists[last].emb_page
@@ -76,12 +92,29 @@ def unlist_fresh(state: PoolState, page: int) -> None:
 
 
 @kernel
-def grant_to_kv(state: PoolState, page: int) -> None:
-    """A migrating page becomes an unused page of KV."""
-    state.pages[page].owner = _KV
+def push_unused(state: PoolState, page: int) -> None:
+    """Put a page of KV on top of KV's unused ones."""
     state.pages[page].next = state.counters[_KV_FREE_HEAD]
     state.counters[_KV_FREE_HEAD] = page
     state.counters[_KV_FREE_PAGES] += 1
+
+
+@kernel
+def pop_unused(state: PoolState) -> int:
+    """Take an unused page of KV, -1 when there is none."""
+    page = state.counters[_KV_FREE_HEAD]
+    if page != -1:
+        state.counters[_KV_FREE_HEAD] = state.pages[page].next
+        state.counters[_KV_FREE_PAGES] -= 1
+        state.pages[page].next = -1
+    return int(page)
+
+
+@kernel
+def grant_to_kv(state: PoolState, page: int) -> None:
+    """A migrating page becomes an unused page of KV."""
+    state.pages[page].owner = _KV
+    push_unused(state, page)
     state.counters[_KV_PAGES] += 1
     state.counters[_MOVED_PAGES] += 1
 
@@ -89,13 +122,10 @@ def grant_to_kv(state: PoolState, page: int) -> None:
 @kernel
 def grant_to_emb(state: PoolState) -> int:
     """An unused page of KV becomes a fresh page of EMB; -1 when KV has no unused page. No copy, so no waiting."""
-    page = state.counters[_KV_FREE_HEAD]
+    page = pop_unused(state)
     if page == -1:
         return -1
-    state.counters[_KV_FREE_HEAD] = state.pages[page].next
-    state.counters[_KV_FREE_PAGES] -= 1
     state.counters[_KV_PAGES] -= 1
-    state.pages[page].next = -1
     state.pages[page].owner = _EMB
     state.pages[page].filled = 0
     state.pages[page].rows = 0
@@ -105,4 +135,31 @@ def grant_to_emb(state: PoolState) -> int:
     state.counters[_EMB_PAGES] = position + 1
     list_fresh(state, page)
     state.counters[_MOVED_PAGES] += 1
+    return page
+
+
+@kernel
+def withdraw_page(state: PoolState) -> int:
+    """An unused page of KV leaves the pool; -1 when KV has none."""
+    page = pop_unused(state)
+    if page != -1:
+        state.pages[page].owner = _FREE
+        state.pages[page].next = state.counters[_FREE_HEAD]
+        state.counters[_FREE_HEAD] = page
+        state.counters[_KV_PAGES] -= 1
+        state.counters[_POOL_PAGES] -= 1
+    return page
+
+
+@kernel
+def add_page(state: PoolState) -> int:
+    """A page outside the pool becomes an unused page of KV; -1 when all are inside."""
+    page = state.counters[_FREE_HEAD]
+    if page == -1:
+        return -1
+    state.counters[_FREE_HEAD] = state.pages[page].next
+    state.pages[page].owner = _KV
+    push_unused(state, page)
+    state.counters[_KV_PAGES] += 1
+    state.counters[_POOL_PAGES] += 1
     return int(page)

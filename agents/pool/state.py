@@ -1,9 +1,9 @@
 """The whole state of one node's pool as a handful of record arrays. Only kernels write it; Python reads views.
 
 Few arrays, because each one costs call and compile time of every kernel it is handed to, and records, because
-what is read together then lies in one cache line. One allocation at start, one owner thread, no growth
-afterwards. Sizes: P pages, S = P x rows per page slots (enough for a pool that is all EMB), E = P prefix
-entries (each holds at least a page).
+what is read together then lies in one cache line. One allocation at start, one owner thread; the pool may be made
+smaller than what was allocated, and grow back to it. Sizes: P pages, S = P x rows per page slots (enough for a
+pool that is all EMB), E = P prefix entries (each holds at least a page).
 """
 
 from enum import IntEnum
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class Owner(IntEnum):
     """Who owns a page. A page is `MIGRATING` while a device copy out of it is unfinished."""
 
-    FREE = 0
+    FREE = 0  # outside the pool: it was made smaller
     EMB = 1
     KV = 2
     MIGRATING = 3
@@ -51,7 +51,9 @@ class Counter(IntEnum):
     MOVED_PAGES = 23
     RESIDENCY_SEQ = 24
     EVICTED_RING = 25  # rows ever written to the ring of evicted rows
-    COUNT = 26
+    POOL_PAGES = 26  # pages that are not free: the size of the pool now
+    FREE_HEAD = 27  # first page outside the pool, -1 when none
+    COUNT = 28
 
 
 HEADER = np.dtype(
@@ -64,12 +66,13 @@ HEADER = np.dtype(
 PAGE = np.dtype(
     [
         ("hash", "u8"),  # cumulative prefix hash at the end of a KV page
-        ("next", "i4"),  # next page of a prefix or of KV's free list, -1 ends
+        ("next", "i4"),  # next page of a prefix, of KV's unused pages or of the free ones; -1 ends
         ("emb_position", "i4"),  # in the list of EMB pages, -1
         ("fresh_position", "i4"),  # in the stack of fresh pages, -1
         ("filled", "i4"),  # slots of an EMB page handed out so far
         ("rows", "i4"),  # resident rows
         ("owner", "i1"),  # an Owner
+        ("warmth", "u2"),  # use of its rows when pages to give back were last compared
     ],
     align=True,
 )
@@ -192,6 +195,8 @@ def _hand_out(state: PoolState, emb_pages: int) -> None:
     state.pages["fresh_position"][:emb_pages] = np.arange(emb_pages)[::-1]
     state.pages["next"][emb_pages : pages - 1] = np.arange(emb_pages + 1, pages)
     counters = state.counters
+    counters[Counter.POOL_PAGES] = pages
+    counters[Counter.FREE_HEAD] = -1
     counters[Counter.EMB_PAGES] = emb_pages
     counters[Counter.KV_PAGES] = pages - emb_pages
     counters[Counter.FRESH_PAGES] = emb_pages

@@ -34,7 +34,7 @@ def place(state: PoolState, row: int, policy: CachePolicy = OPEN) -> int:
     """Slot that a new row got."""
     slot = emb.fresh_slot(state, ROWS_PER_PAGE)
     if slot == -1:
-        slot = emb.victim_slot(state, ROWS_PER_PAGE, emb.sweep_steps(state, ROWS_PER_PAGE, policy), -1, NO_BATCH, 0)
+        slot = emb.victim_slot(state, ROWS_PER_PAGE, emb.sweep_steps(state, ROWS_PER_PAGE, policy), NO_BATCH, 0)
     emb.reindex(state, slot, emb.occupy(state, slot, row, 1, 0, ROWS_PER_PAGE, Counter.EMB_EVICTED_PRESSURE))
     return slot
 
@@ -93,6 +93,15 @@ def test_a_scan_of_rows_seen_once_displaces_nothing() -> None:
     assert residents(state) == set(range(8))
 
 
+def give_back(state: PoolState, page: int, policy: CachePolicy) -> list[tuple[int, int]]:
+    """Row copies made for a page that becomes KV's."""
+    rows, sources, targets = np.empty(8, np.int64), np.empty(8, np.int32), np.empty(8, np.int32)
+    migration.release_emb_page(state, page)
+    copies = emb.clear_page(state, page, ROWS_PER_PAGE, policy, 0, rows, sources, targets)
+    migration.grant_to_kv(state, page)
+    return list(zip(sources[:copies].tolist(), targets[:copies].tolist(), strict=True))
+
+
 def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
     state = tiny_pool()
     policy = SHIPPED._replace(admit_all=True, rescue_uses_min=2, rescue_rows_per_page=1)
@@ -102,13 +111,8 @@ def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
         for row in (1, 2):
             touch(state, row, policy=policy)
     state.slots["uses"][4:8] = 0  # page 1 has gone cold
-    sources, targets = np.empty(8, np.int32), np.empty(8, np.int32)
-    copies = emb.clear_page(state, 0, ROWS_PER_PAGE, policy, sources, targets)
-    assert copies == 1
-    assert (sources[0], targets[0]) == (1, 4)  # the bound is one: row 1 is rescued, row 2 is not
+    assert give_back(state, 0, policy) == [(1, 4)]  # the bound is one: row 1 is rescued, row 2 is not
     assert residents(state) == {1, 5, 6, 7}
-    migration.release_emb_page(state, 0)
-    migration.grant_to_kv(state, 0)
     assert find(state, 1) == 4
     Ledger(state, ROWS_PER_PAGE).check()
 
@@ -117,11 +121,7 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     state = tiny_pool(emb_pages=3)
     for row in range(12):
         touch(state, row)
-    empty = np.empty(16, np.int32)
-    policy = OPEN._replace(rescue_rows_per_page=0)
-    emb.clear_page(state, 2, ROWS_PER_PAGE, policy, empty, empty)
-    migration.release_emb_page(state, 2)
-    migration.grant_to_kv(state, 2)
+    assert give_back(state, 2, OPEN._replace(rescue_rows_per_page=0)) == []
     wanted = np.empty(3, np.int64)
     assert emb.wanted_rows(state, wanted) == 3
     assert wanted.tolist() == [11, 10, 9]
@@ -135,12 +135,14 @@ def test_rows_lost_to_a_shrink_are_wanted_back_newest_first_and_refill_fresh_slo
     Ledger(state, ROWS_PER_PAGE).check()
 
 
-def test_the_coldest_page_is_the_one_with_the_least_use() -> None:
+def test_the_coldest_pages_are_those_with_the_least_use() -> None:
     state = tiny_pool(emb_pages=3)
     for row in range(12):
         touch(state, row)
     state.slots["uses"][:12] = [3, 3, 3, 3, 0, 0, 0, 1, 1, 1, 1, 1]
-    assert emb.coldest_page(state, ROWS_PER_PAGE, 16) == 1
+    pages = np.empty(16, np.int32)
+    assert emb.coldest_pages(state, ROWS_PER_PAGE, 2, pages) == 2
+    assert pages[:2].tolist() == [1, 2]
 
 
 def test_a_dropped_row_leaves_a_slot_that_is_used_again() -> None:

@@ -34,6 +34,25 @@ def test_a_step_heads_for_the_target_within_its_allowance(
     assert migration.migration_step(granted, target, allowance) == (emb_to_kv, kv_to_emb)
 
 
+def test_a_plan_is_the_ordered_steps_to_the_target() -> None:
+    assert migration.plan(5, 5, 1) == []
+    assert migration.plan(5, 10, 2) == [(0, 2), (0, 2), (0, 1)]
+    assert migration.plan(5, 3, 9) == [(2, 0)]
+    with pytest.raises(ValueError, match="allowance_pages"):
+        migration.plan(5, 3, 0)
+
+
+def test_a_smaller_pool_gives_up_unused_pages_and_a_bigger_one_has_them_again() -> None:
+    state = allocate(pages=6, rows_per_page=ROWS_PER_PAGE, emb_pages=4)
+    ledger = Ledger(state, ROWS_PER_PAGE)
+    assert [migration.withdraw_page(state) for _ in range(3)] == [4, 5, -1]
+    assert (ledger.shares(), ledger.emb_ratio) == ((4, 0, 0, 2), 1.0)
+    ledger.check()
+    assert [migration.add_page(state) for _ in range(3)] == [5, 4, -1]
+    assert (ledger.shares(), ledger.emb_ratio) == ((4, 2, 0, 0), 4 / 6)
+    ledger.check()
+
+
 def test_a_page_that_leaves_emb_belongs_to_nobody_until_its_copy_is_done() -> None:
     state = allocate(pages=6, rows_per_page=ROWS_PER_PAGE, emb_pages=3)
     ledger = Ledger(state, ROWS_PER_PAGE)
