@@ -110,10 +110,10 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     """The three layers; `decision.target` is left unknown."""
     rails, recovery, adapter, sight = rules.rails, memory.recovery, memory.adapter, memory.sight
     present = moment.emb_ratio
-    if memory.started == 0:
-        memory.started, memory.goal_ratio, memory.home_ratio = 1, present, present
-    phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
     offset = adapter.offset if rules.adapter_on else 0.0
+    if memory.started == 0:
+        memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
+    phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
     based = 0

@@ -124,12 +124,11 @@ def _arrivals_break_out(recovery: Any, moment: Any, seconds: float) -> bool:
     expected = recovery.reference * seconds
     if expected < _COUNT_MIN:
         return False
-    surprise = fast * seconds - expected
-    if recovery.sum < 0.5 * _ALARM:
-        sample = surprise * surprise / expected
-        recovery.dispersion += _DISPERSION_GAIN * (sample - recovery.dispersion)
     spread = min(max(recovery.dispersion, 1.0), _DISPERSION_MAX)
     recovery.sum = max(0.0, recovery.sum + (fast * seconds * _LOG_RISE - (RISE - 1.0) * expected) / spread)
+    if recovery.sum < 0.5 * _ALARM:  # what may be the beginning of a burst is no measure of calm
+        surprise = fast * seconds - expected
+        recovery.dispersion += _DISPERSION_GAIN * (surprise * surprise / expected - recovery.dispersion)
     return bool(recovery.sum >= _ALARM and fast >= _RISEN * recovery.reference)
 
 

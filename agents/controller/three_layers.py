@@ -97,7 +97,7 @@ class ThreeLayers:
         if self._rule_due_ns is not None and observation.now_ns < self._rule_due_ns:
             return math.nan, True, "between_decisions"
         self._rule_due_ns = observation.now_ns + self._rule.period_ns
-        offset = float(self._memory["adapter"]["offset"][0])
+        offset = float(self._memory["adapter"]["offset"][0]) if self._rules["adapter_on"][0] else 0.0
         seen = observation if offset == 0.0 else observation._replace(emb_ratio=observation.emb_ratio - offset)
         proposal = self._rule.propose(seen)
         return proposal.emb_ratio, abs(proposal.emb_ratio - seen.emb_ratio) <= _HOLD_RATIO, f"{self._rule.name}_{proposal.reason}"

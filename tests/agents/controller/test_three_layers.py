@@ -1,0 +1,179 @@
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.artifacts.policy_file import ArtefactError
+from agents.controller.baselines.b5 import B5
+from agents.controller.decide import DECISION, RULES, Base, decide, decide_first, new_memories
+from agents.controller.features import PAPER
+from agents.controller.guard import Guard, GuardInputs, rails_record, reason_names
+from agents.controller.moment import fill, new_moments
+from agents.controller.three_layers import ThreeLayers
+from agents.numerics.jit import kernel
+from agents.wire.messages import GuardRails
+from tests.agents.controller.observations import GRID, observe, rising
+from tests.agents.controller.policies import SEVEN, card, constant_policy, random_file, random_policy
+
+SECOND = 1_000_000_000
+RAILS = GuardRails()
+
+
+@kernel
+def decide_all(
+    rules: np.ndarray, weights: np.ndarray, memories: np.ndarray, moments: np.ndarray, emb: np.ndarray, kv: np.ndarray, out: np.ndarray
+) -> None:
+    for node in range(memories.shape[0]):
+        decide(rules[0], weights, memories[node], moments[node], emb[node], kv[node], out[node])
+
+
+def test_between_its_turns_the_base_keeps_its_goal() -> None:
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(0.5)]))
+    ratios = [method.propose(observe(now_ns=second * SECOND)).emb_ratio for second in range(1, 12)]
+    assert ratios[:5] == pytest.approx([0.55] * 5)
+    assert ratios == pytest.approx([0.55] * 11)  # the ratio observed is still 0.5: the same step, not one upon another
+
+
+def test_a_wish_inside_the_dead_band_means_hold() -> None:
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(0.09)]))
+    assert method.propose(observe()).emb_ratio == 0.5
+
+
+def test_the_papers_policy_moves_by_its_increments() -> None:
+    method = ThreeLayers(RAILS, name="paper", policy=constant_policy([0, 0, 0, 0, 0, 0, 1], SEVEN, PAPER))
+    proposal = method.propose(observe())
+    assert proposal.emb_ratio == pytest.approx(0.56)
+    assert proposal.layers == {"base": pytest.approx(0.56), "residual": 0.0, "recovery": pytest.approx(0.0), "phase": 0.0, "frozen": 1.0}
+
+
+def test_without_a_policy_b5_is_the_base_and_it_says_so() -> None:
+    scene = observe(emb_value=rising(0.7, 300.0), kv_value=rising(0.2, 50.0))
+    method = ThreeLayers(RAILS, rule=B5(RAILS))
+    proposal = method.propose(scene)
+    assert proposal.emb_ratio == B5(RAILS).propose(scene).emb_ratio
+    assert (proposal.reason, method.base_name, method.policy_digest) == ("b5_gain", "b5", "")
+
+
+def test_with_hold_as_base_the_node_goes_home() -> None:
+    method = ThreeLayers(RAILS)
+    assert method.base_name == "hold"
+    method.propose(observe(now_ns=SECOND, emb_ratio=0.4))
+    assert method.propose(observe(now_ns=2 * SECOND, emb_ratio=0.45)).emb_ratio == 0.4
+
+
+def test_the_offset_is_added_to_the_goal_and_the_base_sees_the_node_without_it() -> None:
+    method = ThreeLayers(RAILS, rule=B5(RAILS), recovery_on=False)
+    assert method.restore_adapter(method.adapter_state() | {"offset": -0.03, "radius": 0.05, "samples": 9.0})
+    scene = {"emb_value": rising(0.7, 300.0), "kv_value": rising(0.3, 300.0), "emb_ratio": 0.67}
+    proposal = method.propose(observe(now_ns=SECOND, **scene))
+    assert proposal.layers["residual"] == pytest.approx(-0.03)
+    assert proposal.emb_ratio == pytest.approx(0.67)  # B5 sees 0.70, its optimum, and stays
+    off = ThreeLayers(RAILS, rule=B5(RAILS), adapter_on=False)
+    off.restore_adapter(method.adapter_state())
+    assert off.propose(observe(now_ns=SECOND, **scene)).emb_ratio == pytest.approx(0.7, abs=0.01)
+
+
+def test_a_policy_can_be_changed_without_missing_a_decision_and_a_bad_one_changes_nothing() -> None:
+    method = ThreeLayers(RAILS, policy=constant_policy([10.0]))
+    assert method.propose(observe(now_ns=SECOND)).emb_ratio == pytest.approx(0.6)
+    before = method.policy_digest
+    file = random_file(card())
+    for weights, described in ((file.weights[:-4], file.card), (file.weights, b"{}"), (b"\x80\x04pickle", file.card)):
+        with pytest.raises(ArtefactError):
+            method.use_file(weights, described)
+        assert method.policy_digest == before
+    assert method.propose(observe(now_ns=2 * SECOND)).emb_ratio == pytest.approx(0.6)
+    assert method.use_file(file.weights, file.card) == file.digest == method.policy_digest
+    expected = ThreeLayers(RAILS, policy=random_policy(card())).propose(observe(now_ns=3 * SECOND)).emb_ratio
+    changed = method.propose(observe(now_ns=3 * SECOND)).emb_ratio
+    assert changed == pytest.approx(expected if abs(expected - 0.5) > 0.01 else 0.6, abs=1e-3)
+
+
+def test_whatever_is_not_a_number_the_proposal_is_one() -> None:
+    method = ThreeLayers(RAILS, policy=random_policy())
+    numbers = [name for name, value in observe()._asdict().items() if isinstance(value, float) and name != "emb_ratio"]
+    nothing = observe()._replace(**dict.fromkeys(numbers, math.nan))
+    for turn in range(10):
+        broken = nothing._replace(now_ns=(turn + 1) * 5 * SECOND, emb_value=np.full(101, np.nan), kv_value=np.full(101, np.nan))
+        assert math.isfinite(method.propose(broken).emb_ratio)
+    assert len(method.missing_features) > 10
+
+
+def test_equal_inputs_give_equal_decisions() -> None:
+    chance = np.random.default_rng(0)
+    rates = chance.uniform(5, 40, 100)
+    ratios = chance.uniform(0.4, 0.6, 100)
+    scenes = [
+        observe(now_ns=(turn + 1) * SECOND, emb_ratio=float(ratios[turn]), requests_per_second_fast=float(rates[turn]))
+        for turn in range(100)
+    ]
+    first, second = (ThreeLayers(RAILS, policy=random_policy()) for _ in range(2))
+    assert [first.propose(scene) for scene in scenes] == [second.propose(scene) for scene in scenes]
+
+
+# --- the whole decision as one kernel
+
+
+def parts(nodes: int, policy: Any) -> tuple[np.ndarray, ...]:
+    rules = np.zeros(1, RULES)
+    rules["rails"], rules["head"], rules["base"] = rails_record(RAILS)[0], policy.head[0], Base.POLICY
+    rules["adapter_on"] = rules["recovery_on"] = 1
+    return rules, new_memories(nodes, 0.5), new_moments(nodes), np.zeros(nodes, DECISION)
+
+
+def test_one_call_decides_as_controller_and_guard_do_one_after_the_other() -> None:
+    policy, chance = random_policy(seed=4), np.random.default_rng(1)
+    rules, memories, moments, decisions = parts(1, policy)
+    method, guard = ThreeLayers(RAILS, policy=policy), Guard(RAILS, 0.02, 0.5)
+    for turn in range(200):
+        scene = observe(
+            now_ns=(turn + 1) * SECOND,
+            emb_ratio=float(chance.uniform(0.3, 0.7)),
+            requests_per_second_fast=float(chance.uniform(5, 25)),
+            utilisation=float(chance.uniform(0.2, 0.9)),
+            service_ms=float(chance.uniform(10, 12)),
+        )
+        fill(moments, scene)
+        decide_first(rules, policy.weights, memories, moments, scene.emb_value, scene.kv_value, decisions)
+        limited = guard.limit(scene.now_ns, GuardInputs(method.propose(scene).emb_ratio, None, scene.emb_ratio))
+        assert decisions["target"][0] == limited.target
+        assert reason_names(int(decisions["guard_reasons"][0])) == limited.reasons
+
+
+def test_many_nodes_in_one_kernel_decide_as_each_alone() -> None:
+    policy = random_policy(seed=4)
+    rules, memories, moments, decisions = parts(3, policy)
+    emb, kv = np.stack([rising(knee, 100.0) for knee in (0.3, 0.5, 0.7)]), np.stack([rising(0.5, 100.0)] * 3)
+    for node in range(3):
+        fill(moments[node : node + 1], observe(emb_ratio=0.4 + 0.1 * node))
+    decide_all(rules, policy.weights, memories, moments, emb, kv, decisions)
+    for node in range(3):
+        alone, one = new_memories(1, 0.5), np.zeros(1, DECISION)
+        decide_first(rules, policy.weights, alone, moments[node : node + 1], emb[node], kv[node], one)
+        assert decisions[node] == one[0]
+
+
+def test_an_operator_is_obeyed_and_an_advisory_controller_is_not_heard() -> None:
+    policy = constant_policy([10.0])
+    rules, memories, moments, decisions = parts(1, policy)
+    curves = rising(0.5, 100.0), rising(0.5, 100.0)
+    fill(moments, observe(now_ns=SECOND))
+    moments["proposing"] = 0
+    decide_first(rules, policy.weights, memories, moments, *curves, decisions)
+    assert (decisions["proposed"][0], decisions["target"][0]) == (pytest.approx(0.6), 0.5)
+    moments["holding"], moments["held_ratio"] = 1, 0.23
+    decide_first(rules, policy.weights, memories, moments, *curves, decisions)
+    assert decisions["target"][0] == 0.23
+    assert reason_names(int(decisions["guard_reasons"][0])) == ["held_by_operator"]
+
+
+def test_the_refill_budget_bounds_growth_but_not_shrinking() -> None:
+    guard = Guard(RAILS, 0.02, 0.5)
+    assert guard.limit(0, GuardInputs(0.58, None, 0.5, refill_room_ratio=0.03)) == (pytest.approx(0.53), ["refill_budget"])
+    assert guard.limit(10 * SECOND, GuardInputs(0.58, None, 0.5, refill_room_ratio=0.005)) == (pytest.approx(0.53), ["refill_budget"])
+    assert guard.limit(20 * SECOND, GuardInputs(0.45, None, 0.5, refill_room_ratio=0.0)) == (pytest.approx(0.45), [])
+
+
+def test_the_grid_of_the_tests_is_even() -> None:
+    assert np.ptp(np.diff(GRID)) < 1e-12
