@@ -116,6 +116,7 @@ def _public_url() -> tuple[str, str]:
 
 STATE_DIR = Path(_text("HELM_STATE_DIR", str(BASE_DIR / ".helm"))).absolute()
 STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
+FLEET_FILE = Path(_text("HELM_FLEET_FILE", str(STATE_DIR / "fleet.json")))  # where the router is, for the console's routing page
 
 SECRET_KEY = _secret_key(STATE_DIR)
 DEBUG = _flag("HELM_DEBUG", default=False)

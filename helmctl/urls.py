@@ -9,6 +9,7 @@ from apps.fleet import api as fleet
 from apps.live import pages
 from apps.telemetry import api as telemetry
 from apps.telemetry import exposition
+from apps.telemetry import routing_api as routing
 from apps.whatif import api as whatif
 
 _V1 = "api/v1/"
@@ -28,6 +29,9 @@ urlpatterns = [
     path(_V1 + "nodes/<str:name>/release/", fleet.ReleaseView.as_view()),
     path(_V1 + "nodes/<str:name>/series/", telemetry.NodeSeriesView.as_view()),
     path(_V1 + "nodes/<str:name>/decisions/", telemetry.NodeDecisionsView.as_view()),
+    path(_V1 + "routing/", routing.RoutingView.as_view()),
+    path(_V1 + "routing/picks/", routing.PickList.as_view()),
+    path(_V1 + "routing/picks/<str:request_id>/", routing.PickDetail.as_view()),
     path(_V1 + "enrolments/", fleet.EnrolmentList.as_view()),
     path(_V1 + "enrol/", fleet.EnrolView.as_view()),
     path(_V1 + "events/", audit.EventList.as_view()),

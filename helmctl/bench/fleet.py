@@ -19,8 +19,9 @@ import psutil
 
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.supervisor.processes import ONE_THREAD
+from helmctl.supervisor.state import find_state_folder
 
-READY_SECONDS = 180.0  # a first start compiles kernels
+READY_SECONDS = 600.0  # a first start compiles kernels
 STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
@@ -51,7 +52,8 @@ class BenchFleet:
     def start(self, name: str, module: str, *arguments: str, core: int | None = None) -> None:
         """Start `python -m module arguments` under a name, on one core if told."""
         command = [sys.executable, "-m", module, *arguments]
-        environment = {**os.environ, **ONE_THREAD, "HELM_STATE_DIR": str(self.folder)}
+        # the product's own kernels, compiled once into its state folder; everything else in the bench's
+        environment = {**os.environ, **ONE_THREAD, **find_state_folder().cache_env(), "HELM_STATE_DIR": str(self.folder)}
         with (self.folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         self._running[name] = process
@@ -126,6 +128,7 @@ class BenchFleet:
 @contextmanager
 def bench_fleet(nodes: int, profile: str) -> Iterator[BenchFleet]:
     """A fleet whose processes are not started yet; all that were are ended at the end."""
+    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=READY_SECONDS)
     with tempfile.TemporaryDirectory(prefix="helm-bench-") as folder, ExitStack() as ends:
         fleet = BenchFleet(Path(folder), nodes, profile)
         ends.callback(fleet.close)

@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+_OK = 200
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
@@ -21,7 +22,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._done: asyncio.Future[None] | None = None
+        self._done: asyncio.Future[int] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -41,19 +42,21 @@ class Connection(asyncio.Protocol):
         length = _LENGTH.search(self._buffer)
         if length is None or len(self._buffer) < head + 4 + int(length[1]):
             return
-        good = self._buffer.startswith(b"HTTP/1.1 200")
-        refused = self._buffer[:64]
+        status = int(self._buffer[9:12])
         self._buffer = b""
-        if good:
-            self._done.set_result(None)
-        else:
-            self._done.set_exception(LoadError(f"answered {refused!r}"))
+        self._done.set_result(status)
 
     async def ask(self, request: bytes) -> None:
         """Send, and wait for the whole answer; `LoadError` when it is not 200."""
+        status = await self.status_of(request)
+        if status != _OK:
+            raise LoadError(f"a request was answered with status {status}")
+
+    async def status_of(self, request: bytes) -> int:
+        """Send, and wait for the whole answer; its status."""
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
-        await self._done
+        return await self._done
 
     def close(self) -> None:
         """End it."""

@@ -17,14 +17,13 @@ from helmctl.bench.http_load import closed_loop, connect, open_loop
 from helmctl.bench.report import Result, Say, result_of
 
 USERS = 64
-SECONDS = 3.0  # of one measurement
 CONNECTIONS, CONNECTIONS_MANY = 32, 256
 SMALL_BYTES, LARGE_BYTES = 3_000, 80_000
 LOAD_RATIO = 0.5  # of the router's capacity, where its hop is measured
 _EVENT_BYTES, _CANDIDATE_BYTES = 20, 7  # of JSON: a history event is item, action and time
 
 
-def measure(runs: int, say: Say) -> Sequence[Result]:
+def measure(runs: int, say: Say, seconds: float = 3.0) -> Sequence[Result]:
     """Capacity at two sizes and two numbers of connections, then the hop at half of it."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
     with bench_fleet(2, "cpu-demo") as fleet:
@@ -32,19 +31,19 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
             fleet.start(address.name, "helmctl.bench.echo_node", "--fleet", str(fleet.path), "--name", address.name, core=cores[-1])
         fleet.start_router(core=cores[0])
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
-        return uvloop.run(_measure(fleet, runs, say))
+        return uvloop.run(_measure(fleet, runs, say, seconds))
 
 
-async def _measure(fleet: BenchFleet, runs: int, say: Say) -> list[Result]:
+async def _measure(fleet: BenchFleet, runs: int, say: Say, seconds: float) -> list[Result]:
     small, large = _requests(SMALL_BYTES), _requests(LARGE_BYTES)
     say(f"capacity with {CONNECTIONS} connections, {len(small[0])} and {len(large[0])} bytes")
-    few = [await _rate(fleet, CONNECTIONS, small) for _ in range(runs)]
-    heavy = [await _rate(fleet, CONNECTIONS, large) for _ in range(runs)]
+    few = [await _rate(fleet, CONNECTIONS, small, seconds) for _ in range(runs)]
+    heavy = [await _rate(fleet, CONNECTIONS, large, seconds) for _ in range(runs)]
     say(f"capacity with {CONNECTIONS_MANY} connections")
-    many = [await _rate(fleet, CONNECTIONS_MANY, small) for _ in range(runs)]
+    many = [await _rate(fleet, CONNECTIONS_MANY, small, seconds) for _ in range(runs)]
     capacity = float(np.median([rate for rate, _ in few]))
     say(f"hop at {LOAD_RATIO:.0%} of {capacity:.0f} requests/s")
-    hops = [await _hop(fleet, small, capacity, run) for run in range(runs)]
+    hops = [await _hop(fleet, small, capacity, run, seconds) for run in range(runs)]
     return [
         result_of("proxy_requests_per_second", [rate for rate, _ in few], "1/s"),
         result_of("proxy_requests_per_core_second", [of_core for _, of_core in few], "1/s"),
@@ -54,24 +53,24 @@ async def _measure(fleet: BenchFleet, runs: int, say: Say) -> list[Result]:
     ]
 
 
-async def _rate(fleet: BenchFleet, count: int, requests: Sequence[bytes]) -> tuple[float, float]:
+async def _rate(fleet: BenchFleet, count: int, requests: Sequence[bytes], seconds: float) -> tuple[float, float]:
     """Requests per second of wall time and of the router's CPU time: the client may be the slower of the two."""
     address = fleet.file.router
     connections = await connect(address.host, address.port, count)
     before = fleet.cpu_seconds("router")
-    rate = await closed_loop(connections, requests, SECONDS)
+    rate = await closed_loop(connections, requests, seconds)
     used = fleet.cpu_seconds("router") - before
     for connection in connections:
         connection.close()
-    return rate, rate * SECONDS / max(used, 1e-9)
+    return rate, rate * seconds / max(used, 1e-9)
 
 
-async def _hop(fleet: BenchFleet, requests: Sequence[bytes], capacity: float, seed: int) -> tuple[float, float]:
+async def _hop(fleet: BenchFleet, requests: Sequence[bytes], capacity: float, seed: int, seconds: float) -> tuple[float, float]:
     """Median and 99th percentile of routed calls minus those of direct ones."""
     took = []
     for address in (fleet.file.router, fleet.file.nodes[0]):
         connections = await connect(address.host, address.port, CONNECTIONS_MANY)
-        took.append(await open_loop(connections, requests, LOAD_RATIO * capacity, SECONDS, seed))
+        took.append(await open_loop(connections, requests, LOAD_RATIO * capacity, seconds, seed))
         for connection in connections:
             connection.close()
     routed, direct = took
