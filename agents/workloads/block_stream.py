@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.jit import kernel
+from agents.workloads.block_buffers import Buffers
 from agents.workloads.quantiles import ONE, RANK_ONE, drawn, mixed
 
 CLASS_BITS = 8  # the coarsest sampling: one row in 256
@@ -125,18 +126,6 @@ class StreamState(NamedTuple):
     dues: NDArray[np.int64]  # [U] ns of the next request of a visit
     nexts: NDArray[np.int32]  # [U] next user in the same bucket
     heads: NDArray[np.int32]  # [buckets] of the time wheel
-
-
-class Buffers(NamedTuple):
-    """Room for a block; jagged parts as in `RequestBlock`."""
-
-    at_ns: NDArray[np.int64]
-    user_keys: NDArray[np.uint64]
-    history_tokens: NDArray[np.int64]
-    block_hashes: NDArray[np.uint64]
-    history_rows: NDArray[np.int64]
-    candidate_rows: NDArray[np.int64]
-    offsets: NDArray[np.int64]  # [3, R + 1] of blocks, history, candidates
 
 
 @kernel

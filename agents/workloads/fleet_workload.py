@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.workloads import quantiles
+from agents.workloads.block_buffers import Room, block_of, new_buffers
 from agents.workloads.block_stream import (
     CLASS_BITS,
     CLASSES,
     FOREVER_NS,
     PAST_SECONDS,
     Arrivals,
-    Buffers,
     Column,
     Key,
     Law,
@@ -30,8 +30,6 @@ from agents.workloads.generators import NS_PER_SECOND, VisitLaw
 from agents.workloads.regimes import Keyframe, Schedule
 
 VERSION = 1  # raise when the same parameters give other bytes: what was trained on an older stream is then another thing
-BLOCK_VALUES = 1 << 20  # jagged values a block holds at most, 8 MB: small against a fleet's state, large against a call
-BLOCK_REQUESTS_MAX = 4096
 VISITORS_PER_BUCKET = 8.0  # of the time wheel: lists stay short enough to be sorted by insertion
 BUCKETS_MAX = 1 << 22
 NODES_MAX = 4096
@@ -111,14 +109,13 @@ class FleetWorkload:
         _require(block_tokens >= 1, "block_tokens: must be >= 1")
         state = self._new_state(block_tokens)
         begin(state)
-        per_request = self._values_max(block_tokens)
-        room = max(1, min(BLOCK_REQUESTS_MAX, BLOCK_VALUES // sum(per_request)))
+        room = self._room(block_tokens)
         while True:
-            out = _new_buffers(room, per_request)
-            count = fill(state, out, room)
+            out = new_buffers(room)
+            count = fill(state, out, room.requests)
             if count:
-                yield _block(out, count, self._stream.candidates)
-            if count < room:
+                yield block_of(out, count, self._stream.candidates)
+            if count < room.requests:
                 return
 
     def recent_rows(self, count: int) -> NDArray[np.int64]:
@@ -131,10 +128,9 @@ class FleetWorkload:
         found = draw_recent(state, rows, np.zeros(self.rows, np.bool_), RECENT_DRAWS_PER_ROW * rows.shape[0])
         return rows[:found]
 
-    def _values_max(self, block_tokens: int) -> tuple[int, int, int]:
-        """Most block hashes, history rows and candidate rows of a request."""
+    def _room(self, block_tokens: int) -> Room:
         stream, shift = self._stream, self.row_shift
-        return stream.tokens_max // block_tokens + 1, (stream.tokens_max >> shift) + 1, (stream.candidates >> shift) + 1
+        return Room(stream.tokens_max // block_tokens + 1, (stream.tokens_max >> shift) + 1, (stream.candidates >> shift) + 1)
 
     def _new_state(self, block_tokens: int) -> StreamState:
         moments, totals, step_ns = self._grid()
@@ -217,37 +213,6 @@ class FleetWorkload:
             tables[Law.ROW] = quantiles.zipf_mandelbrot_table(stream.rows >> CLASS_BITS, stream.row_exponent, stream.row_shift / CLASSES)
             tables[Law.USER] = quantiles.zipf_mandelbrot_table(self._users, stream.user_exponent, 0.0)
         return tables
-
-
-def _new_buffers(room: int, per_request: tuple[int, int, int]) -> Buffers:
-    blocks, history, candidates = (
-        np.empty(room * values, dtype) for values, dtype in zip(per_request, (np.uint64, np.int64, np.int64), strict=True)
-    )
-    return Buffers(
-        at_ns=np.empty(room, np.int64),
-        user_keys=np.empty(room, np.uint64),
-        history_tokens=np.empty(room, np.int64),
-        block_hashes=blocks,
-        history_rows=history,
-        candidate_rows=candidates,
-        offsets=np.zeros((3, room + 1), np.int64),
-    )
-
-
-def _block(out: Buffers, count: int, candidates: int) -> RequestBlock:
-    blocks, history, listed = (out.offsets[part, : count + 1] for part in range(3))
-    return RequestBlock(
-        at_ns=out.at_ns[:count],
-        user_keys=out.user_keys[:count],
-        history_tokens=out.history_tokens[:count],
-        candidates=np.full(count, candidates, np.int64),
-        block_hashes=out.block_hashes[: blocks[-1]],
-        block_offsets=blocks,
-        history_rows=out.history_rows[: history[-1]],
-        history_offsets=history,
-        candidate_rows=out.candidate_rows[: listed[-1]],
-        candidate_offsets=listed,
-    )
 
 
 def _require(holds: bool, what: str) -> None:

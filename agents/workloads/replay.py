@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -78,7 +78,7 @@ class ReplayRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             candidates=profile.candidates,
             tokens_max=tokens_max,
             actions=profile.model.actions,
-            history_tokens_min=min(256, tokens_max),
+            history_tokens_min=max(4, tokens_max // 3),
         )
 
 
@@ -101,6 +101,15 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 CLONED_REQUESTS_MAX = 4_000_000  # bounds memory (24 bytes each); a log so thin cannot stand for the rate asked
+
+
+class Timeline(NamedTuple):
+    """R requests in order of stream time, clones included."""
+
+    source: NDArray[np.int64]  # [R] place in the table
+    users: NDArray[np.int64]  # [R] 0..user_count-1
+    at_ns: NDArray[np.int64]  # [R]
+    user_count: int
 
 
 class TraceWorkload:
@@ -127,6 +136,12 @@ class TraceWorkload:
         self.notes.append(
             f"{self._source.shape[0]} requests by {self._user_count * self._clones} users, "
             f"{self._source.shape[0] / self._cycle_seconds:.1f}/s over {self._cycle_seconds:.0f} s"
+        )
+
+    def timeline(self) -> Timeline:
+        """Who plays which request of the table when, for replays that do not draw single requests."""
+        return Timeline(
+            self._source, self._users, np.round(self._stream_seconds * NS_PER_SECOND).astype(np.int64), self._user_count * self._clones
         )
 
     def requests(self) -> Iterator[Request]:
