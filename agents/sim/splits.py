@@ -59,7 +59,7 @@ class _Lru(NamedTuple):
 
 def node_stream(blocks: Iterable[RequestBlock], row_shift: int, node: int = 0, nodes: int = 1) -> NodeStream:
     """One node's part of a stream: the users whose key falls to it. `ValueError` if none does."""
-    parts = [part for part in (_of_node(block, node, nodes) for block in blocks) if part.at_ns.size]
+    parts = [part for part in (of_node(block, node, nodes) for block in blocks) if part.at_ns.size]
     if not parts:
         raise ValueError("requests: none for this node")
     keys, users = np.unique(np.concatenate([part.user_keys for part in parts]), return_inverse=True)
@@ -212,7 +212,7 @@ def _unlink(lru: _Lru, entry: int) -> None:
     lru.older[newer], lru.newer[older] = older, newer
 
 
-def _of_node(block: RequestBlock, node: int, nodes: int) -> RequestBlock:
+def of_node(block: RequestBlock, node: int, nodes: int) -> RequestBlock:
     """The block's requests whose users fall to the node, by the high bits of their keys."""
     if nodes == 1:
         return block

@@ -223,7 +223,7 @@ def _carry(log: _Log, sizes: _Sizes, users: _Users, user: int, source: int) -> N
     """What part of the history this request carries: the window slides by a quarter of itself."""
     chance = mixed(~sizes.seed, np.uint64(user))
     window = sizes.tokens_low + np.int64(((chance >> np.uint64(32)) * np.uint64(sizes.tokens_max - sizes.tokens_low + 1)) >> np.uint64(32))
-    step = max(window // 4, 1)
+    step = max(int(window) // 4, 1)
     if users.written[user] == 0:
         phase = np.int64(chance & np.uint64(0xFFFF)) * step >> 16
         users.past[user] = 1 if sizes.past_rule == 2 else window - phase
@@ -315,7 +315,7 @@ def _write_candidates(log: _Log, sizes: _Sizes, stamps: NDArray[np.int64], reque
 def _explore(sizes: _Sizes, key: np.uint64, listed: int, out: Buffers, start: int, at: int) -> int:
     """Followed rows beyond the log's items, as many as the rest of the candidates brings on average."""
     wanted = sizes.explore_followed - listed * sizes.rows_per_item / float(1 << sizes.row_shift)
-    rest = np.int64(wanted + float(key >> _PHASE_BITS) / 65536.0)
+    rest = int(wanted + float(key >> _PHASE_BITS) / 65536.0)
     beyond = sizes.table_followed - sizes.rows_followed
     for draw in range(min(rest, beyond)):
         row = sizes.rows_followed + np.int64(((mixed(~key, np.uint64(draw)) >> np.uint64(32)) * np.uint64(beyond)) >> np.uint64(32))
