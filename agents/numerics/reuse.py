@@ -83,7 +83,11 @@ def _record(state: ReuseState, key: np.uint64, size: int) -> float:
         _offer(state, gap_class, size)
         if sampled:
             distance = _touch(state, key, hashed, slot, gap_class, size)
-        if place["hot"] == 0 and place["references"] >= _HOT_COUNT_MIN and place["references"] * state.entries.shape[0] >= head["period"]:
+            if slot >= 0 and state.entries[slot]["waiting"] and _entered_now(state, slot):
+                _change_stratum(state, slot, FOR_ITSELF)
+        elif slot >= 0:
+            _let_in(state, slot, size)
+        if place["hot"] == 0 and place["references"] >= _hot_count(state):
             _promote(state, key, hashed, size)
     if head["period"] >= _AGEING_PER_KEY * state.entries.shape[0]:
         _age(state)
@@ -132,16 +136,18 @@ def _advance(state: ReuseState, now_ns: int) -> None:
 @kernel
 def _offer(state: ReuseState, gap_class: int, size: int) -> None:
     """Count a reference of a key that does not stand for itself, followed or not."""
-    _add(state, BY_SAMPLE, gap_class, state.bins.shape[1] + _OFFERED_COLUMN, size, 1.0 / state.head[0]["stream_rate"])
+    _add(state, BY_SAMPLE, gap_class, state.bins.shape[1] + _OFFERED_COLUMN, size, 1.0 / state.head[0]["stream_rate"], 0.0)
 
 
 @kernel
-def _add(state: ReuseState, stratum: int, gap_class: int, column: int, size: int, scale: float) -> None:
+def _add(state: ReuseState, stratum: int, gap_class: int, column: int, size: int, scale: float, sampled_share: float) -> None:
+    """One reference's worth in every channel, and how much of its distance rests on the sample."""
     head = state.head[0]
     channels = head["channels"]
     for pace in range(PACES):
-        row = ((pace * STRATA + stratum) * GAPS + gap_class) * channels
+        row = ((pace * STRATA + stratum) * GAPS + gap_class) * (channels + 1)
         worth = head["weight"][pace] * scale
+        state.bins[row + channels, column] += worth * sampled_share
         for channel in range(channels):
             state.bins[row + channel, column] += worth
             worth *= size
@@ -162,17 +168,23 @@ def _touch(state: ReuseState, key: np.uint64, hashed: np.uint64, slot: int, gap_
     now_ns = head["last_ns"]
     by_sample, for_itself = _scales(state)
     stratum = BY_SAMPLE
-    distance = np.inf
+    distance, sampled_share = np.inf, 0.0
     back_soon = head["window_ns"] == 0
     if slot >= 0:
         entry = state.entries[slot]
         stratum = entry["stratum"]
-        entry["uses"] += 1
+        if stratum == FOR_ITSELF:
+            entry["uses"] += 1
         back_soon = back_soon or now_ns - entry["seen_ns"] <= head["window_ns"]
         if entry["position"] >= 0:
-            distance = max(_depth(state, entry["position"], by_sample, for_itself) + entry["bytes"], entry["barrier"])
+            above_by_sample, above_for_itself = _above(state, entry["position"])
+            sampled = above_by_sample * by_sample
+            distance = sampled + above_for_itself * for_itself + entry["bytes"]
+            sampled_share = sampled / distance
+            distance = max(distance, entry["barrier"])
             _unstack(state, slot)
-    _add(state, stratum, gap_class, _column(state, distance), size, for_itself if stratum == FOR_ITSELF else by_sample)
+    scale = for_itself if stratum == FOR_ITSELF else by_sample
+    _add(state, stratum, gap_class, _column(state, distance), size, scale, sampled_share)
     if slot < 0:
         slot = _insert(state, key, hashed, False)
         if slot < 0:
@@ -200,44 +212,71 @@ def _column(state: ReuseState, distance: float) -> int:
 
 
 @kernel
+def _hot_count(state: ReuseState) -> int:
+    """References in this period that make a key hot: half of a followed key's share of the traffic."""
+    return int(max(_HOT_COUNT_MIN, state.head[0]["period"] // (2 * state.entries.shape[0])))
+
+
+@kernel
 def _promote(state: ReuseState, key: np.uint64, hashed: np.uint64, size: int) -> None:
-    """From its next reference on the key stands for itself; the present one still counts by the sample."""
+    """From its next reference on the key stands for itself; the present one still counts by the sample.
+
+    Behind a doorkeeper it must first be seen to enter: of a key that was not followed it is not known whether it is
+    in already. Sampled keys wait as well, or the sample would no longer be one.
+    """
     head = state.head[0]
     if head["hot"] >= state.entries.shape[0] // _HOT_SHARE_OF_KEYS:
         return
     slot = _find(state, key, hashed)
-    if slot < 0:
+    unknown = slot < 0
+    if unknown:
         slot = _insert(state, key, hashed, True)
-        entry = state.entries[slot]
-        entry["seen_ns"] = head["last_ns"]
-        entry["bytes"] = size
-        entry["barrier"] = 0.0
-        entry["stratum"] = FOR_ITSELF
-        if head["window_ns"] == 0:
-            _stack(state, slot)
-    else:
-        _change_stratum(state, slot, FOR_ITSELF)
-    place = state.places[_home(state, hashed)]
+        state.entries[slot]["seen_ns"] = head["last_ns"]
+        state.entries[slot]["bytes"] = size
+        state.entries[slot]["barrier"] = 0.0
+    entry, place = state.entries[slot], state.places[_home(state, hashed)]
     place["hot"] += 1
     head["hot"] += 1
-    state.entries[slot]["uses"] = place["references"]
+    entry["uses"] = place["references"]
+    entry["waiting"] = head["window_ns"] > 0
+    if head["window_ns"] == 0:
+        _change_stratum(state, slot, FOR_ITSELF)
+        if unknown:
+            _stack(state, slot)
+
+
+@kernel
+def _entered_now(state: ReuseState, slot: int) -> bool:
+    """Whether the doorkeeper let this key in at the reference just recorded."""
+    entry = state.entries[slot]
+    return bool(entry["position"] >= 0 and entry["barrier"] == 0.0)
+
+
+@kernel
+def _let_in(state: ReuseState, slot: int, size: int) -> None:
+    """A waiting key that is not sampled came back: soon enough, and it stands for itself from now on."""
+    head, entry = state.head[0], state.entries[slot]
+    soon = head["last_ns"] - entry["seen_ns"] <= head["window_ns"]
+    entry["seen_ns"] = head["last_ns"]
+    entry["bytes"] = size
+    if soon:
+        _change_stratum(state, slot, FOR_ITSELF)
+        _stack(state, slot)
 
 
 @kernel
 def _age(state: ReuseState) -> None:
     """Halve all counts; hot keys that cooled to half of what made them hot go back to the sample."""
     head = state.head[0]
-    least = max(_HOT_COUNT_MIN, head["period"] // state.entries.shape[0]) // 2
+    least = _hot_count(state) // 2
     for slot in range(state.entries.shape[0]):
         entry = state.entries[slot]
-        if entry["position"] == FREE or entry["stratum"] == BY_SAMPLE:
+        if entry["position"] == FREE or not _is_hot(state, slot):
             continue
-        hashed = hash_of(entry["key"], head["seed"])
         if entry["uses"] >= least:
             entry["uses"] >>= 1
-        elif hashed >> _HASH_SHIFT < head["threshold"]:
-            _cool(state, hashed)
-            _change_stratum(state, slot, BY_SAMPLE)
+        elif hash_of(entry["key"], head["seed"]) >> _HASH_SHIFT < head["threshold"]:
+            _cool(state, slot)
         else:
             _remove(state, slot)
     for place in range(state.places.shape[0]):
@@ -246,9 +285,18 @@ def _age(state: ReuseState) -> None:
 
 
 @kernel
-def _cool(state: ReuseState, hashed: np.uint64) -> None:
-    state.places[_home(state, hashed)]["hot"] -= 1
+def _is_hot(state: ReuseState, slot: int) -> bool:
+    entry = state.entries[slot]
+    return bool(entry["waiting"] or entry["stratum"] == FOR_ITSELF)
+
+
+@kernel
+def _cool(state: ReuseState, slot: int) -> None:
+    """Back to the sample, or to being waited for no longer."""
+    entry = state.entries[slot]
+    state.places[_home(state, hash_of(entry["key"], state.head[0]["seed"]))]["hot"] -= 1
     state.head[0]["hot"] -= 1
+    _change_stratum(state, slot, BY_SAMPLE)
 
 
 @kernel
@@ -258,6 +306,7 @@ def _change_stratum(state: ReuseState, slot: int, stratum: int) -> None:
         _weigh(state, entry["stratum"], entry["position"], -entry["bytes"])
         _weigh(state, stratum, entry["position"], entry["bytes"])
     entry["stratum"] = stratum
+    entry["waiting"] = False
 
 
 # --- followed keys ------------------------------------------------------------------------
@@ -299,6 +348,7 @@ def _insert(state: ReuseState, key: np.uint64, hashed: np.uint64, hot: bool) -> 
     entry["key"] = key
     entry["position"] = OUT_OF_STACK
     entry["stratum"] = BY_SAMPLE
+    entry["waiting"] = False
     return int(slot)
 
 
@@ -322,12 +372,16 @@ def _make_room(state: ReuseState) -> None:
 
 @kernel
 def _forget_expired(state: ReuseState) -> None:
-    """Forget keys only seen, and too long ago to be let in at their next reference."""
+    """Forget keys only seen, and too long ago to be let in at their next reference; none of those waits on."""
     head = state.head[0]
     for slot in range(state.entries.shape[0]):
         entry = state.entries[slot]
-        if entry["position"] == OUT_OF_STACK and head["last_ns"] - entry["seen_ns"] > head["window_ns"]:
+        if entry["position"] == FREE or head["last_ns"] - entry["seen_ns"] <= head["window_ns"]:
+            continue
+        if entry["position"] == OUT_OF_STACK:
             _remove(state, slot)
+        elif entry["waiting"]:
+            _cool(state, slot)
 
 
 @kernel
@@ -335,11 +389,10 @@ def _remove(state: ReuseState, slot: int) -> None:
     """Forget a key, closing the gap it leaves in the probe sequence."""
     head, entry = state.head[0], state.entries[slot]
     _unstack(state, slot)
-    hashed = hash_of(entry["key"], head["seed"])
-    if entry["stratum"] == FOR_ITSELF:
-        _cool(state, hashed)
+    if _is_hot(state, slot):
+        _cool(state, slot)
     mask = state.places.shape[0] - 1
-    hole = _home(state, hashed)
+    hole = _home(state, hash_of(entry["key"], head["seed"]))
     while state.places[hole]["slot"] != slot:
         hole = (hole + 1) & mask
     place = (hole + 1) & mask
@@ -378,15 +431,15 @@ def _weigh(state: ReuseState, stratum: int, position: int, size: int) -> None:
 
 
 @kernel
-def _depth(state: ReuseState, position: int, scale_by_sample: float, scale_for_itself: float) -> float:
-    """Size of all distinct keys touched after a position, followed or not, as the strata estimate it."""
+def _above(state: ReuseState, position: int) -> tuple[int, int]:
+    """Bytes of the followed keys touched after a position, of the sample and of the hot ones."""
     by_sample, for_itself = state.head[0]["stacked_by_sample"], state.head[0]["stacked_for_itself"]
     node = np.int64(position) + 1
     while node > 0:
         by_sample -= state.stack[node]["by_sample"]
         for_itself -= state.stack[node]["for_itself"]
         node -= node & -node
-    return float(by_sample * scale_by_sample + for_itself * scale_for_itself)
+    return by_sample, for_itself
 
 
 @kernel

@@ -75,8 +75,8 @@ def drift(state: ReuseState) -> float:
 
 
 def _strata(state: ReuseState) -> NDArray[np.float64]:
-    """The bins as [PACES, STRATA, GAPS, V, columns]."""
-    return np.reshape(state.bins, (PACES, STRATA, GAPS, int(state.head[0]["channels"]), -1))
+    """The bins as [PACES, STRATA, GAPS, V + 1, columns]."""
+    return np.reshape(state.bins, (PACES, STRATA, GAPS, int(state.head[0]["channels"]) + 1, -1))
 
 
 def _per_second(state: ReuseState, now_ns: int, pace: Pace) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
@@ -98,18 +98,22 @@ def _per_second(state: ReuseState, now_ns: int, pace: Pace) -> tuple[NDArray[np.
 
 def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Cumulative value [V, B + 1], total and offered [V], both strata together, decayed sums."""
-    sample, hot = _strata(state)[pace]
-    offered = sample[..., -1]
-    by_class = sample[..., :-1] * _repair(state, pace)[..., None] + hot[..., :-1]
-    reused = by_class[..., :-1]  # without the cold ones
-    cumulative = np.concatenate([np.zeros((*reused.shape[:-1], 1)), np.cumsum(reused[..., :-1], axis=-1)], axis=-1)
-    value = _stretched(cumulative, _stretch(state, pace), int(state.head[0]["bins"])).sum(axis=0)
-    return value, reused.sum(axis=(0, 2)), offered.sum(axis=0) + hot.sum(axis=(0, 2))
+    strata, bins = _strata(state)[pace], int(state.head[0]["bins"])
+    hot, offered = strata[FOR_ITSELF, :, :-1, :-1], strata[BY_SAMPLE, :, :-1, -1]
+    sample = strata[BY_SAMPLE, :, :-1, :-1] * _repair(state, pace)[..., None]
+    total = (sample + hot)[..., :-1].sum(axis=(0, 2))  # without the cold ones
+    stretch = _stretch(state, pace)
+    value = np.zeros((total.shape[0], bins + 1))
+    for stratum, values in ((BY_SAMPLE, sample), (FOR_ITSELF, hot)):
+        sums = strata[stratum, :, :, :-3]
+        share = np.divide(sums[:, -1], sums[:, 0], out=np.zeros_like(sums[:, 0]), where=sums[:, 0] > 0.0)
+        value[:, 1:] += np.cumsum(_moved(values[..., :-2], 1.0 + share * (stretch[:, None] - 1.0), bins), axis=1)
+    return value, total, offered.sum(axis=0) + hot.sum(axis=(0, 2))
 
 
 def _repair(state: ReuseState, pace: int) -> NDArray[np.float64]:
     """What a class's sample has to be multiplied with, [GAPS, V]; classes with few samples share one factor."""
-    sample = _strata(state)[pace, BY_SAMPLE]
+    sample = _strata(state)[pace, BY_SAMPLE, :, :-1]
     offered, sampled = sample[..., -1], sample[..., :-1].sum(axis=-1)
     poor = sampled[:, 0] < _SAMPLES_MIN * float(state.head[0]["weight"][pace]) / sampling_rate(state)
     offered, sampled = (np.where(poor[:, None], part[poor].sum(axis=0), part) for part in (offered, sampled))
@@ -117,15 +121,12 @@ def _repair(state: ReuseState, pace: int) -> NDArray[np.float64]:
 
 
 def _stretch(state: ReuseState, pace: int) -> NDArray[np.float64]:
-    """What a class's distances have to be multiplied with, [GAPS]; distinct keys are weighed by their size."""
-    strata = _strata(state)[pace]
-    channel = min(1, strata.shape[2] - 1)
-    hot = strata[FOR_ITSELF, :, channel].sum(axis=-1)
-    known = hot + strata[BY_SAMPLE, :, channel, -1]
-    followed = hot + strata[BY_SAMPLE, :, channel, :-1].sum(axis=-1)
+    """What the sampled part of a class's distances has to be multiplied with, [GAPS]; distinct keys weigh their size."""
+    sample = _strata(state)[pace, BY_SAMPLE, :, :-1]
+    by_size = sample[:, min(1, sample.shape[1] - 1)]
+    known, sampled = _footprint(by_size[:, -1]), _footprint(by_size[:, :-1].sum(axis=-1))
     ratio = np.ones(GAPS)
-    known_footprint, followed_footprint = _footprint(known), _footprint(followed)
-    np.divide(known_footprint, followed_footprint, out=ratio[1:], where=followed_footprint > 0.0)
+    np.divide(known, sampled, out=ratio[1:], where=sampled > 0.0)
     return np.clip(ratio, 1.0 / _STRETCH_MAX, _STRETCH_MAX)
 
 
@@ -135,15 +136,21 @@ def _footprint(by_gap: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.cumsum((longer[:-1] + longer[1:]) / 2.0 * np.diff(_GAP_EDGES)))
 
 
-def _stretched(cumulative: NDArray[np.float64], stretch: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Cumulative values [GAPS, V, columns] read at the capacities that stretched distances reach, [GAPS, V, bins + 1]."""
-    last = cumulative.shape[-1] - 1
-    at = np.minimum(np.arange(bins + 1)[None, :] / stretch[:, None], last)
-    below = np.minimum(at.astype(np.int64), max(0, last - 1))
-    share = (at - below)[:, None, :]
-    low = np.take_along_axis(cumulative, below[:, None, :], axis=-1)
-    high = np.take_along_axis(cumulative, np.minimum(below + 1, last)[:, None, :], axis=-1)
-    return np.asarray(low + share * (high - low))
+def _moved(values: NDArray[np.float64], factor: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Values [GAPS, V, C] of bins whose distances are multiplied by `factor` [GAPS, C], summed over classes, [V, bins].
+
+    A bin's values are taken as spread evenly over it; stretched by at most a quarter it touches at most three bins.
+    """
+    low = np.arange(values.shape[-1]) * factor
+    first = low.astype(np.int64)
+    moved = np.zeros((values.shape[1], bins))
+    for step in range(3):
+        place = first + step
+        overlap = np.clip(np.minimum(low + factor, place + 1.0) - np.maximum(low, place), 0.0, None) / factor
+        kept = (place < bins) & (overlap > 0.0)
+        for channel in range(values.shape[1]):
+            moved[channel] += np.bincount(place[kept], (values[:, channel] * overlap)[kept], bins)
+    return moved
 
 
 def rate_factor(state: ReuseState, now_ns: int, pace: int) -> float:

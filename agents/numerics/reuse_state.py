@@ -32,7 +32,8 @@ ENTRY = np.dtype(
         ("barrier", np.float64),  # smallest capacity that holds the key
         ("position", np.int32),  # in the stack; OUT_OF_STACK: only seen
         ("uses", np.int32),  # references of a hot key in this period
-        ("stratum", np.int32),
+        ("stratum", np.int16),
+        ("waiting", np.int16),  # hot, but not yet seen to pass the doorkeeper
         ("next_free", np.int32),
     ],
     align=True,
@@ -85,13 +86,14 @@ class ReuseState(NamedTuple):
 
     `bins` has a row per (pace, stratum, gap class, channel) and columns for distance bins up to a quarter beyond
     `capacity_max`, then for what lies deeper, for what is cold, and for what the stream offered, followed or not.
+    One channel more than asked for sums the share of the distances that rests on the sample.
     """
 
     head: NDArray[np.void]  # [1] HEAD
     entries: NDArray[np.void]  # [K] ENTRY
     places: NDArray[np.void]  # [power of two] PLACE
     stack: NDArray[np.void]  # [4 K + 1] POSITION
-    bins: NDArray[np.float64]  # [PACES * STRATA * GAPS * V, bins + bins / MARGIN + 3], decayed
+    bins: NDArray[np.float64]  # [PACES * STRATA * GAPS * (V + 1), bins + bins / MARGIN + 3], decayed
 
 
 def new_reuse(
@@ -140,7 +142,7 @@ def new_reuse(
         entries=_free_entries(keys_max),
         places=_empty_places(1 << (_PLACES_PER_KEY * keys_max - 1).bit_length()),
         stack=_empty_stack(4 * keys_max),  # a compaction then pays for at least three keys_max references
-        bins=np.zeros((PACES * STRATA * GAPS * channels, bins + bins // MARGIN + 3)),
+        bins=np.zeros((PACES * STRATA * GAPS * (channels + 1), bins + bins // MARGIN + 3)),
     )
 
 

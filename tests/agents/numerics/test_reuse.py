@@ -75,7 +75,7 @@ def assert_consistent(state: ReuseState) -> None:
         key = entries[slot]["key"]
         assert reuse._find(state, key, np.uint64(hash_of(key, head["seed"]))) == slot
     assert sorted(free_slots(state)) == sorted(set(range(entries.size)) - set(used.tolist()))
-    hot = used[entries[used]["stratum"] == FOR_ITSELF]
+    hot = used[(entries[used]["stratum"] == FOR_ITSELF) | (entries[used]["waiting"] != 0)]
     assert head["hot"] == hot.size <= entries.size // 2
     assert state.places["hot"].sum() == hot.size
     for name, stratum in (("stacked_by_sample", BY_SAMPLE), ("stacked_for_itself", FOR_ITSELF)):
@@ -84,7 +84,8 @@ def assert_consistent(state: ReuseState) -> None:
     scales = reuse._scales(state)
     scaled = entries["bytes"][order] * np.array(scales)[entries["stratum"][order]]
     above = np.concatenate([[0], np.cumsum(scaled)[:-1]]) if order.size else np.zeros(0)
-    assert [reuse._depth(state, int(entries[slot]["position"]), *scales) for slot in order] == pytest.approx(above.tolist())
+    found = [np.dot(reuse._above(state, int(entries[slot]["position"])), scales) for slot in order]
+    assert found == pytest.approx(above.tolist())
 
 
 def free_slots(state: ReuseState) -> list[int]:
@@ -183,16 +184,16 @@ def test_the_fast_shape_is_used_after_a_drift_and_the_slow_one_at_rest() -> None
     np.testing.assert_array_equal(curve(state, now).value, curve(state, now, Pace.FAST).value)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_sample_of_one_in_eight_is_within_fifteen_thousandths_of_the_exact_curve(seed: int) -> None:
-    rows = zipf_mandelbrot(200_000, 30_000, 0.9, 30.0, seed=7)
-    capacities = np.linspace(0, 20_000, 65)
-    exact = exact_row_hit_ratio(rows, capacities)
-    state = new_reuse(20_000.0, bins=64, keys_max=8192, sampling_rate=1 / 8, seed=seed)
-    record_rows(state, 0, rows, 1)
-    assert sampling_rate(state) == 1 / 8
-    estimate = curve(state, 0, Pace.FAST).value[0] / rows.shape[0]
-    assert np.abs(estimate - exact).max() <= 0.015
+def test_a_sample_of_one_in_eight_is_within_a_hundredth_of_the_exact_curve_for_ten_hashes() -> None:
+    rows = zipf_mandelbrot(100_000, 15_000, 0.9, 30.0, seed=7)
+    exact = exact_row_hit_ratio(rows, np.linspace(0, 10_000, 65))
+    errors = []
+    for seed in range(10):
+        state = new_reuse(10_000.0, bins=64, keys_max=8192, sampling_rate=1 / 8, seed=seed)
+        record_rows(state, 0, rows, 1)
+        assert sampling_rate(state) == 1 / 8
+        errors.append(np.abs(curve(state, 0, Pace.FAST).value[0] / rows.shape[0] - exact).max())
+    assert max(errors) <= 0.01
     assert 0.5 < exact[-1] < 0.95, "a curve that means something"
 
 
@@ -207,7 +208,7 @@ def test_a_few_very_hot_keys_are_followed_whatever_their_hash() -> None:
         errors.append(np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max())
         assert {0, 1, 2, 3} <= hot_keys(state)
         assert_consistent(state)
-    assert max(errors) <= 0.015
+    assert max(errors) <= 0.01
 
 
 def test_hot_keys_that_cooled_give_their_place_to_the_next() -> None:
@@ -226,7 +227,7 @@ def test_a_bounded_set_lowers_its_rate_and_stays_accurate() -> None:
     state = new_reuse(20_000.0, bins=64, keys_max=1024, sampling_rate=1.0, horizon_ratio=0)
     record_rows(state, 0, rows, 1)
     assert state.head[0]["used"] <= 1024
-    assert 1024 / 30_000 * 0.7 < sampling_rate(state) < 1024 / 30_000 * 1.1
+    assert 512 / 30_000 * 0.7 < sampling_rate(state) < 1024 / 30_000, "half of the places are left to hot keys"
     assert np.abs(curve(state, 0, Pace.FAST).value[0] / rows.size - exact).max() <= 0.04
     assert_consistent(state)
 
@@ -274,7 +275,7 @@ def test_a_rate_that_fell_rises_again_when_keys_are_few() -> None:
 
 def test_memory_is_what_was_allocated_at_the_start() -> None:
     state = new_reuse(1e6, keys_max=8192, channels=3)
-    assert sum(array.nbytes for array in state) < 3_500_000
+    assert sum(array.nbytes for array in state) < 4_000_000
 
 
 # --- doorkeeper ---------------------------------------------------------------------------
@@ -320,6 +321,24 @@ def test_the_doorkeepers_curve_equals_real_caches_on_visits() -> None:
     admitted_all = np.array([sum(d <= capacity for d in stack_distances(keys, [1] * len(keys))) for capacity in range(5, 101, 5)])
     assert np.abs(counted - real).max() / len(keys) < 0.02
     assert np.abs(admitted_all - real).max() / len(keys) > 0.1, "plain LRU distances would have been wrong"
+
+
+def test_behind_a_doorkeeper_hot_keys_do_not_pull_a_sampled_curve_to_one_side() -> None:
+    rows = zipf_mandelbrot(60_000, 15_000, 0.9, 30.0, seed=3)
+    settings_ = {"bins": 32, "window_ns": 10 * SECOND, "half_life_fast_seconds": 1e9}
+    exact, *sampled = [new_reuse(6_000.0, keys_max=1 << 15, **settings_)] + [
+        new_reuse(6_000.0, keys_max=4096, sampling_rate=1 / 8, seed=seed, **settings_) for seed in range(6)
+    ]
+    for second, batch in enumerate(np.split(rows, 600)):
+        for state in (exact, *sampled):
+            record_rows(state, second * SECOND, batch, 1)
+    true = curve(exact, 0, Pace.FAST)
+    errors = np.array([(found.value[0] / found.offered[0]) for found in (curve(state, 0, Pace.FAST) for state in sampled)])
+    errors -= true.value[0] / true.offered[0]
+    assert np.abs(errors.mean(axis=0)).max() <= 0.01
+    assert np.abs(errors).max() <= 0.02
+    for state in sampled:
+        assert_consistent(state)
 
 
 def test_keys_seen_once_do_not_push_others_out_of_the_sample() -> None:
