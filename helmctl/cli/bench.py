@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +36,9 @@ def bench(
     name: Annotated[str, typer.Argument(help="node, sim, decision, route or live")],
     runs: Annotated[int, typer.Option(min=1, max=100, help="runs of each measurement; the median is printed")] = 5,
     seconds: Annotated[float | None, typer.Option(min=0.5, help="length of parts that run for a time; short is for a try")] = None,
+    log: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Parquet log (user, item, ts) to measure curves on")
+    ] = None,
     part: Annotated[str | None, typer.Option(help="only the part whose module has this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
@@ -42,8 +46,9 @@ def bench(
     parts = _parts(name, part)
     results: list[Result] = []
     for measure in parts:
-        timed = seconds is not None and "seconds" in inspect.signature(measure).parameters
-        results += measure(runs, _say, seconds=seconds) if timed else measure(runs, _say)
+        asked = {"seconds": seconds, "log": log}
+        understood = inspect.signature(measure).parameters
+        results += measure(runs, _say, **{name: value for name, value in asked.items() if value and name in understood})
     found = report(name, runs, results)
     typer.echo(json.dumps(found) if as_json else _in_words(found))
 
