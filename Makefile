@@ -9,7 +9,7 @@ NODE_PORT ?= 8790
 
 FLEET_OPTIONS = --nodes "$(NODES)" --workload "$(WORKLOAD)" --seed "$(SEED)" --host "$(HOST)" --router-port "$(ROUTER_PORT)" --node-port "$(NODE_PORT)"
 
-.PHONY: help setup up fleet down test clean
+.PHONY: help setup up fleet down test verify clean
 .SILENT:
 
 help:
@@ -18,6 +18,7 @@ help:
 	echo "             both take NODES=8 WORKLOAD=demo SEED=1 HOST=127.0.0.1 WEB_PORT=8700 ROUTER_PORT=8780 NODE_PORT=8790"
 	echo "make down    stop what runs"
 	echo "make test    install what the tests need and run them"
+	echo "make verify  the long checks: full-size tests, then the benches"
 	echo "make setup   prepare without starting"
 	echo "make clean   remove the state folder"
 
@@ -37,6 +38,12 @@ test:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m helmctl.supervisor.browser
 	.venv/bin/python -m pytest
+
+verify:
+	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
+	.venv/bin/python -m pytest -m verify
+	.venv/bin/python -m helmctl.cli.main bench node
+	.venv/bin/python -m helmctl.cli.main bench sim
 
 clean:
 	if [ -x .venv/bin/python ]; then .venv/bin/python -m helmctl.cli.main down >/dev/null; fi
