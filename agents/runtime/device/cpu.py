@@ -26,7 +26,6 @@ class CpuStore(Store):
 
     def __init__(self, profile: Profile, table: RowSource, link: Link, clock: Callable[[], float] = time.perf_counter) -> None:
         super().__init__(profile, table, torch.device("cpu"))
-        torch.set_num_threads(1)  # the nodes of a machine share its cores, a second thread would only steal
         self._link = link
         self._clock = clock
 

@@ -57,7 +57,7 @@ class TorchExecutor(DeviceExecutor):
         scores, fresh = self._rank(plan, batch, gathered, actions, timestamps, watch)
         self.store.write_blocks(plan, fresh)
         watch.mark()
-        return Execution(self.store.download(scores), _timings(watch.laps_ms()))
+        return Execution(self.store.download(scores), timings_of(watch.laps_ms()))
 
     def _rank(
         self,
@@ -112,7 +112,8 @@ def check_model(profile: Profile, model: HstuRanker) -> None:
         raise ValueError(f"row_bytes is {profile.row_bytes}, the model reads {model.shape.dim * model.dtype.itemsize}")
 
 
-def _timings(laps_ms: list[float]) -> DeviceTimings:
+def timings_of(laps_ms: list[float]) -> DeviceTimings:
+    """Stages from laps: hits, prefixes, misses, one per request, blocks written."""
     hits_ms, prefixes_ms, misses_ms = laps_ms[:_GATHER_LAPS]
     compute_ms, written_ms = laps_ms[_GATHER_LAPS:-1], laps_ms[-1]
     return DeviceTimings(hits_ms + misses_ms, prefixes_ms + written_ms, np.array(compute_ms), sum(laps_ms))

@@ -1,5 +1,7 @@
 """Devices by name. The one place that knows them all."""
 
+import torch
+
 from agents.profiles import DeviceName, Profile
 from agents.runtime.device import cpu, cuda
 from agents.runtime.device.base import element_type
@@ -29,6 +31,8 @@ def make_store(device: DeviceName, profile: Profile, table: HostTable) -> Store:
 
 def make_executor(device: DeviceName, profile: Profile, weights: Weights, table: HostTable) -> TorchExecutor:
     """A store with HELM's ranker; errors as of `make_store`."""
+    if device == "cpu":
+        torch.set_num_threads(1)  # the nodes of a machine share its cores, a second thread would only steal
     store = make_store(device, profile, table)
     return TorchExecutor(profile, store, make_ranker(store, profile, weights))
 
