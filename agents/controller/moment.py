@@ -39,8 +39,8 @@ def new_moments(count: int) -> NDArray[Any]:
 
 
 def fill(
-    moments: NDArray[Any], observation: Observation, rule_ratio: float = math.nan, rule_holds: bool = False, data_age_ns: int = 0
+    moments: NDArray[Any], observation: Observation, rule_ratio: float = math.nan, rule_holds: bool = False, held: bool = False
 ) -> None:
-    """Write an observation into the first record; nobody holds, proposals are heard, the refill has room."""
-    own = (rule_ratio, rule_holds, 0, 0.0, 1, data_age_ns, math.inf)
+    """Write an observation into the first record, for the layers; what only the guard asks for is left open."""
+    own = (rule_ratio, rule_holds, held, observation.emb_ratio, 1, 0, math.inf)
     moments[0] = observation[:_BEFORE] + observation[_AFTER:] + own

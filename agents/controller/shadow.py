@@ -48,6 +48,19 @@ class Shadowed:
         """Share of the refill budget that may be used now."""
         return 1.0 if self.demoted else self.inner.refill_share
 
+    def use_file(self, weights: bytes, card: bytes) -> str:
+        """Put another policy in the place of the present one, and trust it anew; `ArtefactError` if refused."""
+        digest = self.inner.use_file(weights, card)
+        self.reinstate()
+        return digest
+
+    def set_rails(self, rails: GuardRails) -> None:
+        """The operator's new limits, for both."""
+        self._rails = rails
+        self.inner.set_rails(rails)
+        if self._guard is not None:
+            self._guard.set_rails(rails)
+
     def propose(self, observation: Observation) -> Proposal:
         """The policy's word, or after a demotion the rule's."""
         if self.demoted:

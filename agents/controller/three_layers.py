@@ -58,6 +58,7 @@ class ThreeLayers:
         self._moment = new_moments(1)
         self._decision = np.zeros(1, DECISION)
         self._phase, self._missing, self.refill_share = Phase.CALM, 0, 1.0
+        self.held = False  # an operator holds the ratio: nothing of it is ours to learn from
         self.set_rails(rails)
         if policy is not None:
             self.use(policy)
@@ -82,7 +83,7 @@ class ThreeLayers:
     def propose(self, observation: Observation) -> Proposal:
         """One decision of the three layers, as a ratio and each layer's share in it."""
         rule_ratio, rule_holds, reason = self._ask_rule(observation)
-        fill(self._moment, observation, rule_ratio, rule_holds)
+        fill(self._moment, observation, rule_ratio, rule_holds, self.held)
         proposed, goal, offset, phase, self._missing, frozen, self.refill_share = propose_first(
             self._rules, self._weights, self._memory, self._moment, observation.emb_value, observation.kv_value, self._decision
         )

@@ -235,6 +235,8 @@ class NodeEstimators:
             emb_bytes_touched_per_second=rate_of(meters, Meter.EMB_BYTES, now_ns),
             kv_bytes_touched_per_second=rate_of(meters, Meter.KV_BYTES, now_ns),
             kv_used_ratio=int(state.counters[Counter.KV_PAGES_USED]) / kv_pages,
+            move_ratio_per_second=profile.move_ratio_per_second,
+            service_ms=sum(self.stages[1:]),
         )
 
     def _kv_curve(self, now_ns: int, capacity_bytes: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, int]:

@@ -11,9 +11,20 @@ from numpy.typing import NDArray
 
 from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
-from agents.controller.guard import Guard, GuardInputs
-from agents.controller.interface import Controller
+from agents.controller.guard import Guard, GuardInputs, refill_room_ratio
+from agents.controller.interface import Controller, Observation, Proposal
 from agents.controller.registry import make_controller, uses_cluster_reuse
+from agents.controller.status import (
+    ControllerStatus,
+    controller_events,
+    feature_shares_of,
+    layers_of,
+    mode_in_force,
+    set_rails,
+    status_of,
+    tell_hold,
+    use_policy,
+)
 from agents.node import booking, desired, residency
 from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
 from agents.node.estimators import NodeEstimators, Valuation
@@ -22,6 +33,7 @@ from agents.pool import migration
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter, Owner, allocate
 from agents.profiles import Profile
+from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import (
     ClusterReuse,
@@ -93,6 +105,7 @@ class Node:
         self.ledger = Ledger(self.state, profile.rows_per_page)
         self._desired = desired.initial(config.guard_rails)
         self._controller: Controller = make_controller(config.controller, config.guard_rails)
+        self._status = ControllerStatus()
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
         wanted = Valuation(getattr(self._controller, "unit", "ms"), getattr(self._controller, "kv_stream", "cluster"))
         self._estimators = NodeEstimators(profile, config.row_sampling_rate, self._policy, wanted)
@@ -244,27 +257,39 @@ class Node:
         self._next_decision_ns = now_ns + self._controller.period_ns
         before = self.ledger.emb_ratio
         observation = self._estimators.observation(now_ns, before, self.state)
-        proposal = self._controller.propose(observation)
+        proposal = self._propose(observation)
         self._proposed_ratio = proposal.emb_ratio
-        active = self._desired.controller is ControllerMode.ACTIVE
         target = self._guard.target
-        limited = self._guard.limit(
-            now_ns,
-            GuardInputs(
-                proposed=proposal.emb_ratio if active else None,
-                held=self._desired.emb_ratio,
-                emb_ratio=before,
-                data_age_ns=self._estimators.data_age_ns(now_ns),
-                reuse_age_ns=observation.reuse_age_ns if uses_cluster_reuse(self._controller) else 0,
-            ),
-        )
+        limited = self._guard.limit(now_ns, self._guard_inputs(now_ns, observation, proposal))
         moved = limited.target != target
         if moved:
             self._pending_events.append((EventKind.RATIO_MOVED, {"from": f"{target:.3f}", "to": f"{limited.target:.3f}"}))
         self._estimators.retargeted(now_ns, moved)
-        record = self._reporter.decision(now_ns, self.mode, observation, proposal, limited)
+        shares = feature_shares_of(self._controller)
+        record = self._reporter.decision(now_ns, self.mode, observation, proposal, limited, self._status, shares)
         self._decisions = [*self._decisions[-(DECISIONS_KEPT - 1) :], record]
         return [record]
+
+    def _propose(self, observation: Observation) -> Proposal:
+        """The controller's word, and what changed in it; one that is switched off is not asked."""
+        if self._desired.controller is ControllerMode.OFF:
+            return Proposal(observation.emb_ratio, "off", {})
+        tell_hold(self._controller, self._desired.emb_ratio is not None)
+        proposal = self._controller.propose(observation)
+        before, self._status = self._status, status_of(self._controller)
+        self._pending_events += controller_events(before, self._status, proposal)
+        return proposal
+
+    def _guard_inputs(self, now_ns: int, observation: Observation, proposal: Proposal) -> GuardInputs:
+        refill = observation.pool_bytes, observation.refill_bytes_per_second, observation.refill_backlog_bytes
+        return GuardInputs(
+            proposed=proposal.emb_ratio if self._desired.controller is ControllerMode.ACTIVE else None,
+            held=self._desired.emb_ratio,
+            emb_ratio=observation.emb_ratio,
+            data_age_ns=self._estimators.data_age_ns(now_ns),
+            reuse_age_ns=observation.reuse_age_ns if uses_cluster_reuse(self._controller) else 0,
+            refill_room_ratio=refill_room_ratio(*refill),
+        )
 
     def _pages_of(self, emb_ratio: float) -> int:
         """Whole pages of EMB for a ratio of the pool asked for; each cache keeps at least one."""
@@ -295,7 +320,14 @@ class Node:
         """Rows that fresh pages could take now; a refill never displaces anything."""
         fresh = self.state.lists["fresh_page"][: self.state.counters[Counter.FRESH_PAGES]]
         empty = int(fresh.shape[0]) * self.profile.rows_per_page - int(self.state.pages["filled"][fresh].sum())
-        return min(empty, REFILL_ROWS_PER_TICK_MAX)
+        return min(empty, REFILL_ROWS_PER_TICK_MAX, self._refill_cap_rows())
+
+    def _refill_cap_rows(self) -> int:
+        """What the controller leaves of the refill budget in a burst, as rows per tick."""
+        if self._status.refill_share >= 1.0:
+            return REFILL_ROWS_PER_TICK_MAX
+        budget_bytes = self._status.refill_share * self.profile.refill_bytes_per_second * self.config.tick_ns / 1e9
+        return int(budget_bytes // self.profile.row_bytes)
 
     # --- commands and knowledge from outside ----------------------------------------------
 
@@ -315,7 +347,19 @@ class Node:
             self._pending_events.append((EventKind.RELEASED, {}))
         self._desired = wanted
         self._guard.set_rails(wanted.guard_rails)
+        set_rails(self._controller, wanted.guard_rails)
         self._next_decision_ns = 0  # a command is obeyed at the next tick, not at the next period
+
+    def use_policy(self, weights: bytes, card: bytes) -> str:
+        """Decide by another policy from the next decision on; returns its digest.
+
+        Raises `ArtefactError` for files that are refused, and `WireError` where the controller takes no policy; then
+        nothing changes.
+        """
+        layers = layers_of(self._controller)
+        if layers is None:
+            raise WireError(ErrorCode.INVALID_REQUEST, f"the controller {self.config.controller} takes no policy", "policy_digest")
+        return use_policy(self._controller, weights, card)
 
     def reuse(self, now_ns: int, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
@@ -353,7 +397,7 @@ class Node:
     @property
     def mode(self) -> Mode:
         """Mode in force."""
-        return self._desired.mode
+        return mode_in_force(self._desired.mode, self._status)
 
     @property
     def desired(self) -> desired.Desired:

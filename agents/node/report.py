@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from agents.controller.guard import GuardedRatio
 from agents.controller.interface import Observation, Proposal
+from agents.controller.recovery import Phase as RecoveryPhase
+from agents.controller.status import ControllerStatus, mode_in_force
 from agents.node.batch import MissReason
 from agents.node.desired import Desired
 from agents.node.estimators import NodeEstimators
@@ -54,11 +56,23 @@ class Reporter:
         self._decision_seq = 0
         self._conditions: dict[str, Condition] = {}
         self._last_reuse_age_ns = 0
+        self._last_status = ControllerStatus()
+        self._last_reasons: list[str] = []
 
-    def decision(self, now_ns: int, mode: Mode, observation: Observation, proposal: Proposal, limited: GuardedRatio) -> DecisionRecord:
+    def decision(
+        self,
+        now_ns: int,
+        mode: Mode,
+        observation: Observation,
+        proposal: Proposal,
+        limited: GuardedRatio,
+        status: ControllerStatus = ControllerStatus(),  # noqa: B008  a tuple of constants
+        feature_shares: dict[str, float] | None = None,
+    ) -> DecisionRecord:
         """One decision in full. Time is the node's monotonic time; the body knows its offset to unix time."""
         self._decision_seq += 1
         self._last_reuse_age_ns = observation.reuse_age_ns
+        self._last_status, self._last_reasons = status, limited.reasons
         scalars = {key: value for key, value in observation._asdict().items() if isinstance(value, int | float)}
         return DecisionRecord(
             name=self._name,
@@ -71,10 +85,12 @@ class Reporter:
             emb_ratio_granted=limited.target,
             reason=proposal.reason,
             guard_reasons=list(limited.reasons),
-            shadow_emb_ratio=None,
+            shadow_emb_ratio=status.shadow_emb_ratio,
             features={key: float(value) for key, value in scalars.items() if math.isfinite(value)},
-            layers=proposal.layers,
+            layers={name: share for name, share in proposal.layers.items() if math.isfinite(share)},
             decision_us=0.0,
+            feature_shares=feature_shares or {},
+            regret_ms=status.regret_ms,
         )
 
     def telemetry(
@@ -101,7 +117,7 @@ class Reporter:
             at_unix_ns=facts.at_unix_ns,
             seq=facts.seq,
             phase=facts.phase,
-            mode=desired.mode,
+            mode=mode_in_force(desired.mode, self._last_status),
             observed_generation=desired.generation,
             emb_ratio=int(counters[Counter.EMB_PAGES]) / pages,
             target_emb_ratio=target_pages / target_pool_pages,
@@ -160,9 +176,25 @@ class Reporter:
         self._condition(facts, desired, "Ready", facts.phase is Phase.READY, "Serving" if facts.phase is Phase.READY else "Draining")
         self._condition(facts, desired, "Migrating", moving, "MovingPages" if moving else "AtTarget")
         self._condition(facts, desired, "ReuseStale", stale, "NoRouterStatistics" if stale else "Fresh")
+        self._controller_conditions(facts, desired)
         return list(self._conditions.values())
 
-    def _condition(self, facts: BodyFacts, desired: Desired, kind: str, holds: bool, reason: str) -> None:
+    def _controller_conditions(self, facts: BodyFacts, desired: Desired) -> None:
+        """What is wrong with the deciding, if anything; the learned controllers' own conditions only where one runs."""
+        status = self._last_status
+        refused = "proposal_not_finite" in self._last_reasons
+        missing = refused or bool(status.missing_features)
+        reason = "ProposalNotFinite" if refused else "FeaturesNotFinite" if missing else "AllFinite"
+        self._condition(facts, desired, "SignalMissing", missing, reason, ", ".join(status.missing_features))
+        if status.learned:
+            calm = status.phase is RecoveryPhase.CALM
+            self._condition(facts, desired, "Recovering", not calm, status.phase.name.capitalize())
+            lost = "LostToShadow" if status.demoted else "Trusted"
+            self._condition(facts, desired, "PolicyDemoted", status.demoted, lost, f"base {status.base}")
+            absent = not status.policy_digest
+            self._condition(facts, desired, "PolicyMissing", absent, "NoArtefact" if absent else "Loaded", f"base {status.base}")
+
+    def _condition(self, facts: BodyFacts, desired: Desired, kind: str, holds: bool, reason: str, message: str = "") -> None:
         status = ConditionStatus.TRUE if holds else ConditionStatus.FALSE
         before = self._conditions.get(kind)
         since = before.last_transition_unix_ns if before is not None and before.status is status else facts.at_unix_ns
@@ -170,7 +202,7 @@ class Reporter:
             type=kind,
             status=status,
             reason=reason,
-            message="",
+            message=message,
             last_transition_unix_ns=since,
             observed_generation=desired.generation,
         )

@@ -180,6 +180,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):
     features: dict[str, float]
     layers: dict[str, float]
     decision_us: float
+    feature_shares: dict[str, float] = {}  # gradient x (input - mean); learned policies only
+    regret_ms: float = 0.0  # what following the shadow would have saved since the policy began
 
 
 # --- link between an agent and the control plane (WebSocket, msgpack) --------------------

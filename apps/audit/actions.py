@@ -15,6 +15,7 @@ _SEVERITY = {
     EventKind.NODE_OFFLINE: Event.Severity.CRITICAL,
     EventKind.NODE_DRAINING: Event.Severity.WARNING,
     EventKind.CONDITION_CHANGED: Event.Severity.WARNING,
+    EventKind.POLICY_DEMOTED: Event.Severity.WARNING,
     EventKind.FRAME_REJECTED: Event.Severity.WARNING,
 }
 

@@ -15,6 +15,7 @@ from tests.agents.node.batches import batch_of
 
 SECOND = 1_000_000_000
 QUIET = TickInputs(0, 0.0, 0, 0)
+FACTS = BodyFacts(7, 1, Phase.READY, 0, 0, 0, 0, 0.0, "cpu", True, "1", 0)
 
 
 def tiny_profile() -> Profile:
@@ -225,13 +226,12 @@ def test_a_version_flip_in_mid_flight_leaves_nothing_of_the_old_version_to_find(
 
 def test_telemetry_reports_the_ledgers_share_and_null_for_what_is_not_known() -> None:
     node = tiny_node()
-    facts = BodyFacts(7, 1, Phase.READY, 0, 0, 0, 0, 0.0, "cpu", True, "1", 0)
-    before = node.telemetry(0, facts)
+    before = node.telemetry(0, FACTS)
     assert (before.emb_ratio, before.emb_hit_ratio, before.latency_ms_p50, before.latency_ms_p99) == (0.5, None, None, None)
     tick(node, 0)
     serve(node, 1, [(5, 4)])
     tick(node, 2 * SECOND)
-    after = node.telemetry(2 * SECOND, facts)
+    after = node.telemetry(2 * SECOND, FACTS)
     assert after.emb_ratio == node.ledger.shares().emb / 10
     assert after.kv_hit_ratio == 0.0
     assert after.latency_ms_p99 is None  # one request is no percentile

@@ -1,0 +1,105 @@
+"""What a controller lets others know besides its proposal; any method has a status, most an empty one."""
+
+from typing import NamedTuple
+
+from agents.controller.baselines.burst import Burst
+from agents.controller.interface import Controller, Proposal
+from agents.controller.recovery import REFILL_SHARES, Phase
+from agents.controller.shadow import Shadowed
+from agents.controller.three_layers import ThreeLayers
+from agents.wire.events import EventKind
+from agents.wire.messages import GuardRails, Mode
+
+_PHASE_EVENTS = {Phase.SURGE: EventKind.RECOVERY_STARTED, Phase.CALM: EventKind.RECOVERY_ENDED}
+
+
+class ControllerStatus(NamedTuple):
+    """State of the layers after the last decision."""
+
+    learned: bool = False  # has the three layers
+    phase: Phase = Phase.CALM
+    refill_share: float = 1.0  # of the refill budget that may be used now
+    base: str = ""  # who decides in calm
+    policy_digest: str = ""
+    missing_features: tuple[str, ...] = ()
+    shadow_emb_ratio: float | None = None
+    regret_ms: float = 0.0
+    demoted: bool = False
+
+
+def status_of(controller: Controller) -> ControllerStatus:
+    """Look through the wrappers at what is inside."""
+    if isinstance(controller, Shadowed):
+        inside = status_of(controller.inner)
+        shadow, regret, demoted = controller.shadow_emb_ratio, controller.regret_ms, controller.demoted
+        share = controller.refill_share
+        return inside._replace(shadow_emb_ratio=shadow, regret_ms=regret, demoted=demoted, refill_share=share)
+    if isinstance(controller, Burst):
+        inside = status_of(controller.inner)
+        return inside._replace(phase=Phase.SURGE, refill_share=REFILL_SHARES[Phase.SURGE]) if controller.active else inside
+    if isinstance(controller, ThreeLayers):
+        return ControllerStatus(
+            learned=True,
+            phase=controller.phase,
+            refill_share=controller.refill_share,
+            base=controller.base_name,
+            policy_digest=controller.policy_digest,
+            missing_features=tuple(controller.missing_features),
+        )
+    return ControllerStatus()
+
+
+def layers_of(controller: Controller) -> ThreeLayers | None:
+    """The three layers inside, if there are any."""
+    if isinstance(controller, Shadowed | Burst):
+        return layers_of(controller.inner)
+    return controller if isinstance(controller, ThreeLayers) else None
+
+
+def feature_shares_of(controller: Controller) -> dict[str, float]:
+    """Gradient x (input - mean) per feature of the last decision; empty without a learned policy."""
+    layers = layers_of(controller)
+    return {} if layers is None else layers.feature_shares()
+
+
+def set_rails(controller: Controller, rails: GuardRails) -> None:
+    """Tell a method the operator's new limits, if it wants to know; the guard enforces them in any case."""
+    tell = getattr(controller, "set_rails", None)
+    if tell is not None:
+        tell(rails)
+
+
+def tell_hold(controller: Controller, held: bool) -> None:
+    """Tell the layers whether an operator holds the ratio: then what the node does is not theirs to learn from."""
+    layers = layers_of(controller)
+    if layers is not None:
+        layers.held = held
+
+
+def use_policy(controller: Controller, weights: bytes, card: bytes) -> str:
+    """Change the policy inside; `ArtefactError` if refused, `ValueError` where there is none to change."""
+    if isinstance(controller, Burst):
+        return use_policy(controller.inner, weights, card)
+    if isinstance(controller, Shadowed | ThreeLayers):
+        return controller.use_file(weights, card)
+    raise ValueError(f"{controller.name} takes no policy")
+
+
+def controller_events(before: ControllerStatus, now: ControllerStatus, proposal: Proposal) -> list[tuple[EventKind, dict[str, str]]]:
+    """What is worth a line in the event feed after a decision."""
+    events: list[tuple[EventKind, dict[str, str]]] = []
+    if now.demoted and not before.demoted:
+        events.append((EventKind.POLICY_DEMOTED, {"base": now.base, "regret_ms": f"{now.regret_ms:.0f}"}))
+    kind = _PHASE_EVENTS.get(now.phase)
+    if kind is not None and now.phase is not before.phase:
+        events.append((kind, {"emb_ratio": f"{proposal.emb_ratio:.3f}"}))
+    return events
+
+
+def mode_in_force(wanted: Mode, status: ControllerStatus) -> Mode:
+    """What a node says of itself: an operator's hold, else the layer that decides."""
+    if wanted is not Mode.AUTO:
+        return wanted
+    if status.demoted:
+        return Mode.DEMOTED
+    return Mode.AUTO if status.phase is Phase.CALM else Mode.RECOVERY

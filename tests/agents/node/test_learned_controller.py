@@ -1,0 +1,97 @@
+"""A node that is decided for by the three layers: what it records, says and obeys."""
+
+import numpy as np
+import pytest
+
+from agents.artifacts.policy_file import ArtefactError
+from agents.node.node import Node
+from agents.wire.errors import WireError
+from agents.wire.events import EventKind
+from agents.wire.messages import Condition, ControllerMode, Mode, NodeSpec
+from tests.agents.controller.policies import card, random_file
+from tests.agents.node.test_node import FACTS, SECOND, serve, tick, tiny_node
+
+
+def lived(node: Node, seconds: range) -> list[tuple[EventKind, dict[str, str]]]:
+    """Requests and ticks, one a second."""
+    events = []
+    for second in seconds:
+        serve(node, second * SECOND, [(second % 5 + 1, 6)])
+        events += tick(node, second * SECOND + 1).events
+    return events
+
+
+def conditions(node: Node, now_ns: int) -> dict[str, Condition]:
+    return {condition.type: condition for condition in node.telemetry(now_ns, FACTS).conditions}
+
+
+def test_the_record_tells_the_layers_the_shadow_and_the_features_shares() -> None:
+    node = tiny_node("helm")
+    file = random_file(card())
+    assert node.use_policy(file.weights, file.card) == file.digest
+    lived(node, range(1, 9))
+    record = node.decisions(1)[0]
+    assert set(record.layers) == {"base", "residual", "recovery", "phase", "frozen"}
+    assert record.shadow_emb_ratio is not None
+    assert set(record.feature_shares) == set(card().features)
+    assert all(np.isfinite(share) for share in record.feature_shares.values())
+    assert record.controller == "helm"
+
+
+def test_without_a_policy_it_says_that_a_rule_decides() -> None:
+    node = tiny_node("helm")
+    lived(node, range(1, 4))
+    found = conditions(node, 4 * SECOND)
+    missing = found["PolicyMissing"]
+    assert (missing.status, missing.reason, missing.message) == ("True", "NoArtefact", "base b5")
+    assert (found["Recovering"].status, found["Recovering"].reason) == ("False", "Calm")
+    assert found["PolicyDemoted"].status == "False"
+
+
+def test_a_refused_policy_changes_nothing_and_another_controller_takes_none() -> None:
+    node, file = tiny_node("helm"), random_file(card())
+    node.use_policy(file.weights, file.card)
+    with pytest.raises(ArtefactError):
+        node.use_policy(file.weights[:100], file.card)
+    lived(node, range(1, 3))
+    assert conditions(node, 3 * SECOND)["PolicyMissing"].status == "False"
+    with pytest.raises(WireError, match="takes no policy"):
+        tiny_node("b5").use_policy(file.weights, file.card)
+
+
+def test_features_that_are_not_known_yet_are_a_condition_by_name() -> None:
+    node, file = tiny_node("helm"), random_file(card())
+    node.use_policy(file.weights, file.card)
+    tick(node, SECOND)
+    missing = conditions(node, SECOND)["SignalMissing"]
+    assert (missing.status, missing.reason) == ("True", "FeaturesNotFinite")
+    assert "kv_hit_ratio" in missing.message
+
+
+def test_advisory_decides_and_records_but_does_not_move_and_off_does_not_decide() -> None:
+    for mode, reason in ((ControllerMode.ADVISORY, None), (ControllerMode.OFF, "off")):
+        node = tiny_node("static-0.80")
+        node.apply(0, NodeSpec(generation=1, controller=mode))
+        lived(node, range(1, 8))
+        record = node.decisions(1)[0]
+        assert record.emb_ratio_granted == 0.5
+        assert record.guard_reasons == ["no_proposal"]
+        assert record.reason == (reason or "static")
+        assert record.emb_ratio_proposed == (0.8 if reason is None else 0.5)
+
+
+def test_a_surge_shows_as_mode_and_event_and_caps_the_refill() -> None:
+    node = tiny_node("helm-recovery")
+    lived(node, range(1, 60))
+    events = []
+    for second in range(60, 64):
+        for extra in range(40):
+            serve(node, second * SECOND + extra, [(extra + 1, 6)])
+        events += tick(node, second * SECOND + 50).events
+    assert EventKind.RECOVERY_STARTED in [kind for kind, _ in events]
+    assert node.mode is Mode.RECOVERY
+    assert node.telemetry(64 * SECOND, FACTS).mode is Mode.RECOVERY
+    assert conditions(node, 64 * SECOND)["Recovering"].reason == "Surge"
+    events = lived(node, range(64, 160))
+    assert EventKind.RECOVERY_ENDED in [kind for kind, _ in events]
+    assert node.mode is Mode.AUTO
