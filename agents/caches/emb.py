@@ -177,11 +177,10 @@ def _distance(start: int, end: int, places: int) -> int:
 
 
 @kernel
-def _remember_evicted(state: PoolState, row: int, uses: int) -> None:
+def _remember_evicted(state: PoolState, row: int) -> None:
     """Ring of rows that were in use when they went: what a refill would bring back first."""
     place = state.counters[_EVICTED_RING] % state.evicted.shape[0]
     state.evicted[place].row = row
-    state.evicted[place].uses = uses
     state.counters[_EVICTED_RING] += 1
 
 
@@ -364,33 +363,57 @@ def clear_page(
     the page's bytes are reused; no slot is a target twice, as the rows copied so far count as a batch in use.
     """
     copies_max = copies + policy.rescue_rows_per_page
-    room = True
+    for uses in range(policy.clock_uses_max, policy.rescue_uses_min - 1, -1):
+        copies = _rescue_rows(state, page, rows_per_page, uses, copies, copies_max, rows_out, sources_out, targets_out)
+    _lose_rows(state, page, rows_per_page)
+    return copies
+
+
+@kernel
+def _rescue_rows(
+    state: PoolState,
+    page: int,
+    rows_per_page: int,
+    uses: int,
+    copies: int,
+    copies_max: int,
+    rows_out: NDArray[np.int64],
+    sources_out: NDArray[np.int32],
+    targets_out: NDArray[np.int32],
+) -> int:
+    """Move a page's rows of so many uses while there is room for them; returns where the copies end."""
     for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled):
         row = state.slots[slot].row
-        uses = state.slots[slot].uses
+        if row == -1 or state.slots[slot].uses != uses:
+            continue
+        target = _rescue_slot(state, rows_per_page, rows_out, copies) if copies < copies_max else -1
+        if target == -1:
+            break
+        drop_slot(state, slot, rows_per_page)
+        reindex(state, target, occupy(state, target, row, uses, copies, rows_per_page, _EMB_EVICTED_SHRINK))
+        rows_out[copies] = row
+        sources_out[copies] = slot
+        targets_out[copies] = target
+        copies += 1
+        state.counters[_EMB_RESCUED] += 1
+    return copies
+
+
+@kernel
+def _lose_rows(state: PoolState, page: int, rows_per_page: int) -> None:
+    """The rows still in a page are dead; those in use are remembered for a refill."""
+    for slot in range(page * rows_per_page, page * rows_per_page + state.pages[page].filled):
+        row = state.slots[slot].row
         if row == -1:
             continue
-        if room and uses >= policy.rescue_uses_min and copies < copies_max:
-            target = _rescue_slot(state, rows_per_page, rows_out, copies)
-            room = target != -1
-            if room:
-                drop_slot(state, slot, rows_per_page)
-                reindex(state, target, occupy(state, target, row, uses, copies, rows_per_page, _EMB_EVICTED_SHRINK))
-                rows_out[copies] = row
-                sources_out[copies] = slot
-                targets_out[copies] = target
-                copies += 1
-                state.counters[_EMB_RESCUED] += 1
-                continue
         state.slots[slot].row = _dead(row)
-        if uses > 0:
-            _remember_evicted(state, row, uses)
+        if state.slots[slot].uses > 0:
+            _remember_evicted(state, row)
     lost = state.pages[page].rows
     state.counters[_EMB_EVICTED_SHRINK] += lost
     state.counters[_EMB_ROWS] -= lost
     state.pages[page].rows = 0
     state.pages[page].filled = 0
-    return copies
 
 
 @kernel
@@ -405,7 +428,7 @@ def forget_rows(state: PoolState, rows_per_page: int) -> None:
                 continue
             state.slots[slot].row = _dead(row)
             if state.slots[slot].uses > 0 and remembered < state.evicted.shape[0]:
-                _remember_evicted(state, row, state.slots[slot].uses)
+                _remember_evicted(state, row)
                 remembered += 1
         state.pages[page].rows = 0
         state.pages[page].filled = 0

@@ -20,6 +20,7 @@ class CachePolicy(NamedTuple):
 
 
 SECOND = 1_000_000_000
+RESCUE_ROWS_MAX = 256  # of one page: each costs some half a microsecond of the node's own time
 
 
 def shipped(rows_per_page: int) -> CachePolicy:
@@ -31,7 +32,7 @@ def shipped(rows_per_page: int) -> CachePolicy:
         kv_recency_only=False,
         clock_uses_max=3,
         rescue_uses_min=2,
-        rescue_rows_per_page=max(1, rows_per_page // 4),
+        rescue_rows_per_page=min(max(1, rows_per_page // 4), RESCUE_ROWS_MAX),
     )
 
 

@@ -113,7 +113,7 @@ SLOT = np.dtype(
 )
 PLACE = np.dtype([("tag", "u4"), ("slot", "i4")], align=True)
 SIGHTING = np.dtype([("tag", "u2"), ("seen", "u2")], align=True)
-EVICTED = np.dtype([("row", "i8"), ("uses", "u1")], align=True)
+EVICTED = np.dtype([("row", "i8")])
 TABLE = np.dtype([("lookups", "i8"), ("hits", "i8")], align=True)
 
 
@@ -131,15 +131,16 @@ class PoolState(NamedTuple):
     residency: NDArray[np.void]  # [L] RESIDENCY: ring of changes that routers follow
     # EMB: slots, an index by row id (open addressing, slot -1 is empty), doorkeeper (direct mapped), lost rows
     slots: NDArray[np.void]  # [S] SLOT
-    places: NDArray[np.void]  # [3/2 S] PLACE
+    places: NDArray[np.void]  # [23/16 S] PLACE
     door: NDArray[np.void]  # [1/2 S] SIGHTING: tag 0 is empty
     evicted: NDArray[np.void]  # [R] EVICTED: ring of rows that were in use when they went
     tables: NDArray[np.void]  # [TABLES_MAX] TABLE: look-ups by embedding table
 
 
-RESIDENCY_LOG = 16_384  # deltas kept for a reader that fell behind; older needs a snapshot (0.25 MB)
-EVICTED_RING = 32_768  # rows remembered for refill: 8 MiB of 256 B rows, more than a tick can move
-USERS_REMEMBERED = 16_384  # users whose last fate is remembered
+RESIDENCY_LOG = 8_192  # deltas kept for a reader that fell behind, over a minute's; older needs a snapshot
+EVICTED_RING = 16_384  # rows remembered for refill: four times what a tick asks for
+USERS_PER_PAGE = 8  # whose last fate is remembered: far more than can be resident, so that a second request is noticed
+USERS_REMEMBERED_MAX = 65_536
 TABLES_MAX = 16  # embedding tables counted apart
 TABLE_SHIFT = 40  # a row id is its table's number above, the row in it below: 16 tables of 10 ** 12 rows
 
@@ -164,10 +165,10 @@ def allocate(pages: int, rows_per_page: int, emb_pages: int) -> PoolState:
         lists=_records(pages, LISTED, emb_page=-1, fresh_page=-1, entry=-1),
         entries=_records(pages, ENTRY, head=-1, tail=-1, position=-1),
         users=_records(power_of_two_at_least(2 * pages), USER, entry=-1),
-        fates=_records(USERS_REMEMBERED, FATE),
+        fates=_records(power_of_two_at_least(min(USERS_PER_PAGE * pages, USERS_REMEMBERED_MAX)), FATE),
         residency=_records(RESIDENCY_LOG, RESIDENCY),
         slots=_records(slots, SLOT, row=-1),
-        places=_records(slots + slots // 2 + 8, PLACE, slot=-1),  # two thirds full when the pool is all EMB
+        places=_records(slots + 7 * slots // 16 + 8, PLACE, slot=-1),  # seven tenths full when the pool is all EMB
         door=_records(slots // 2 + 8, SIGHTING),
         evicted=_records(EVICTED_RING, EVICTED, row=-1),
         tables=_records(TABLES_MAX, TABLE),
