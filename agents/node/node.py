@@ -361,6 +361,16 @@ class Node:
             raise WireError(ErrorCode.INVALID_REQUEST, f"the controller {self.config.controller} takes no policy", "policy_digest")
         return use_policy(self._controller, weights, card)
 
+    def adapter_state(self) -> dict[str, float]:
+        """What the residual adapter has learned, to be kept over a restart; empty without one."""
+        layers = layers_of(self._controller)
+        return {} if layers is None else layers.adapter_state()
+
+    def restore_adapter(self, state: dict[str, float]) -> bool:
+        """Give back what was kept; False, and nothing changes, if it is damaged or there is no adapter."""
+        layers = layers_of(self._controller)
+        return layers is not None and layers.restore_adapter(state)
+
     def reuse(self, now_ns: int, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
         self._estimators.reuse(now_ns, message)

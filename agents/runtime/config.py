@@ -50,6 +50,11 @@ class NodeSettings:
         return self.state_folder / "nodes" / self.name / "spec.json"
 
     @property
+    def adapter_file(self) -> Path:
+        """Where what the residual adapter has learned survives a restart."""
+        return self.state_folder / "nodes" / self.name / "adapter.json"
+
+    @property
     def table_folder(self) -> Path:
         """Where the embedding table lies, shared by the nodes of the machine."""
         return self.state_folder / "tables"

@@ -3,11 +3,14 @@
 import asyncio
 import random
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from agents.node.node import Node, NodeConfig
+from agents.node.record_sampling import RecordSampling
+from agents.runtime.adapter_store import AdapterStore
 from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.config import NodeSettings, SettingsError
 from agents.runtime.device.base import DeviceOutOfMemory
@@ -25,7 +28,7 @@ from agents.runtime.rehearsal import rehearse
 from agents.runtime.versions import DEMO_VERSION, Loaded, current_version, demo_version, load_version, try_out
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
-from agents.wire.messages import WIRE_VERSION, ControlRequest, EventFrame, Hello, NodeSpec
+from agents.wire.messages import WIRE_VERSION, ControlRequest, DecisionRecord, EventFrame, Hello, NodeSpec
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +76,8 @@ class NodeDaemon:
         self._brain = brain
         self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, current_version(settings.model_folder))
         self.engine.on_event.append(self._remember_event)
+        self._adapter = AdapterStore(settings.adapter_file, self._node.adapter_state, self._node.restore_adapter)
+        self.engine.on_decision.append(self._adapter.noted)
         instance = str(self._started_unix_ns)
         gateway = Gateway(
             self.engine,
@@ -93,6 +98,8 @@ class NodeDaemon:
         """Warm up, take back the saved state, listen on a bound socket, tick, dial out."""
         await self.engine.on_device(lambda: rehearse(self._settings.profile, self._device))
         self._restore()
+        if self._writer is None:  # a journal must replay from a node that has learned nothing
+            self._adapter.load()
         self.engine.start()
         self.port = bound.getsockname()[1]
         await self._listener.open(bound)
@@ -111,6 +118,7 @@ class NodeDaemon:
             self._link_task.cancel()
             await asyncio.gather(self._link_task, return_exceptions=True)
         await self.engine.close()
+        self._adapter.save()
         if self._writer is not None:
             await asyncio.to_thread(self._writer.close)
 
@@ -184,8 +192,19 @@ class NodeDaemon:
             generation=lambda: self._brain.desired.generation,
             chance=random.Random(self._started_unix_ns),  # noqa: S311 - jitter, not a secret
         )
-        self.engine.on_decision.append(link.outbox.decision)
+        self.engine.on_decision.append(self._send_decision(link))
         return link
+
+    @staticmethod
+    def _send_decision(link: Link) -> Callable[[DecisionRecord], None]:
+        """Decisions go to the control plane sampled; all of them can be read from the node itself."""
+        sampling = RecordSampling()
+
+        def send(record: DecisionRecord) -> None:
+            if sampling.wanted(record):
+                link.outbox.decision(record)
+
+        return send
 
     def _hello(self) -> Hello:
         settings = self._settings

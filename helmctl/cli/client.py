@@ -117,6 +117,10 @@ class Client:
         response = self._call("GET", f"nodes/{_segment(name)}/")
         return response.json(), response.headers["ETag"]
 
+    def decisions(self, name: str, count: int) -> list[Any]:
+        """The newest decisions of a node's controller, newest first."""
+        return list(self.get(f"nodes/{_segment(name)}/decisions/", page_size=count)["results"])
+
     def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
         url = path if path.startswith("http") else f"/api/v1/{path}"
         try:

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from helmctl.cli.client import Client, open_client, parse_duration_seconds, parse_ratio, refusals_said
+from agents.controller.explain import explain
+from helmctl.cli.client import Client, CommandRefused, open_client, parse_duration_seconds, parse_ratio, refusals_said
 from helmctl.cli.status import AsJson, number, row, show_nodes, status
 
-app = typer.Typer(no_args_is_help=True, help="List, show, override, pin and release nodes.")
+app = typer.Typer(no_args_is_help=True, help="List, show, explain, override, pin and release nodes.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The node.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit log: 3 to 200 characters.")]
@@ -74,6 +75,20 @@ def pin(
 def release(name: Name, reason: Reason, as_json: AsJson = False) -> None:
     """Give a node back to its controller."""
     _take(name, "release", {"reason": reason}, False, as_json)
+
+
+@app.command("explain")
+@refusals_said
+def explain_decision(name: Name, as_json: AsJson = False) -> None:
+    """Why the node's ratio is what it is: its last decision in words."""
+    with open_client() as client:
+        decisions = client.decisions(name, count=1)
+    if not decisions:
+        raise CommandRefused(f"{name} has sent no decision yet")
+    if as_json:
+        _print_json(decisions[0])
+        return
+    sys.stdout.write("\n".join([*explain(decisions[0]), f"  at        {decisions[0]['at']}"]) + "\n")
 
 
 def _take(name: str, verb: str, body: dict[str, Any], dry_run: bool, as_json: bool) -> None:

@@ -3,19 +3,23 @@
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from django.core.wsgi import get_wsgi_application
 
 from apps.accounts import actions as accounts
 from apps.fleet.models import Node
+from apps.telemetry.models import Decision
 from helmctl.cli import client as cli_client
 from helmctl.cli import main
 from helmctl.supervisor.view import NODE_FIELDS
 from tests.apps.conftest import People, make_node, people  # noqa: F401 - fixtures
+from tests.apps.frames import decision
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -63,6 +67,21 @@ def test_the_tables_are_for_people(helmctl: Run, make_node: Any) -> None:  # noq
     for command in (("status",), ("node", "list"), ("node", "show", "node-0")):
         code, out, _ = helmctl(*command, who="viewer")
         assert (code, "node-0" in out) == (0, True)
+
+
+def test_the_last_decision_is_explained_in_words(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    node = make_node("node-0")
+    assert helmctl("node", "explain", "node-0")[2] == "helmctl: node-0 has sent no decision yet\n"
+    at = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    for seq, granted in ((1, 0.5), (2, 0.52)):
+        record = msgspec.to_builtins(decision(seq=seq, granted=granted))
+        Decision.objects.create(node=node, at=at, seq=seq, moved=granted != 0.5, record=record)
+
+    code, out, _ = helmctl("node", "explain", "node-0", who="viewer")
+
+    assert (code, out.splitlines()[0]) == (0, "node-0, decision 2 of b5 (auto): EMB 0.500, target 0.520")
+    assert out.splitlines()[-1] == "  at        2026-11-23T12:00:00Z"
+    assert json.loads(helmctl("node", "explain", "node-0", "--json")[1])["seq"] == 2
 
 
 def test_an_override_is_done_and_shown(helmctl: Run, make_node: Any) -> None:  # noqa: F811
