@@ -80,8 +80,11 @@ def load_version(models: Path, version: str, profile: Profile) -> Loaded:
     folder = _folder(models, version)
     if not folder.is_dir():
         raise ValueError(f"version {version!r} is not here; import it with: helmctl model import")
-    weights = load_weights(folder / WEIGHTS_FILE, profile.model)
-    table = HostTable(folder / TABLE_FILE, element_type(profile))
+    try:
+        weights = load_weights(folder / WEIGHTS_FILE, profile.model)
+        table = HostTable(folder / TABLE_FILE, element_type(profile))
+    except ValueError as error:
+        raise ValueError(f"version {version} does not fit profile {profile.name}: {error}") from error
     _check_rows(f"version {version}", table.rows, table.row_floats, profile)
     return Loaded(weights, table)
 
