@@ -31,6 +31,7 @@ def warm_up() -> None:
         node.load(now_ns, 0, 0.0, Phase.READY, 0)
         del plan
     node.version_flip(4 * SECOND)
+    Node("warm", profile, NodeConfig(controller="helm")).tick(SECOND, TickInputs(0, 0.0, 0, 0))
     queue = RequestQueue(4)
     queue.offer(1, 1, 0, SECOND, 1)
     queue.expire(0)
