@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.caches.policy import CachePolicy
 from agents.controller.interface import Observation
+from agents.controller.landscape import Measured
 from agents.node.batch import Batch, BatchPlan, StageTimings
 from agents.node.meters import (
     HALF_LIFE_SECONDS,
@@ -28,6 +29,7 @@ from agents.numerics import cost as cost_model
 from agents.numerics import sketch
 from agents.numerics.cost import Cost
 from agents.numerics.ewma import mean_of, rate_of
+from agents.numerics.regression import residual_ms_sigma, samples
 from agents.numerics.reuse import record_user
 from agents.numerics.reuse_curve import Pace, curve, edges, histogram_per_second
 from agents.numerics.reuse_state import ReuseState, new_reuse
@@ -37,6 +39,8 @@ from agents.wire.messages import ClusterReuse, NodeLoad, Phase
 
 GRID_POINTS = 129  # of the curves handed to controllers, as B5's grid
 HIT_WINDOW_SECONDS = 60
+P99_COUNT_MIN = 300  # below it the 99th percentile is one of three requests
+REGRESSION_MEMORY = 1_000.0  # samples that a forgetting of 0.999 amounts to
 REUSE_FORGOTTEN_NS = 60_000_000_000  # a router silent for so long no longer counts in the sum
 NEVER_NS = 1 << 62
 
@@ -238,6 +242,25 @@ class NodeEstimators:
             move_ratio_per_second=profile.move_ratio_per_second,
             service_ms=sum(self.stages[1:]),
         )
+
+    def measured(self, now_ns: int) -> Measured:
+        """What the landscape starts from beside an observation; NaN where nothing is known yet."""
+        stages, meters, counts = self.stages, self.meters, self.latency_counts(now_ns)
+        return Measured(
+            # curves that count hits say nothing about milliseconds
+            service_ms=stages.emb + stages.kv + stages.compute if self._valuation.unit == "ms" else math.nan,
+            latency_ms=sketch.mean(counts),
+            latency_ms_p99=sketch.quantile(counts, 0.99) if counts.sum() >= P99_COUNT_MIN else math.nan,
+            residual_ms_sigma=residual_ms_sigma(meters.compute),
+            residual_samples=min(float(samples(meters.compute)), REGRESSION_MEMORY),
+            emb_samples=float(meters.row_curve.head[0]["used"]),
+            kv_samples=self._users_behind_curve(),
+        )
+
+    def _users_behind_curve(self) -> float:
+        """Sampled requests that the routers' statistics remember; one user's requests are not independent, but few."""
+        remembered_seconds = HALF_LIFE_SECONDS / math.log(2.0)
+        return sum(message.requests_per_second * message.sampling_rate for _, message in self._reuse.values()) * remembered_seconds
 
     def _kv_curve(self, now_ns: int, capacity_bytes: NDArray[np.float64]) -> tuple[NDArray[np.float64], float, int]:
         """This node's share of the cluster's KV value, summed over routers; its total; the age of the oldest part."""

@@ -13,6 +13,7 @@ from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
 from agents.controller.guard import Guard, GuardInputs, refill_room_ratio
 from agents.controller.interface import Controller, Observation, Proposal
+from agents.controller.landscape import LandscapePoint, landscape
 from agents.controller.registry import make_controller, uses_cluster_reuse
 from agents.controller.status import (
     ControllerStatus,
@@ -51,6 +52,7 @@ from agents.wire.messages import (
 )
 
 REFILL_ROWS_PER_TICK_MAX = 4_096  # 1 MiB of 256 B rows: more than any budget lets through in a tick
+LANDSCAPE_PERIOD_NS = 5_000_000_000  # curves forget half in 30 s; one prediction costs milliseconds
 DECISIONS_KEPT = 512  # ring behind `helmctl node explain`; older ones live in the control plane
 
 
@@ -119,6 +121,9 @@ class Node:
         self._decisions: list[DecisionRecord] = []
         self._proposed_ratio = self.ledger.emb_ratio
         self._pending_events: list[tuple[EventKind, dict[str, str]]] = []
+        self._observation: Observation | None = None
+        self._predicted: list[LandscapePoint] = []
+        self._predicted_ns = -LANDSCAPE_PERIOD_NS
 
     # --- per batch ------------------------------------------------------------------------
 
@@ -257,6 +262,7 @@ class Node:
         self._next_decision_ns = now_ns + self._controller.period_ns
         before = self.ledger.emb_ratio
         observation = self._estimators.observation(now_ns, before, self.state)
+        self._observation = observation
         proposal = self._propose(observation)
         self._proposed_ratio = proposal.emb_ratio
         target = self._guard.target
@@ -440,7 +446,15 @@ class Node:
             self._proposed_ratio,
             self._migrating_pages(),
             self._estimators,
+            self._landscape(now_ns),
         )
+
+    def _landscape(self, now_ns: int) -> list[LandscapePoint]:
+        """Latency predicted at every ratio, from the last decision's observation; not told more often than it changes."""
+        if self._observation is not None and now_ns - self._predicted_ns >= LANDSCAPE_PERIOD_NS:
+            self._predicted_ns = now_ns
+            self._predicted = landscape(self._observation, self._estimators.measured(now_ns), self._desired.guard_rails)
+        return self._predicted
 
     def _migrating_pages(self) -> int:
         return int(np.count_nonzero(self.state.pages["owner"] == Owner.MIGRATING))

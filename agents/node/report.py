@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 from agents.controller.guard import GuardedRatio
 from agents.controller.interface import Observation, Proposal
+from agents.controller.landscape import LandscapePoint
 from agents.controller.recovery import Phase as RecoveryPhase
 from agents.controller.status import ControllerStatus, mode_in_force
 from agents.node.batch import MissReason
 from agents.node.desired import Desired
-from agents.node.estimators import NodeEstimators
+from agents.node.estimators import P99_COUNT_MIN, NodeEstimators
 from agents.numerics import sketch
 from agents.pool.state import Counter, PoolState
 from agents.profiles import Profile
@@ -26,7 +27,6 @@ from agents.wire.messages import (
 )
 
 REUSE_STALE_NS = 10_000_000_000
-P99_COUNT_MIN = 300  # below it the 99th percentile is one of three requests
 
 
 class BodyFacts(NamedTuple):
@@ -104,6 +104,7 @@ class Reporter:
         recommended_ratio: float,
         migrating_pages: int,
         estimators: NodeEstimators,
+        predicted: list[LandscapePoint],
     ) -> NodeTelemetry:
         """The node's state now."""
         counters, profile = state.counters, self._profile
@@ -168,6 +169,7 @@ class Reporter:
             emulated=facts.emulated,
             model_version=facts.model_version,
             override_remaining_ms=None if desired.deadline_ns is None else max(0, (desired.deadline_ns - now_ns) // 1_000_000),
+            landscape=[list(point) for point in predicted],
         )
 
     def _conditions_now(self, facts: BodyFacts, desired: Desired, target_pages: int, emb_pages: int) -> list[Condition]:

@@ -18,6 +18,7 @@ MS_MAX = 10_000.0
 _GAMMA = (1.0 + ACCURACY_RATIO) / (1.0 - ACCURACY_RATIO)
 _LOG_GAMMA = float(np.log(_GAMMA))
 BUCKETS = int(np.ceil(np.log(MS_MAX / MS_MIN) / _LOG_GAMMA)) + 1
+_BUCKETS_MS = 2.0 * MS_MIN * _GAMMA ** np.arange(BUCKETS) / (_GAMMA + 1.0)  # `bucket_ms` of each
 
 
 class WindowState(NamedTuple):
@@ -84,6 +85,12 @@ def quantile(counts: NDArray[np.int64], q: float) -> float:
         if upto > rank:
             return bucket_ms(bucket)
     return bucket_ms(counts.shape[0] - 1)
+
+
+def mean(counts: NDArray[np.int64]) -> float:
+    """Mean in ms of what was counted, within 1 %; NaN when nothing was."""
+    total = int(counts.sum())
+    return float(counts @ _BUCKETS_MS) / total if total else float("nan")
 
 
 @kernel

@@ -126,7 +126,15 @@ ConditionDocument = serializer_of(
     last_transition_at=serializers.DateTimeField(allow_null=True),
 )
 TelemetryDocument = serializer_of(
-    NodeTelemetry, "NodeTelemetry", leave_out=frozenset({"sketch", "conditions", "at_unix_ns"}), at=serializers.DateTimeField()
+    NodeTelemetry,
+    "NodeTelemetry",
+    leave_out=frozenset({"sketch", "conditions", "at_unix_ns", "landscape"}),
+    at=serializers.DateTimeField(),
+    landscape=serializers.ListField(
+        child=serializers.ListField(child=serializers.FloatField(), min_length=5, max_length=5),
+        help_text="Latency the node predicts over the splits, rows of [emb_ratio, mean_ms, p99_ms, low_ms, high_ms] with the 95 % "
+        "interval of the mean; empty while it cannot say, and in lists of nodes.",
+    ),
 )
 
 

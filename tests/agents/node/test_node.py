@@ -224,6 +224,20 @@ def test_a_version_flip_in_mid_flight_leaves_nothing_of_the_old_version_to_find(
     assert serve(node, 5, [(5, 4)]).cached_tokens.tolist() == [4]
 
 
+def test_a_node_predicts_its_latency_at_every_ratio_once_it_has_served_and_decided() -> None:
+    node = tiny_node()
+    facts = BodyFacts(7, 1, Phase.READY, 0, 0, 0, 0, 0.0, "cpu", True, "1", 0)
+    assert node.telemetry(0, facts).landscape == []
+    for second in range(20):
+        serve(node, second * SECOND, [(second % 3, 4)])
+        tick(node, second * SECOND)
+    rows = node.telemetry(20 * SECOND, facts).landscape
+    assert [row[0] for row in rows] == pytest.approx(np.linspace(0.1, 0.9, 17))
+    for _, mean_ms, p99_ms, low_ms, high_ms in rows:
+        assert 0.0 < low_ms <= mean_ms <= high_ms
+        assert p99_ms >= mean_ms
+
+
 def test_telemetry_reports_the_ledgers_share_and_null_for_what_is_not_known() -> None:
     node = tiny_node()
     before = node.telemetry(0, FACTS)
