@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ApiProblem } from "../src/api/problem";
-import type { Condition, FleetEvent, GuardRails, Node, Preview, WhatIfRun } from "../src/api/types";
+import type { Condition, ExplainedPick, FleetEvent, GuardRails, Node, Preview, WhatIfRun } from "../src/api/types";
 import { asRange, nextRange } from "../src/app/ranges";
 import { readKey, SEQUENCE_MS, SHORTCUTS } from "../src/app/shortcuts";
 import { changes, filterText, parseFilter } from "../src/pages/audit/audit";
@@ -9,6 +9,7 @@ import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/no
 import { tileLabel } from "../src/pages/fleet/NodeTile";
 import { toneOf } from "../src/pages/node/ConditionsPanel";
 import { deservesReview, type Draft, faults, ratioFault } from "../src/pages/node/take";
+import { imbalance, ranked, whyPicked } from "../src/pages/routing/routing";
 import { missing, requestOf, START } from "../src/pages/whatif/scenario";
 import { bestStatic, controllerOf, finding } from "../src/pages/whatif/summary";
 
@@ -40,6 +41,31 @@ describe("the grid of nodes", () => {
   it("says a tile in one sentence", () => {
     expect(tileLabel(nodes[3] as Node)).toBe("hot, Auto, P99 51.0 ms, over SLO, EMB 42 %, EMB hit 90 %, KV hit n/a, queue 3");
     expect(tileLabel(nodes[4] as Node)).toBe("gone, Offline, no data");
+  });
+});
+
+describe("why a request went to its node", () => {
+  const candidate = (name: string, score: number, filtered = "") => ({ name, filtered, components: { score, queue: score - 4, kv: 4 } });
+  const pick = (picked: string | null, ...nodes: ReturnType<typeof candidate>[]) => ({ picked, nodes }) as unknown as ExplainedPick;
+
+  it("puts the chosen one first, then by score, then those left out", () => {
+    const order = ranked(pick("b", candidate("c", 9), candidate("d", 1, "offline"), candidate("a", 7), candidate("b", 5)));
+    expect(order.map((entry) => entry.name)).toEqual(["b", "a", "c", "d"]);
+  });
+
+  it("says why in one sentence, from the numbers alone", () => {
+    expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 8)))).toBe("a won over b by 3.0 ms, mostly by queue ahead.");
+    expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 5.01)))).toContain("as good as equal");
+    expect(whyPicked(pick("b", candidate("a", 5), candidate("b", 5.6)))).toContain("within the window");
+    expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 1, "stale")))).toBe("a was the only node that could take it.");
+    expect(whyPicked(pick("a", candidate("a", 5, "load_cap"), candidate("b", 1, "offline")))).toContain("nobody else was left");
+    expect(whyPicked(pick(null, candidate("a", 5, "subset")))).toBe("No node could take this request.");
+  });
+
+  it("measures balance among those that are there", () => {
+    const node = (picks_total: number, phase = "ready") => ({ picks_total, phase }) as never;
+    expect(imbalance([node(30), node(10), node(500, "offline")])).toBe(1.5);
+    expect(imbalance([node(0)])).toBeNull();
   });
 });
 

@@ -142,6 +142,26 @@ export function useAudit(filter: AuditFilter) {
   });
 }
 
+/** The router keeps these in memory only, so they are asked for while somebody looks. */
+const ROUTING_MS = 5000;
+
+export function useRouting() {
+  return useQuery({ queryKey: keys.routing, queryFn: () => bodyOf(api.GET("/api/v1/routing/")), refetchInterval: ROUTING_MS, retry: false });
+}
+
+export function usePicks() {
+  return useQuery({ queryKey: keys.picks, queryFn: () => bodyOf(api.GET("/api/v1/routing/picks/")), refetchInterval: ROUTING_MS, retry: false });
+}
+
+export function usePick(requestId: string) {
+  return useQuery({
+    queryKey: keys.pick(requestId),
+    queryFn: () => bodyOf(api.GET("/api/v1/routing/picks/{request_id}/", { params: { path: { request_id: requestId } } })),
+    enabled: requestId !== "",
+    retry: false,
+  });
+}
+
 export function useTokens() {
   return useQuery({
     queryKey: keys.tokens,

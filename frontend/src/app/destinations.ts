@@ -1,4 +1,4 @@
-import { Cpu, FlaskConical, KeyRound, LayoutGrid, List, type LucideIcon } from "lucide-react";
+import { Cpu, FlaskConical, KeyRound, LayoutGrid, List, type LucideIcon, Route } from "lucide-react";
 
 interface Destination {
   label: string;
@@ -14,6 +14,7 @@ export const DESTINATIONS: Destination[] = [
   { label: "Fleet", path: "/", icon: LayoutGrid, permission: "fleet.read", key: "g f" },
   { label: "Nodes", path: "/nodes", icon: Cpu, permission: "fleet.read", key: "g n" },
   { label: "What-if", path: "/whatifs", icon: FlaskConical, permission: "fleet.read", key: "g w" },
+  { label: "Routing", path: "/routing", icon: Route, permission: "fleet.read", key: "g r" },
   { label: "Audit", path: "/audit", icon: List, permission: "audit.read", key: "g a" },
   { label: "Tokens", path: "/tokens", icon: KeyRound, permission: "token.own", key: "g k" },
 ];

@@ -10,6 +10,7 @@ export const SHORTCUTS: Shortcut[] = [
   { keys: "g f", does: "Go to fleet" },
   { keys: "g n", does: "Go to nodes" },
   { keys: "g w", does: "Go to what-if" },
+  { keys: "g r", does: "Go to routing" },
   { keys: "g a", does: "Go to the audit log" },
   { keys: "g k", does: "Go to API tokens" },
   { keys: "f", does: "Filter nodes (fleet page)" },
