@@ -16,6 +16,7 @@ from agents.workloads.router_journal import (
     ResidencyHeard,
     RouterHeader,
     RouterRecord,
+    SeenHeard,
     outcome_digest,
 )
 
@@ -66,6 +67,8 @@ def repeat(router: Router, record: RouterRecord) -> bool:
             router.node_load(record.index, record.now_ns, record.load)
         case ResidencyHeard():
             return router.residency(record.index, record.frame) == record.gap
+        case SeenHeard():
+            router.seen(record.now_ns, record.user_keys, record.ages_ms)
         case Gone():
             router.node_gone(record.index)
         case Reaped():

@@ -151,6 +151,11 @@ class Router:
         record["synced"] = 1
         return False
 
+    def seen(self, now_ns: int, user_keys: Sequence[int], ages_ms: Sequence[int]) -> None:
+        """Users that were served lately, maybe through another router: their last-seen times never move back."""
+        times_ns = now_ns - np.array(ages_ms, dtype=np.int64) * 1_000_000
+        user_kernels.mark_seen(self.state, np.array(user_keys, dtype=np.uint64), times_ns)
+
     def sequence(self, index: int) -> int:
         """Last residency sequence number applied for a node, -1 when nothing is known."""
         return int(self.state.nodes[index]["sequence"])

@@ -169,6 +169,16 @@ def set_resident(state: RouterState, node: int, keys: NDArray[np.uint64], tokens
 
 
 @kernel
+def mark_seen(state: RouterState, keys: NDArray[np.uint64], times_ns: NDArray[np.int64]) -> None:
+    """These users were seen at these times, if not later."""
+    for i in range(keys.shape[0]):
+        if keys[i] == _EMPTY:
+            continue
+        slot = find_or_add_user(state, keys[i])
+        state.users[slot].seen_ns = max(state.users[slot].seen_ns, times_ns[i])
+
+
+@kernel
 def clear_resident(state: RouterState, node: int) -> None:
     """The node holds nothing any more, or nothing that is known."""
     users = state.users

@@ -34,6 +34,7 @@ def warm_up() -> None:
         for key in (0, 7, 2**63 + 1):
             choice = router.pick(1, key, 256, 10)
             router.completed(2, choice.reservation, 1.5)
+        router.seen(2, [7], [0])
         router.resident_tokens(7)
         router.reap(3)
         router.node_view(0, 3)

@@ -28,10 +28,11 @@ from agents.runtime.device_thread import DeviceThread
 from agents.runtime.journal_writer import Brain
 from agents.runtime.ranking import RankRequest, RankResult, batch_of
 from agents.runtime.refill import RefillFeeder
+from agents.runtime.seen_log import SeenLog
 from agents.runtime.waiting_room import Waiting, WaitingRoom, retry_after_seconds
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
-from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase
+from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase, UsersSeen
 
 PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon guesses and only add wait
 REFILL_HOLD_SECONDS_MAX = 30.0  # a chunk is 20 ms of the refill budget; longer means that the device stands still
@@ -77,6 +78,7 @@ class Engine:
         self.on_decision: list[Callable[[DecisionRecord], None]] = []
         self.on_event: list[Callable[[Event], None]] = []
         self.residency_watchers: set[asyncio.Event] = set()
+        self.seen = SeenLog()
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._brain = brain
         self._device = device
@@ -163,6 +165,7 @@ class Engine:
             return
         flight = _Flight(ticket, plan, members, self._fence, self.model_version, users=[request.user_key for request in requests])
         self._flights.append(flight)
+        self.seen.add(flight.users, now_ns)
         actions = np.concatenate([request.actions for request in requests])
         timestamps = np.concatenate([request.timestamps for request in requests])
 
@@ -408,6 +411,10 @@ class Engine:
     def decisions(self, limit: int) -> list[DecisionRecord]:
         """The newest decisions, newest first."""
         return list(reversed(self._decisions))[:limit]
+
+    def seen_since(self, number: int) -> tuple[int, UsersSeen | None]:
+        """See `SeenLog.since`."""
+        return self.seen.since(number, self.clock.now_ns())
 
     def residency_since(self, seq: int) -> Any:
         """See `Node.residency_since`."""

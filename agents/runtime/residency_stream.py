@@ -1,4 +1,4 @@
-"""What a node tells one router: residency changes as they happen, its load five times a second.
+"""What a node tells one router: residency changes as they happen, its load and whom it served five times a second.
 
 The reader's place in the node's residency log is all that is buffered for it; a change is encoded
 when the reader has room for it. One that does not drain in time is cut, and resumes from its own
@@ -38,6 +38,7 @@ async def stream_residency(engine: Engine, seq: int, write: Callable[[bytes], Aw
     engine.residency_watchers.add(changed)
     loop = asyncio.get_running_loop()
     load_at = loop.time()
+    told = 0  # number of the last user told of
     try:
         while True:
             changed.clear()
@@ -47,6 +48,8 @@ async def stream_residency(engine: Engine, seq: int, write: Callable[[bytes], Aw
                 seq = news.seq
                 chunk += frame(news)
             if loop.time() >= load_at:
+                told, seen = engine.seen_since(told)
+                chunk += b"" if seen is None else frame(seen)
                 chunk += frame(engine.load())
                 load_at = loop.time() + LOAD_SECONDS
             if chunk:

@@ -269,7 +269,14 @@ class NodeLoad(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     model_version: str = ""  # of the prefixes held and the answers given; empty: not told
 
 
-ResidencyFrame = ResidencySnapshot | ResidencyDelta | NodeLoad
+class UsersSeen(msgspec.Struct, frozen=True, kw_only=True, tag="seen"):
+    """Users a node served since it last told, by whichever router; parallel lists. Ages bring the clocks of both sides together."""
+
+    user_keys: list[int]
+    ages_ms: list[int]
+
+
+ResidencyFrame = ResidencySnapshot | ResidencyDelta | NodeLoad | UsersSeen
 
 
 class ClusterReuse(msgspec.Struct, frozen=True, kw_only=True, tag="reuse"):

@@ -70,6 +70,14 @@ class ResidencyHeard(msgspec.Struct, frozen=True, kw_only=True, tag="residency_h
     gap: bool
 
 
+class SeenHeard(msgspec.Struct, frozen=True, kw_only=True, tag="seen_heard"):
+    """A node told whom it served."""
+
+    now_ns: int
+    user_keys: list[int]
+    ages_ms: list[int]
+
+
 class Gone(msgspec.Struct, frozen=True, kw_only=True, tag="gone"):
     """A node could not be heard any more."""
 
@@ -83,7 +91,7 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True, tag="reaped"):
     expired: int
 
 
-RouterRecord = RouterHeader | Picked | Completed | LoadHeard | ResidencyHeard | Gone | Reaped | End
+RouterRecord = RouterHeader | Picked | Completed | LoadHeard | ResidencyHeard | SeenHeard | Gone | Reaped | End
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(RouterRecord)

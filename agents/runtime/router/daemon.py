@@ -29,7 +29,7 @@ from agents.runtime.router.residency import listen
 from agents.runtime.router.server import ClientConnection, Inbound, Work
 from agents.runtime.router.upstream import NodePool, post
 from agents.wire.errors import ErrorCode, WireError
-from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, ResidencySnapshot
+from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
 
 log = structlog.get_logger("router")
 _ENCODER = msgspec.msgpack.Encoder()
@@ -309,6 +309,10 @@ class RouterDaemon:
         if gap:
             self.counters.gaps_total += 1
         return gap
+
+    def heard_seen(self, seen: UsersSeen) -> None:
+        """See `Listener.heard_seen`."""
+        self.brain.seen(time.monotonic_ns(), seen.user_keys, seen.ages_ms)
 
     def sequence(self, index: int) -> int:
         """See `Listener.sequence`."""

@@ -5,6 +5,7 @@ A writer that falls behind ends the journal instead of leaving a gap: with a gap
 
 import queue
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from agents.workloads.router_journal import (
     ResidencyHeard,
     RouterHeader,
     RouterRecord,
+    SeenHeard,
     encode_router_record,
     outcome_digest,
 )
@@ -145,6 +147,11 @@ class RecordingRouter(Router):
         gap = super().residency(index, frame)
         self.journal.put(ResidencyHeard(index=index, frame=frame, gap=gap))
         return gap
+
+    def seen(self, now_ns: int, user_keys: Sequence[int], ages_ms: Sequence[int]) -> None:
+        """See `Router.seen`."""
+        self.journal.put(SeenHeard(now_ns=now_ns, user_keys=list(user_keys), ages_ms=list(ages_ms)))
+        super().seen(now_ns, user_keys, ages_ms)
 
     def node_gone(self, index: int) -> None:
         """See `Router.node_gone`."""

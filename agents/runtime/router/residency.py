@@ -14,12 +14,13 @@ import httptools
 import msgspec
 
 from agents.runtime.router.limits import Limits
-from agents.wire.messages import NodeAddress, NodeLoad, ResidencyDelta, ResidencyFrame, ResidencySnapshot
+from agents.wire.messages import NodeAddress, NodeLoad, ResidencyDelta, ResidencyFrame, ResidencySnapshot, UsersSeen
 
 _READ_BYTES = 256 * 1024
 _REPAIR_PAUSE_SECONDS = 0.05  # a node that never closes the gap is not dialled in a tight loop
 _TOKENS_MAX = 2**31 - 1
 _KEY_MAX = 2**64 - 1
+SEEN_MAX = 65_536  # users in one frame: sixteen times what a node of ours keeps
 _VERSION_CHARACTERS_MAX = 128
 _RATIOS = ("emb_hit_ratio", "kv_hit_compute_ratio")
 
@@ -37,6 +38,10 @@ class Listener(Protocol):
 
     def heard_residency(self, index: int, frame: ResidencySnapshot | ResidencyDelta) -> bool:
         """What the node holds; True when frames are missing before this one."""
+        ...
+
+    def heard_seen(self, seen: UsersSeen) -> None:
+        """Users that the node served, by this router or another."""
         ...
 
     def sequence(self, index: int) -> int:
@@ -104,10 +109,28 @@ class FrameReader:
             frame: ResidencyFrame = self._decoder.decode(data)
         except msgspec.MsgspecError as error:
             raise StreamError(f"a frame that does not decode: {error}") from error
-        problem = load_problem(frame) if isinstance(frame, NodeLoad) else residency_problem(frame)
+        problem = problem_of(frame)
         if problem is not None:
             raise StreamError(problem)
         return frame
+
+
+def problem_of(frame: ResidencyFrame) -> str | None:
+    """Why a frame cannot be used."""
+    if isinstance(frame, NodeLoad):
+        return load_problem(frame)
+    return seen_problem(frame) if isinstance(frame, UsersSeen) else residency_problem(frame)
+
+
+def seen_problem(seen: UsersSeen) -> str | None:
+    """Why a list of users cannot be used."""
+    if len(seen.user_keys) != len(seen.ages_ms):
+        return "user_keys and ages_ms must be of equal length"
+    if len(seen.user_keys) > SEEN_MAX:
+        return f"at most {SEEN_MAX} users are told of at once"
+    if any(not 0 < key <= _KEY_MAX for key in seen.user_keys):
+        return "user_keys must be 64-bit and not 0"
+    return None if all(0 <= age <= _TOKENS_MAX for age in seen.ages_ms) else "ages_ms must be 32-bit and >= 0"
 
 
 def load_problem(load: NodeLoad) -> str | None:
@@ -162,6 +185,8 @@ async def _follow(index: int, address: NodeAddress, key: str, listener: Listener
             for frame in frames.feed(data):
                 if isinstance(frame, NodeLoad):
                     listener.heard_load(index, frame)
+                elif isinstance(frame, UsersSeen):
+                    listener.heard_seen(frame)
                 elif listener.heard_residency(index, frame):
                     return
     finally:

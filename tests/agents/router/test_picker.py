@@ -245,6 +245,12 @@ def test_two_routers_with_different_seeds_do_not_herd() -> None:
     assert same < 60
 
 
+def test_sixteen_routers_within_one_report_spread_over_equal_nodes() -> None:
+    picks = Counter(router(8, seed=seed).pick(0, 0, 64, 10).node_index for seed in range(16))
+    assert len(picks) >= 5
+    assert max(picks.values()) <= 5
+
+
 def test_one_seed_gives_one_sequence_of_picks() -> None:
     def run() -> list[Pick]:
         fleet = router(5, seed=9)
@@ -333,6 +339,15 @@ def test_a_retry_does_not_move_the_users_last_seen_time() -> None:
     assert again.node_index != first.node_index
     assert again.reuse_gap_ns == -1
     assert two.pick(4 * SECOND, 7, 64, 10).reuse_gap_ns == 3 * SECOND
+
+
+def test_a_user_that_another_router_served_is_no_stranger_and_old_news_changes_nothing() -> None:
+    two = router(2)
+    two.seen(10 * SECOND, [7, 8], [4_000, 0])
+    assert two.pick(10 * SECOND, 7, 64, 10).reuse_gap_ns == 4 * SECOND
+    two.seen(11 * SECOND, [7], [5_000])
+    assert two.pick(12 * SECOND, 7, 64, 10).reuse_gap_ns == 2 * SECOND
+    assert two.pick(12 * SECOND, 8, 64, 10).reuse_gap_ns == 2 * SECOND
 
 
 def test_requests_without_a_user_are_counted_and_leave_no_trace() -> None:

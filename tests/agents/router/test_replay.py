@@ -35,6 +35,7 @@ def recorded(folder: Path, config: RouterConfig = SMALL) -> Path:
         if i % 20 == 0:
             live.node_load(i % 3, now, load(queued_ms=float(rng.uniform(0, 50)), phase=Phase.READY))
             live.reap(now)
+            live.seen(now, [key + 2], [int(rng.integers(0, 500))])
         if i == 200:
             live.node_gone(1)
             live.node_load(1, now, load())

@@ -4,8 +4,12 @@ import asyncio
 
 import pytest
 
-from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot
-from tests.agents.runtime.router.fakes import FAST, Client, Seen, ask, infer, infer_body, load, running
+from agents.profiles import load_profile
+from agents.router.router import Router, RouterConfig
+from agents.runtime.router.daemon import RouterDaemon
+from agents.wire.ids import user_key
+from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
+from tests.agents.runtime.router.fakes import FAST, SALT, Client, Seen, ask, infer, infer_body, load, running
 
 SLOW_STREAM = FAST._replace(silence_seconds=5.0)
 
@@ -280,6 +284,28 @@ async def test_draining_finishes_what_is_under_way_and_refuses_the_rest() -> Non
         await draining
 
 
+async def test_a_user_served_through_another_router_comes_back_as_one_that_returns() -> None:
+    async with running(1) as fleet:
+        fleet.nodes[0].news.put_nowait(UsersSeen(user_keys=[user_key("u1", SALT)], ages_ms=[2_000]))
+        await fleet.until(lambda: fleet.daemon.brain.totals()["users"] == 1)
+        await ask(fleet.port, infer(infer_body("u1")))
+        assert int(fleet.nodes[0].infers()[0].headers[b"x-helm-reuse-gap-ms"]) >= 2_000
+
+
+async def test_a_restarted_router_knows_all_that_the_nodes_hold_once_they_are_ready() -> None:
+    async with running(2) as fleet:
+        for index, node in enumerate(fleet.nodes):
+            node.snapshot = ResidencySnapshot(seq=5, user_keys=list(range(1, 501)), cached_tokens=[64 * (index + 1)] * 500)
+        brain = Router([node.name for node in fleet.nodes], RouterConfig(users_max=1_024, copies_max=2_048), seed=2)
+        again = RouterDaemon(fleet.daemon.fleet, load_profile("cpu-demo"), brain, FAST, seed=2)
+        try:
+            await again.start("127.0.0.1", 0)
+            await fleet.until(lambda: brain.ready_count() == 2)
+            assert all(brain.resident_tokens(key) == {"node-0": 64, "node-1": 128} for key in range(1, 501))
+        finally:
+            await again.close()
+
+
 async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
     async with running(1) as fleet:
         node = fleet.nodes[0]
@@ -305,6 +331,10 @@ async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
         load(ms_fixed=float("nan")),
         load(queued_ms=float("inf")),
         load(emb_hit_ratio=1.5),
+        load(kv_hit_compute_ratio=1.5),
+        load(model_version="x" * 200),
+        UsersSeen(user_keys=[1], ages_ms=[]),
+        UsersSeen(user_keys=[1], ages_ms=[-1]),
     ],
 )
 async def test_an_unsound_frame_ends_the_stream_and_changes_nothing(frame: object) -> None:
