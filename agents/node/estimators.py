@@ -74,7 +74,7 @@ class NodeEstimators:
         self._valuation = valuation
         self._own_users = self._own_stream(profile, policy) if valuation.kv_stream == "node" else None
         self._reuse: dict[str, tuple[int, ClusterReuse]] = {}
-        self._second_ns = -1
+        self._next_second_ns = 0
         self._history: deque[NDArray[np.int64]] = deque(maxlen=HIT_WINDOW_SECONDS + 1)
         self._last_move_ns = -NEVER_NS
         self.moves_total = 0
@@ -118,16 +118,17 @@ class NodeEstimators:
         del queue_depth
         known = self.meters.known
         known[Known.QUEUED_MS], known[Known.REFILL_BACKLOG_BYTES] = queued_ms, refill_backlog_bytes
-        if self.second_passed(now_ns):
-            self._second_ns = now_ns
+        if now_ns >= self._next_second_ns:
+            self._next_second_ns = now_ns + 1_000_000_000
             self._history.append(state.counters.copy())
             gained = self._history[-1] - self._history[0]
             known[Known.EMB_HIT_RATIO] = _ratio(gained[Counter.EMB_HITS], gained[Counter.EMB_LOOKUPS])
             known[Known.KV_HIT_RATIO] = _ratio(gained[Counter.KV_HITS], gained[Counter.KV_REQUESTS])
 
-    def second_passed(self, now_ns: int) -> bool:
-        """Whether the next tick keeps the counters."""
-        return self._second_ns < 0 or now_ns - self._second_ns >= 1_000_000_000
+    @property
+    def next_second_ns(self) -> int:
+        """When a tick keeps the counters next."""
+        return self._next_second_ns
 
     def retargeted(self, now_ns: int, moved: bool) -> None:
         """A decision was taken; `moved` if it changed the target."""

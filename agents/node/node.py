@@ -29,10 +29,11 @@ from agents.controller.status import (
 from agents.node import booking, desired, residency
 from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
 from agents.node.estimators import NodeEstimators, Valuation
+from agents.node.meters import Meters
 from agents.node.report import BodyFacts, Reporter
 from agents.pool import migration
 from agents.pool.ledger import Ledger
-from agents.pool.state import Counter, Owner, allocate
+from agents.pool.state import Counter, Owner, PoolState, allocate
 from agents.profiles import Profile
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
@@ -96,25 +97,34 @@ class _Ticket(NamedTuple):
 class Node:
     """One node. One thread owns it."""
 
-    def __init__(self, name: str, profile: Profile, config: NodeConfig, policy: CachePolicy | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        profile: Profile,
+        config: NodeConfig,
+        policy: CachePolicy | None = None,
+        controller: Controller | None = None,
+    ) -> None:
         self.name = name
         self.profile = profile
         self.config = config
-        self._policy = policy or cache_policy(config.admission, profile.rows_per_page)
+        self.rows_per_page = max(1, round(profile.rows_per_page * config.row_sampling_rate))
+        self.policy = policy or cache_policy(config.admission, self.rows_per_page)
         start_ratio = profile.emb_ratio_start if config.emb_ratio_start is None else config.emb_ratio_start
         self._pool_pages = profile.pages
-        self.state = allocate(profile.pages, profile.rows_per_page, self._pages_of(start_ratio))
-        self.ledger = Ledger(self.state, profile.rows_per_page)
+        self.state = allocate(profile.pages, self.rows_per_page, self._pages_of(start_ratio))
+        self.ledger = Ledger(self.state, self.rows_per_page)
         self._desired = desired.initial(config.guard_rails)
-        self._controller: Controller = make_controller(config.controller, config.guard_rails)
+        self._controller: Controller = controller or make_controller(config.controller, config.guard_rails)
         self._status = ControllerStatus()
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
         wanted = Valuation(getattr(self._controller, "unit", "ms"), getattr(self._controller, "kv_stream", "cluster"))
-        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self._policy, wanted)
+        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, wanted)
         self._reporter = Reporter(name, profile, config.controller)
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
-        self._scratch = booking.new_scratch(profile.batch_max * (profile.model.tokens_max + profile.candidates))
+        rows_max = profile.batch_max * (profile.model.tokens_max + profile.candidates)
+        self._scratch = booking.new_scratch(max(1, round(rows_max * config.row_sampling_rate)))
         self._serial = 0
         self._migrating: dict[int, list[int]] = {}
         self._next_decision_ns = 0
@@ -124,6 +134,17 @@ class Node:
         self._observation: Observation | None = None
         self._predicted: list[LandscapePoint] = []
         self._predicted_ns = -LANDSCAPE_PERIOD_NS
+
+    def adopt(self, state: PoolState, meters: Meters) -> None:
+        """Go on in other memory with the same content: a simulated fleet lays its nodes' states end to end."""
+        self.state = state
+        self.ledger = Ledger(state, self.rows_per_page)
+        self._estimators.meters = meters
+
+    @property
+    def meters(self) -> Meters:
+        """What is counted of every batch."""
+        return self._estimators.meters
 
     # --- per batch ------------------------------------------------------------------------
 
@@ -149,7 +170,7 @@ class Node:
         booking.undo_batch(
             self.state,
             self.profile.block_tokens,
-            self.profile.rows_per_page,
+            self.rows_per_page,
             failed.entries,
             plan.cached_tokens,
             plan.rows,
@@ -167,7 +188,7 @@ class Node:
         costs = self._estimators.costs
         booking.book_prefixes(
             self.state,
-            self._policy,
+            self.policy,
             now_ns,
             self.profile.block_tokens,
             costs.ms_per_token,
@@ -194,9 +215,9 @@ class Node:
         missing, insert_slots = np.empty(uses, np.int32), np.empty(uses, np.int32)
         unique, misses = booking.book_rows(
             self.state,
-            self._policy,
+            self.policy,
             now_ns,
-            self.profile.rows_per_page,
+            self.rows_per_page,
             batch.history_rows,
             batch.history_offsets,
             batch.history_tokens,
@@ -240,6 +261,15 @@ class Node:
         events, self._pending_events = self._pending_events, []
         return Effects(self._serial, moves, wanted[:found], records, events)
 
+    def quiet_until_ns(self, now_ns: int) -> int:
+        """Until when a tick would change nothing: a virtual clock may jump there. `now_ns` when the next tick matters."""
+        moving = self._migrating or self.emb_pages != self._pages_of(self._guard.target)
+        if moving or self._pending_events or self._refillable_rows() > 0:
+            return now_ns
+        ends_ns = self._desired.deadline_ns
+        due_ns = min(self._next_decision_ns, self._estimators.next_second_ns)
+        return max(now_ns, due_ns if ends_ns is None else min(due_ns, ends_ns))
+
     def moves_done(self, now_ns: int, serial: int) -> None:
         """The device finished the row copies of that tick: the pages they left become KV's."""
         for page in self._migrating.pop(serial, []):
@@ -248,7 +278,7 @@ class Node:
     def refill_commit(self, now_ns: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Book rows that were staged from host memory; -1 where a row is no longer wanted."""
         slots = np.empty(rows.shape[0], np.int32)
-        emb.refill_rows(self.state, rows, self.profile.rows_per_page, slots)
+        emb.refill_rows(self.state, rows, self.rows_per_page, slots)
         return slots
 
     def _expire(self, now_ns: int) -> None:
@@ -315,17 +345,17 @@ class Node:
         if count == 0:
             return Moves(np.empty(0, np.int32), np.empty(0, np.int32))
         pages = np.empty(exchange.candidate_pages(count), np.int32)
-        copies_max = count * self._policy.rescue_rows_per_page
+        copies_max = count * self.policy.rescue_rows_per_page
         rows, sources, targets = np.empty(copies_max, np.int64), np.empty(copies_max, np.int32), np.empty(copies_max, np.int32)
-        rows_per_page = self.profile.rows_per_page
-        leaving, copies = exchange.shrink_emb(self.state, self._policy, rows_per_page, count, pages, rows, sources, targets)
+        rows_per_page = self.rows_per_page
+        leaving, copies = exchange.shrink_emb(self.state, self.policy, rows_per_page, count, pages, rows, sources, targets)
         self._migrating[self._serial] = pages[:leaving].tolist()
         return Moves(sources[:copies], targets[:copies])
 
     def _refillable_rows(self) -> int:
         """Rows that fresh pages could take now; a refill never displaces anything."""
         fresh = self.state.lists["fresh_page"][: self.state.counters[Counter.FRESH_PAGES]]
-        empty = int(fresh.shape[0]) * self.profile.rows_per_page - int(self.state.pages["filled"][fresh].sum())
+        empty = int(fresh.shape[0]) * self.rows_per_page - int(self.state.pages["filled"][fresh].sum())
         return min(empty, REFILL_ROWS_PER_TICK_MAX, self._refill_cap_rows())
 
     def _refill_cap_rows(self) -> int:
@@ -396,7 +426,7 @@ class Node:
         A prefix that a batch in flight reads goes with its user's next request.
         """
         kv.void_all(self.state, self.profile.block_tokens)
-        emb.forget_rows(self.state, self.profile.rows_per_page)
+        emb.forget_rows(self.state, self.rows_per_page)
 
     # --- what others may know -------------------------------------------------------------
 

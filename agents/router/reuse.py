@@ -42,7 +42,7 @@ class ClusterReuseStatistics:
         self.router_id = router_id
         self.nodes = nodes
         self._block_tokens = block_tokens
-        self._state = new_reuse(
+        self.state = new_reuse(
             float(nodes * pool_tokens),
             bins=BINS,
             channels=3,
@@ -60,18 +60,18 @@ class ClusterReuseStatistics:
 
         Only full blocks can be cached, so only they take room and only they are reused.
         """
-        return record_user(self._state, now_ns, np.uint64(user_key), history_tokens // self._block_tokens * self._block_tokens)
+        return record_user(self.state, now_ns, np.uint64(user_key), history_tokens // self._block_tokens * self._block_tokens)
 
     def message(self, now_ns: int, at_unix_ns: int, nodes: int | None = None) -> ClusterReuse:
         """What every node is told once a second; `nodes` are those that share the stream now."""
-        histogram = histogram_per_second(self._state, now_ns, Pace.FAST)
+        histogram = histogram_per_second(self.state, now_ns, Pace.FAST)
         return ClusterReuse(
             router_id=self.router_id,
             at_unix_ns=at_unix_ns,
             nodes=self.nodes if nodes is None else nodes,
             requests_per_second=float(histogram[0].sum()),
-            sampling_rate=sampling_rate(self._state),
-            edges_tokens=edges(self._state).tolist(),
+            sampling_rate=sampling_rate(self.state),
+            edges_tokens=edges(self.state).tolist(),
             references_per_second=histogram[0].tolist(),
             tokens_per_second=histogram[1].tolist(),
             tokens_squared_per_second=histogram[2].tolist(),

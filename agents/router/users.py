@@ -153,19 +153,25 @@ def _put_copy(state: RouterState, slot: int, node: int, tokens: int) -> None:
 
 @kernel
 def set_resident(state: RouterState, node: int, keys: NDArray[np.uint64], tokens: NDArray[np.int64]) -> None:
-    """The node holds these prefix lengths now; zero tokens mean the prefix is gone."""
+    """The node holds these prefix lengths now."""
     for i in range(keys.shape[0]):
-        if keys[i] == _EMPTY:
-            continue
-        if tokens[i] > 0:
-            _put_copy(state, find_or_add_user(state, keys[i]), node, tokens[i])
-            continue
-        slot = find_user(state, keys[i])
-        if slot == NO_SLOT:
-            continue
-        _remove_copy(state, slot, node)
-        if state.users[slot].head == NO_SLOT and state.users[slot].seen_ns == NEVER:
-            forget_user(state, slot)
+        put_resident(state, node, keys[i], tokens[i])
+
+
+@kernel
+def put_resident(state: RouterState, node: int, key: np.uint64, tokens: int) -> None:
+    """The node holds a prefix of so many tokens of this user; zero means that it is gone."""
+    if key == _EMPTY:
+        return
+    if tokens > 0:
+        _put_copy(state, find_or_add_user(state, key), node, tokens)
+        return
+    slot = find_user(state, key)
+    if slot == NO_SLOT:
+        return
+    _remove_copy(state, slot, node)
+    if state.users[slot].head == NO_SLOT and state.users[slot].seen_ns == NEVER:
+        forget_user(state, slot)
 
 
 @kernel

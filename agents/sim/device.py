@@ -1,24 +1,37 @@
-"""What a device would have measured: the profile's cost constants applied to a batch plan."""
+"""What a device would have measured: the profile's cost constants applied to a booked batch.
 
-import numpy as np
+The stages of a batch follow each other, so its service time is their sum. Refill takes its part of the link
+from the rows that are fetched in the foreground.
+"""
 
-from agents.node.batch import Batch, BatchPlan, StageTimings
-from agents.profiles import CostConstants
+from typing import Any
+
+from agents.numerics.cost import Cost, prefill_ms
+from agents.numerics.jit import kernel
 
 
-def service_timings(cost: CostConstants, batch: Batch, plan: BatchPlan, queue_ms: np.ndarray, link_share: float) -> StageTimings:
-    """Timings of one batch. `link_share` is the part of the link that refill leaves to the foreground (0..1].
-
-    The emulated device does its stages one after the other, so the service time is their sum.
-    """
-    missing = plan.missing.shape[0]
-    hits = plan.rows.shape[0] - missing
-    emb_ms = hits * cost.ms_per_hit_row + missing * cost.ms_per_missing_row / link_share
-    total = batch.history_tokens.astype(np.float64)
-    cached = plan.cached_tokens.astype(np.float64)
-    candidates = np.diff(batch.candidate_offsets).astype(np.float64)
-    prefill_ms = cost.ms_per_token * (total - cached) + cost.ms_per_token_squared * (total * total - cached * cached)
-    compute_ms = cost.ms_fixed + np.maximum(prefill_ms, cost.ms_kv_hit_floor) + cost.ms_per_candidate * candidates
-    return StageTimings(
-        queue_ms=queue_ms, emb_ms=float(emb_ms), kv_ms=0.0, compute_ms=compute_ms, service_ms=float(emb_ms + compute_ms.sum())
+@kernel
+def cost_constants(body: Any) -> Cost:
+    """The true cost of a node, from its record; what the node believes is its own regression."""
+    return Cost(
+        body.ms_fixed,
+        body.ms_per_hit_row,
+        body.ms_per_missing_row,
+        body.ms_per_token,
+        body.ms_per_token_squared,
+        body.ms_per_candidate,
+        body.ms_kv_hit_floor,
+        body.kv_hit_compute_ratio,
     )
+
+
+@kernel
+def gather_ms(cost: Cost, rows: float, missing: float, link_share: float) -> float:
+    """Milliseconds for `rows` of a batch, of which `missing` come over a link of which refill leaves `link_share` (0..1]."""
+    return (rows - missing) * cost.ms_per_hit_row + missing * cost.ms_per_missing_row / link_share
+
+
+@kernel
+def compute_ms(cost: Cost, history_tokens: float, cached_tokens: float, candidates: float) -> float:
+    """Milliseconds of one request's own compute."""
+    return cost.ms_fixed + cost.ms_per_candidate * candidates + prefill_ms(cost, history_tokens, cached_tokens)

@@ -1,271 +1,273 @@
 """A fleet under a virtual clock: the same router, queues and nodes as live; only device time is modelled.
 
-Events lie on one heap, ties broken by a sequence number, so one seed gives one run. What a live
-body does between the calls into the brain (engine, residency stream, refill thread) is done here
-in the same order, with the delays of a loopback network.
+Time runs inside one kernel (`events.run_until`). This driver stops it where Python's part of the brain is due:
+ticks of the nodes (decisions, migration, refill), the router's reuse statistics, faults, samples. Those lie on a
+heap, ties broken by a sequence number, so one seed gives one run. A tick that would change nothing is skipped.
 """
 
 import heapq
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.node.batch import Batch, StageTimings
-from agents.node.node import Node, NodeConfig, TickInputs
-from agents.node.queue import RequestQueue
-from agents.numerics.prefix import block_hashes
+from agents.controller.interface import Controller
+from agents.node.node import Effects, Node, NodeConfig, TickInputs
 from agents.profiles import Profile
 from agents.router.reuse import ClusterReuseStatistics
 from agents.router.router import Router, RouterConfig
-from agents.sim.device import service_timings
-from agents.sim.statistics import BUCKET_SECONDS, RunStatistics
-from agents.wire.ids import user_key
-from agents.wire.messages import Phase
-from agents.workloads.request import Request, Workload
+from agents.sim import faults, settle
+from agents.sim.events import queued_ms, run_until
+from agents.sim.faults import Fault
+from agents.sim.memory import joined, leaves, part
+from agents.sim.statistics import RunStatistics
+from agents.sim.world import LINK_SHARE_MIN, ROUTED, Memory, Stop, new_world, roomy
+from agents.workloads.blocks import BlockWorkload, RequestBlock
 
-if TYPE_CHECKING:
-    from agents.sim.scenario import Scenario
-
-RESIDENCY_DELAY_NS = 20_000_000  # a live delta is on its way for about so long
-LOAD_PERIOD_NS = 200_000_000
+ORIGIN_NS = 100_000_000_000  # the stream's time zero: what happens before is the settling
+TICK_NS = 100_000_000
 REUSE_PERIOD_NS = 1_000_000_000
-HOP_NS = 500_000  # router and gateway together
-DEADLINE_SLOS = 8  # as the live engine's default deadline
-LINK_SHARE_MIN = 0.05  # refill never takes the whole link: it yields to the foreground
+SAMPLE_PERIOD_NS = 1_000_000_000
+USERS_PER_NODE_MAX = 16_384  # followed by the router of a simulated fleet: several times those that fit into KV
+RESERVATIONS_PER_NODE_MAX = 1_024
 
 
-class _Waiting(NamedTuple):
-    """A request between router and answer."""
+class FleetSetup(NamedTuple):
+    """How a fleet is run; one profile per node."""
 
-    request: Request
-    key: int
-    arrival_ns: int
-    hashes: NDArray[np.uint64]
-    reuse_gap_ns: int
-    resident_elsewhere: bool
-    reservation: int
-
-
-class _NodeBody:
-    """What surrounds one node's brain: its queue, whether its device works, its refill budget."""
-
-    def __init__(self, index: int, node: Node, profile: Profile) -> None:
-        self.index = index
-        self.node = node
-        self.queue = RequestQueue(profile.queue_max)
-        self.waiting: dict[int, _Waiting] = {}
-        self.busy = False
-        self.busy_until_ns = 0
-        self.sequence = -1  # nothing known: the first frame is a snapshot
-        self.refill_wish: NDArray[np.int64] = np.empty(0, np.int64)
-        self.refill_rate = 0.0  # bytes per second being moved now
+    profiles: tuple[Profile, ...]
+    method: str = "b5"
+    admission: str = "shipped"
+    router: str = "joint"
+    seed: int = 1
+    duration_seconds: float = 300.0
+    warmup_seconds: float = 30.0
+    emb_ratio_start: float | None = None
+    settled: bool = True  # begin as after long running; else empty
+    faults: tuple[Fault, ...] = ()
+    routed: NDArray[np.void] | None = None  # open loop: where every request of the stream goes
+    controllers: Callable[[int], Controller] | None = None  # node's number to its own controller, instead of `method`
+    router_settings: dict[str, Any] = {}
 
 
 class SimulatedFleet:
     """Build once, run once."""
 
-    def __init__(self, profile: Profile, scenario: "Scenario") -> None:
-        self._profile = profile
-        config = NodeConfig(
-            controller=scenario.method, admission=scenario.admission, seed=scenario.seed, emb_ratio_start=_start_ratio(scenario)
+    def __init__(self, setup: FleetSetup, workload: BlockWorkload) -> None:
+        self._setup = setup
+        self._row_shift = workload.row_shift
+        profiles, count = setup.profiles, len(setup.profiles)
+        self.nodes = [self._new_node(index) for index in range(count)]
+        window_ns = 0 if self.nodes[0].policy.admit_all else self.nodes[0].policy.kv_window_ns
+        config = RouterConfig(
+            policy=setup.router,
+            admission_window_ns=window_ns,
+            users_max=max(8_192, count * USERS_PER_NODE_MAX),
+            copies_max=max(8_192, count * USERS_PER_NODE_MAX),
+            reservations_max=max(1_024, count * RESERVATIONS_PER_NODE_MAX),
+            sample_every=0,  # nobody asks for explanations
+            ring=1,
+        )._replace(**setup.router_settings)
+        self.router = Router([node.name for node in self.nodes], config, setup.seed)
+        pool_tokens = max(profile.pool_bytes // profile.kv_token_bytes for profile in profiles)
+        self._reuse = ClusterReuseStatistics(
+            "router-0", count, pool_tokens, profiles[0].block_tokens, window_ns=window_ns, now_ns=0, users_max=min(65_536, 8_192 * count)
         )
-        nodes = [Node(f"node-{index}", profile, config) for index in range(scenario.nodes)]
-        self._bodies = [_NodeBody(index, node, profile) for index, node in enumerate(nodes)]
-        window_ns = 60_000_000_000 if scenario.admission == "shipped" else 0
-        self._router = Router(
-            [node.name for node in nodes], RouterConfig(policy=scenario.router, admission_window_ns=window_ns), scenario.seed
+        self.world = new_world(
+            list(profiles),
+            self._join_memory(),
+            self.router.state,
+            self._reuse.state,
+            self.nodes[0].policy,
+            row_shift=self._row_shift,
+            seconds=math.ceil(setup.duration_seconds) + 1,
+            origin_ns=ORIGIN_NS,
         )
-        pool_tokens = profile.pool_bytes // profile.kv_token_bytes
-        self._reuse = ClusterReuseStatistics("router-0", scenario.nodes, pool_tokens, profile.block_tokens, window_ns=window_ns)
-        self._salt = scenario.seed.to_bytes(8, "little")
-        self._duration_ns = int(scenario.duration_seconds * 1e9)
+        self.link_factors = np.ones(count)
+        self.wishes = np.zeros(count, np.int64)  # rows that the last tick wanted refilled, sampled
+        self._end_ns = ORIGIN_NS + int(setup.duration_seconds * 1e9)
+        self._blocks: Iterator[RequestBlock] = workload.blocks(profiles[0].block_tokens)
+        self._kept: list[RequestBlock] = []  # drawn while settling, not run yet
+        self._block = _EMPTY
+        self._routed: NDArray[Any] = np.zeros(0, ROUTED)
+        self._cursor = 0
+        self._offset = 0
+        self.routes: list[NDArray[Any]] = []
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
         self._sequence = 0
-        self._request_number = 0
-        self.statistics = RunStatistics(profile, nodes, scenario.warmup_seconds)
+        self.statistics = RunStatistics(list(profiles), self.nodes, setup.warmup_seconds, ORIGIN_NS, self.world)
+        if setup.settled:
+            self._settle(workload)
+            self.statistics.forget_answers()
+        self._schedule()
 
-    def run(
-        self, workload: Workload, *, progress: Callable[[float], None] | None = None, cancelled: Callable[[], bool] | None = None
-    ) -> bool:
-        """Run to the end of the scenario or of the stream; False when cancelled."""
-        self._requests = workload.requests()
-        self._next_arrival(0)
-        for body in self._bodies:
-            self._at(0, self._tick(body))
-            self._at(0, self._report_load(body))
-        self._at(REUSE_PERIOD_NS, self._publish_reuse)
-        self._at(0, self._sample(progress))
-        while self._heap:
-            now_ns, _, event = heapq.heappop(self._heap)
-            if now_ns > self._duration_ns:
+    # --- building -------------------------------------------------------------------------
+
+    def _new_node(self, index: int) -> Node:
+        setup = self._setup
+        profile = setup.profiles[index]
+        config = NodeConfig(
+            controller=setup.method,
+            admission=setup.admission,
+            seed=setup.seed,
+            emb_ratio_start=setup.emb_ratio_start,
+            tick_ns=TICK_NS,
+            row_sampling_rate=1.0 / (1 << self._row_shift),
+        )
+        return Node(f"node-{index}", profile, config, controller=setup.controllers(index) if setup.controllers else None)
+
+    def _join_memory(self) -> Memory:
+        pool, pool_bounds = joined([node.state for node in self.nodes])
+        meters, meters_bounds = joined([node.meters for node in self.nodes])
+        for index, node in enumerate(self.nodes):
+            node.adopt(part(pool, pool_bounds, index), part(meters, meters_bounds, index))
+        return Memory(pool, pool_bounds, meters, meters_bounds)
+
+    def renew(self, index: int) -> None:
+        """The node starts again with empty caches, in its old place."""
+        fresh, world = self._new_node(index), self.world
+        state, meters = part(world.pool, world.pool_bounds, index), part(world.meters, world.meters_bounds, index)
+        for kept, new in zip((*leaves(state), *leaves(meters)), (*leaves(fresh.state), *leaves(fresh.meters)), strict=True):
+            kept[...] = new
+        fresh.adopt(state, meters)
+        self.nodes[index] = fresh
+        world.bodies[index]["published"] = 0
+
+    def _settle(self, workload: BlockWorkload) -> None:
+        """Live the first minute once before time starts; its blocks are kept, because the run sees them again."""
+        span_ns, head = int(settle.SECONDS * 1e9), self.world.head
+        for block in self._blocks:
+            self._kept.append(block)
+            if block.at_ns[-1] >= span_ns:
                 break
+        if not self._kept:
+            return
+        settle.fill_rows(self.nodes, workload, self._kept, self._setup.seed)
+        head["settling"], head["origin_ns"], head["report_ns"] = 1, ORIGIN_NS - span_ns, ORIGIN_NS - span_ns
+        kept = list(self._kept)
+        self._next_block()
+        self._run_kernel(ORIGIN_NS)
+        self._kept, self._block, self._offset = kept, _EMPTY, 0
+        self.routes.clear()
+        head["settling"], head["origin_ns"], head["arrived"], head["refused"] = 0, ORIGIN_NS, 0, 0
+
+    def _make_room(self, block: RequestBlock) -> None:
+        if block.at_ns.shape[0]:
+            rows = np.diff(block.history_offsets) + np.diff(block.candidate_offsets)
+            self.world = roomy(self.world, int(np.diff(block.block_offsets).max()), int(rows.max()))
+
+    # --- running --------------------------------------------------------------------------
+
+    def run(self, *, progress: Callable[[float], None] | None = None, cancelled: Callable[[], bool] | None = None) -> bool:
+        """Run to the end; False when cancelled."""
+        total_ns = self._end_ns - ORIGIN_NS
+        at_ns = ORIGIN_NS
+        while at_ns < self._end_ns:
             if cancelled is not None and cancelled():
                 return False
-            event(now_ns)
-        self.statistics.sample(min(self._duration_ns, now_ns))
+            at_ns = min(self._end_ns, at_ns + 5 * SAMPLE_PERIOD_NS)
+            self.advance(at_ns)
+            if progress is not None:
+                progress((at_ns - ORIGIN_NS) / total_ns)
+        self.statistics.close(self._end_ns, self.nodes, self.world)
         return True
+
+    def advance(self, until_ns: int) -> None:
+        """Let the fleet run to `until_ns`, Python's part of it included."""
+        while self._heap and self._heap[0][0] <= until_ns:
+            at_ns, _, event = heapq.heappop(self._heap)
+            self._run_kernel(at_ns)
+            event(at_ns)
+        self._run_kernel(until_ns)
+
+    def _run_kernel(self, until_ns: int) -> None:
+        while True:
+            stop, self._cursor = run_until(self.world, self._block, self._routed, self._cursor, until_ns)
+            self.statistics.take_answers(self.world)
+            if stop == Stop.TIME:
+                return
+            if stop == Stop.BLOCK:
+                self._next_block()
+
+    def _next_block(self) -> None:
+        self._offset += self._block.at_ns.shape[0]
+        self._block = self._kept.pop(0) if self._kept else next(self._blocks, _EMPTY)
+        self._cursor = 0
+        self._make_room(self._block)
+        requests = self._block.at_ns.shape[0]
+        given = self._setup.routed
+        self._routed = np.zeros(requests, ROUTED) if given is None else given[self._offset : self._offset + requests]
+        self.routes.append(self._routed)
+        self.world.head["open_loop"] = int(given is not None)
 
     def _at(self, at_ns: int, event: Callable[[int], None]) -> None:
         self._sequence += 1
         heapq.heappush(self._heap, (at_ns, self._sequence, event))
 
-    # --- requests -------------------------------------------------------------------------
+    def _schedule(self) -> None:
+        self._next_block()
+        self._at(ORIGIN_NS, self._publish_reuse)
+        for index in range(len(self.nodes)):
+            self._at(ORIGIN_NS, lambda now_ns, index=index: self._tick(now_ns, index))  # type: ignore[misc]
+        self._at(ORIGIN_NS, self._sample)
+        for fault in self._setup.faults:
+            begins_ns = ORIGIN_NS + int(fault.at_seconds * 1e9)
+            self._at(begins_ns, lambda now_ns, fault=fault: faults.begin(self, now_ns, fault))  # type: ignore[misc]
+            self._at(
+                begins_ns + int(fault.for_seconds * 1e9),
+                lambda now_ns, fault=fault: faults.end(self, now_ns, fault),  # type: ignore[misc]
+            )
 
-    def _next_arrival(self, now_ns: int) -> None:
-        request = next(self._requests, None)
-        if request is not None:
-            self._at(max(now_ns, request.at_ns), lambda at_ns: self._arrive(at_ns, request))
+    # --- Python's part of the brain -------------------------------------------------------
 
-    def _arrive(self, now_ns: int, request: Request) -> None:
-        self._next_arrival(now_ns)
-        key = user_key(request.user, self._salt)
-        tokens = request.history_items.shape[0]
-        self._reuse.seen(now_ns, key, tokens)
-        pick = self._router.pick(now_ns, key, tokens, request.candidates.shape[0])
-        if not pick.found:
-            self.statistics.refused += 1
-            return
-        hashes = block_hashes(request.history_items, request.history_actions, request.history_ts, self._profile.block_tokens)
-        waiting = _Waiting(request, key, now_ns, hashes, pick.reuse_gap_ns, pick.resident_elsewhere, pick.reservation)
-        body = self._bodies[pick.node_index]
-        self._at(now_ns + HOP_NS, lambda at_ns: self._enqueue(at_ns, body, waiting))
+    def _tick(self, now_ns: int, index: int) -> None:
+        node, body = self.nodes[index], self.world.bodies[index]
+        if body["phase"] == 1:
+            effects = node.tick(now_ns, self._inputs(now_ns, index))
+            node.moves_done(now_ns, effects.serial)  # copies inside the arena take microseconds
+            self._carry_out(now_ns, index, effects)
+            wait_ns = node.quiet_until_ns(now_ns) - now_ns
+        else:
+            wait_ns = TICK_NS
+        self._at(now_ns + max(1, -(-wait_ns // TICK_NS)) * TICK_NS, lambda at_ns: self._tick(at_ns, index))
 
-    def _enqueue(self, now_ns: int, body: _NodeBody, waiting: _Waiting) -> None:
-        self._request_number += 1
-        number = self._request_number
-        request = waiting.request
-        work_ms = body.node.predict_ms(now_ns, waiting.key, request.history_items.shape[0], request.candidates.shape[0])
-        deadline_ns = now_ns + int(self._profile.slo_ms * DEADLINE_SLOS * 1e6)
-        if not body.queue.offer(number, waiting.key, now_ns, deadline_ns, int(work_ms * 1e6)):
-            self.statistics.refused += 1
-            self._router.completed(now_ns, waiting.reservation, None, failed=True)
-            return
-        body.waiting[number] = waiting
-        self._serve(now_ns, body)
+    def _inputs(self, now_ns: int, index: int) -> TickInputs:
+        backlog_bytes = int(self.wishes[index]) * (self._setup.profiles[index].row_bytes << self._row_shift)
+        return TickInputs(int(self.world.queues.size[index, 0]), queued_ms(self.world, index, now_ns), backlog_bytes, 0)
 
-    def _serve(self, now_ns: int, body: _NodeBody) -> None:
-        """Start the next batch when the device is idle."""
-        if body.busy:
-            return
-        for number in body.queue.expire(now_ns):
-            late = body.waiting.pop(number)
-            self.statistics.refused += 1
-            self._router.completed(now_ns, late.reservation, None, failed=True)
-        chosen = body.queue.close(now_ns, self._profile.batch_max, np.empty(0, np.uint64), True)
-        if not chosen:
-            return
-        members = [body.waiting.pop(number) for number in chosen]
-        batch = batch_of(members)
-        ticket, plan = body.node.admit(now_ns, batch)
-        queue_ms = np.array([(now_ns - member.arrival_ns) / 1e6 for member in members])
-        link_share = max(LINK_SHARE_MIN, 1.0 - body.refill_rate / self._profile.link_bytes_per_second)
-        timings = service_timings(self._profile.cost, batch, plan, queue_ms, link_share)
-        body.busy = True
-        body.busy_until_ns = now_ns + int(timings.service_ms * 1e6)
-        self.statistics.served(now_ns, body.index, timings.service_ms)
-        self._at(body.busy_until_ns, lambda at_ns: self._finish(at_ns, body, ticket, members, timings))
-
-    def _finish(self, now_ns: int, body: _NodeBody, ticket: int, members: list[_Waiting], timings: StageTimings) -> None:
-        body.node.complete(now_ns, ticket, timings)
-        body.busy = False
-        self._at(now_ns + RESIDENCY_DELAY_NS, self._publish_residency(body))
-        for member in members:
-            done_ns = now_ns + HOP_NS
-            self._router.completed(now_ns, member.reservation, (done_ns - member.arrival_ns) / 1e6)
-            self.statistics.finished(member.arrival_ns, done_ns, body.index)
-        self._serve(now_ns, body)
-
-    # --- the background -------------------------------------------------------------------
-
-    def _tick(self, body: _NodeBody) -> Callable[[int], None]:
-        def tick(now_ns: int) -> None:
-            backlog_bytes = body.refill_wish.shape[0] * self._profile.row_bytes
-            inputs = TickInputs(len(body.queue), self._queued_ms(now_ns, body), backlog_bytes, 0)
-            effects = body.node.tick(now_ns, inputs)
-            body.node.moves_done(now_ns, effects.serial)  # copies inside the arena take microseconds
-            for _ in (event for event in effects.events if event[0] == "ratio_moved"):
-                self.statistics.moved(body.index)
-            body.refill_wish = effects.refill_rows
-            self._refill(now_ns, body)
-            self._at(now_ns + body.node.config.tick_ns, tick)
-
-        return tick
-
-    def _refill(self, now_ns: int, body: _NodeBody) -> None:
-        """What the refill budget brings in before the next tick."""
-        budget_bytes = self._profile.refill_bytes_per_second * body.node.config.tick_ns / 1e9
-        rows = body.refill_wish[: int(budget_bytes // self._profile.row_bytes)]
-        body.refill_rate = rows.shape[0] * self._profile.row_bytes / (body.node.config.tick_ns / 1e9)
+    def _carry_out(self, now_ns: int, index: int, effects: Effects) -> None:
+        """Count the decision, and refill what the budget lets through before the next tick."""
+        node, profile = self.nodes[index], self._setup.profiles[index]
+        self.statistics.decided(now_ns, index, effects)
+        sampled_row_bytes = profile.row_bytes << self._row_shift
+        budget = profile.refill_bytes_per_second * TICK_NS / 1e9 * self.link_factors[index]
+        self.wishes[index] = effects.refill_rows.shape[0]
+        rows = effects.refill_rows[: int(budget // sampled_row_bytes)]
+        moved_bytes = rows.shape[0] * sampled_row_bytes
         if rows.shape[0]:
-            body.node.refill_commit(now_ns, rows)
-            self.statistics.refilled(rows.shape[0] * self._profile.row_bytes)
-
-    def _queued_ms(self, now_ns: int, body: _NodeBody) -> float:
-        running_ns = max(0, body.busy_until_ns - now_ns) if body.busy else 0
-        return (body.queue.queued_ns + running_ns) / 1e6
-
-    def _report_load(self, body: _NodeBody) -> Callable[[int], None]:
-        def report(now_ns: int) -> None:
-            load = body.node.load(now_ns, len(body.queue), self._queued_ms(now_ns, body), Phase.READY, now_ns)
-            self._router.node_load(body.index, now_ns, load)
-            self._at(now_ns + LOAD_PERIOD_NS, report)
-
-        return report
-
-    def _publish_residency(self, body: _NodeBody) -> Callable[[int], None]:
-        def publish(now_ns: int) -> None:
-            frame = body.node.residency_since(body.sequence)
-            if frame is None:
-                return
-            body.sequence = frame.seq
-            if self._router.residency(body.index, frame):
-                raise AssertionError("the simulated stream has no gaps")
-
-        return publish
+            node.refill_commit(now_ns, rows)
+            self.statistics.refilled(index, moved_bytes)
+        taken = moved_bytes / (TICK_NS / 1e9) / profile.link_bytes_per_second
+        self.world.bodies[index]["link_share"] = max(LINK_SHARE_MIN, self.link_factors[index] - taken)
 
     def _publish_reuse(self, now_ns: int) -> None:
-        message = self._reuse.message(now_ns, now_ns)
-        for body in self._bodies:
-            body.node.reuse(now_ns, message)
-        self._router.reap(now_ns)
+        message = self._reuse.message(now_ns, now_ns, nodes=max(1, self.router.ready_count()))
+        for node in self.nodes:
+            node.reuse(now_ns, message)
+        self.router.reap(now_ns)
         self._at(now_ns + REUSE_PERIOD_NS, self._publish_reuse)
 
-    def _sample(self, progress: Callable[[float], None] | None) -> Callable[[int], None]:
-        def sample(now_ns: int) -> None:
-            self.statistics.sample(now_ns)
-            if progress is not None:
-                progress(now_ns / self._duration_ns)
-            self._at(now_ns + int(BUCKET_SECONDS * 1e9), sample)
-
-        return sample
+    def _sample(self, now_ns: int) -> None:
+        self.statistics.sample(now_ns, self.nodes, self.world)
+        self._at(now_ns + SAMPLE_PERIOD_NS, self._sample)
 
 
-def batch_of(members: list[_Waiting]) -> Batch:
-    """The arrays of one batch, requests in order."""
-    requests = [member.request for member in members]
-    tokens = np.array([request.history_items.shape[0] for request in requests], np.int64)
-    blocks = np.array([member.hashes.shape[0] for member in members], np.int64)
-    candidates = np.array([request.candidates.shape[0] for request in requests], np.int64)
-    return Batch(
-        user_keys=np.array([member.key for member in members], np.uint64),
-        history_tokens=tokens,
-        block_hashes=np.concatenate([member.hashes for member in members]),
-        block_offsets=np.concatenate(([0], np.cumsum(blocks))),
-        history_rows=np.concatenate([request.history_items for request in requests]),
-        history_offsets=np.concatenate(([0], np.cumsum(tokens))),
-        candidate_rows=np.concatenate([request.candidates for request in requests]),
-        candidate_offsets=np.concatenate(([0], np.cumsum(candidates))),
-        reuse_gap_ns=np.array([member.reuse_gap_ns for member in members], np.int64),
-        resident_elsewhere=np.array([member.resident_elsewhere for member in members], np.bool_),
-    )
+def _empty_block() -> RequestBlock:
+    numbers, offsets = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    keys = np.zeros(0, np.uint64)
+    return RequestBlock(numbers, keys, numbers, numbers, keys, offsets, numbers, offsets, numbers, offsets)
 
 
-def _start_ratio(scenario: "Scenario") -> float | None:
-    """A static method starts where it stays."""
-    if scenario.emb_ratio_start is not None:
-        return scenario.emb_ratio_start
-    if scenario.method.startswith("static-"):
-        return float(scenario.method.removeprefix("static-"))
-    return None
+_EMPTY = _empty_block()

@@ -1,28 +1,42 @@
 """One simulated run: what is asked, checked before any work starts, and what comes back."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from agents.caches.policy import cache_policy
 from agents.controller.registry import make_controller
 from agents.profiles import Profile, load_profile
 from agents.router.state import POLICIES
-from agents.sim.fleet import SimulatedFleet
+from agents.sim.faults import Fault, parse_fault
+from agents.sim.fleet import FleetSetup, SimulatedFleet
 from agents.wire.messages import GuardRails
+from agents.workloads.block_adapter import ROW_SHIFT_MAX, BlockAdapter
+from agents.workloads.blocks import BlockWorkload
+from agents.workloads.catalogues import ROW_SHIFT, fleet_workload
 from agents.workloads.demo import DemoParameters, synthetic_workload
+from agents.workloads.fleet_workload import VERSION
 from agents.workloads.replay import Pace, ReplayRules, open_trace
 from agents.workloads.request import Workload
 
 NODES_MAX = 1024  # the router's pick is O(nodes); beyond this a run would not end in a coffee break
 DURATION_SECONDS_MAX = 86_400.0
+DEMO_RATE_PER_SECOND = 40.0  # four emulated nodes at about 0.6 utilisation
+CATALOGUE_RATE_PER_NODE = 180.0  # a node of 80 GB at about 0.65 utilisation
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to simulate. `rate_per_second` is the fleet's base rate."""
+    """What to simulate. `rate_per_second` is the fleet's base rate.
+
+    `profile` names one kind of node, or a mix: `a100-80g*3,h100-80g*1` for four nodes. `workload` is a demo regime or
+    `CATALOGUE/REGIME`. Rows are sampled, one id in `2 ** row_shift`; left out, what suits the workload.
+    """
 
     profile: str = "cpu-demo"
     workload: str = "demo"
@@ -37,6 +51,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     emb_ratio_start: float | None = None
     trace: str | None = None
     speed: float | None = None
+    row_shift: int | None = None
+    faults: tuple[str, ...] = ()
+    settled: bool = True
 
     def __post_init__(self) -> None:
         """Refuse the impossible, naming the field."""
@@ -52,6 +69,20 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _require(speed is None or (math.isfinite(speed) and speed > 0), "speed: must be above zero")
         start = self.emb_ratio_start
         _require(start is None or 0.0 < start < 1.0, "emb_ratio_start: must lie inside (0, 1)")
+        _require(self.seed >= 0, "seed: must not be negative")
+        _require(self.row_shift is None or 0 <= self.row_shift <= ROW_SHIFT_MAX, f"row_shift: must be 0 to {ROW_SHIFT_MAX}")
+        for fault in self.parsed_faults:
+            _require(fault.node < self.nodes, f"fault: there is no node {fault.node} among {self.nodes}")
+
+    @property
+    def parsed_faults(self) -> tuple[Fault, ...]:
+        """What goes wrong, in order as given."""
+        return tuple(parse_fault(text) for text in self.faults)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the question; the same digest gives the same figures."""
+        return hashlib.sha256(msgspec.json.encode((VERSION, msgspec.to_builtins(self)))).hexdigest()[:32]
 
 
 def _require(holds: bool, what: str) -> None:
@@ -67,29 +98,102 @@ class SimResult(msgspec.Struct, frozen=True, kw_only=True):
     series: dict[str, list[float | None]]
 
 
-DEMO_RATE_PER_SECOND = 40.0  # four emulated nodes at about 0.6 utilisation
-
-
 def run(
     scenario: Scenario, *, progress: Callable[[float], None] | None = None, cancelled: Callable[[], bool] | None = None
 ) -> SimResult | None:
     """Simulate; `None` when `cancelled()` became true. `ValueError` names a bad field before any work starts."""
-    profile = load_profile(scenario.profile)
-    make_controller(scenario.method, GuardRails())  # unknown method: refused here, not after a minute
-    cache_policy(scenario.admission, profile.rows_per_page)
-    workload = workload_of(scenario, profile)
-    fleet = SimulatedFleet(profile, scenario)
-    finished = fleet.run(workload, progress=progress, cancelled=cancelled)
-    if not finished:
+    fleet = fleet_for(scenario)
+    if not fleet.run(progress=progress, cancelled=cancelled):
         return None
-    return SimResult(cell=fleet.statistics.cell(scenario), nodes=fleet.statistics.per_node(), series=fleet.statistics.series())
+    statistics = fleet.statistics
+    return SimResult(cell=asked(scenario) | statistics.cell(), nodes=statistics.per_node(), series=statistics.series())
 
 
-def workload_of(scenario: Scenario, profile: Profile) -> Workload:
+def fleet_for(scenario: Scenario, *, routed: NDArray[np.void] | None = None) -> SimulatedFleet:
+    """The fleet that a scenario describes, ready to run; `routed` makes it an open loop over recorded routes."""
+    profiles = profiles_of(scenario)
+    make_controller(scenario.method, GuardRails())  # unknown method: refused here, not after a minute
+    cache_policy(scenario.admission, profiles[0].rows_per_page)
+    setup = FleetSetup(
+        profiles=profiles,
+        method=scenario.method,
+        admission=scenario.admission,
+        router=scenario.router,
+        seed=scenario.seed,
+        duration_seconds=scenario.duration_seconds,
+        warmup_seconds=scenario.warmup_seconds,
+        emb_ratio_start=_start_ratio(scenario),
+        settled=scenario.settled,
+        faults=scenario.parsed_faults,
+        routed=routed,
+    )
+    return SimulatedFleet(setup, workload_of(scenario, profiles[0]))
+
+
+def asked(scenario: Scenario) -> dict[str, Any]:
+    """What a cell's figures belong to."""
+    return {
+        "profile": scenario.profile,
+        "regime": scenario.workload if scenario.trace is None else "trace",
+        "nodes": scenario.nodes,
+        "admission": scenario.admission,
+        "method": scenario.method,
+        "router": scenario.router,
+        "seed": scenario.seed,
+    }
+
+
+def profiles_of(scenario: Scenario) -> tuple[Profile, ...]:
+    """One profile per node; `ValueError` for an unknown one, for counts that do not add up, or for other block sizes in a mix."""
+    if "*" not in scenario.profile:
+        return (load_profile(scenario.profile),) * scenario.nodes
+    found: list[Profile] = []
+    for part in scenario.profile.split(","):
+        name, _, count = part.partition("*")
+        _require(count.isdecimal() and int(count) > 0, f"profile: {part!r} is not NAME*COUNT")
+        found.extend([load_profile(name.strip())] * int(count))
+    _require(len(found) == scenario.nodes, f"profile: {scenario.profile!r} names {len(found)} nodes, nodes says {scenario.nodes}")
+    same = all(profile.block_tokens == found[0].block_tokens and profile.row_bytes == found[0].row_bytes for profile in found)
+    _require(same, "profile: the kinds of node in a mix must agree on tokens per page and bytes per row")
+    return tuple(found)
+
+
+def workload_of(scenario: Scenario, profile: Profile) -> BlockWorkload:
     """The request stream of a scenario: a log if one is named, else a generator."""
-    rate = scenario.rate_per_second or DEMO_RATE_PER_SECOND
+    if scenario.trace is None and "/" in scenario.workload:
+        return _catalogue_workload(scenario)
+    row_shift = scenario.row_shift or 0
+    return BlockAdapter(_live_workload(scenario, profile), profile.rows, row_shift, scenario.seed.to_bytes(8, "little"))
+
+
+def _catalogue_workload(scenario: Scenario) -> BlockWorkload:
+    catalogue, _, regime = scenario.workload.partition("/")
+    rate = scenario.rate_per_second or CATALOGUE_RATE_PER_NODE * scenario.nodes
+    return fleet_workload(
+        catalogue,
+        regime,
+        nodes=scenario.nodes,
+        rate_per_second=rate,
+        seed=scenario.seed,
+        duration_seconds=scenario.duration_seconds,
+        row_shift=ROW_SHIFT if scenario.row_shift is None else scenario.row_shift,
+    )
+
+
+def _live_workload(scenario: Scenario, profile: Profile) -> Workload:
+    """A stream as a live load generator would send it."""
     if scenario.trace is not None:
         pace = Pace(speed=scenario.speed, rate_per_second=scenario.rate_per_second)
         return open_trace(Path(scenario.trace), ReplayRules.for_profile(profile), pace, scenario.seed, loop=True)[0]
     parameters = DemoParameters.for_profile(profile)
+    rate = scenario.rate_per_second or DEMO_RATE_PER_SECOND
     return synthetic_workload(scenario.workload, scenario.seed, rate, loop=True, parameters=parameters)
+
+
+def _start_ratio(scenario: Scenario) -> float | None:
+    """A static method starts where it stays."""
+    if scenario.emb_ratio_start is not None:
+        return scenario.emb_ratio_start
+    if scenario.method.startswith("static-"):
+        return float(scenario.method.removeprefix("static-"))
+    return None
