@@ -188,9 +188,19 @@ def advise(log: LogStream, profile: Profile, slo_ms: float, notes: list[str], sa
 
 def _share(log: LogStream, profile: Profile, node: int, nodes: int, fleet_per_second: float, ratios: NDArray[np.float64]) -> _Share:
     stream = node_stream(_at_most(log.blocks(profile.block_tokens, node, nodes), REQUESTS_MAX), log.row_shift)
-    cost = replay_splits(stream, profile, ratios=ratios, window_ns=ADMISSION_NS)
+    cost = replay_splits(stream, profile, ratios=ratios, window_ns=ADMISSION_NS, recent_rows=_recent_rows(stream))
     measured = np.arange(stream.at_ns.shape[0]) >= int(WARM_RATIO * stream.at_ns.shape[0])
     return _Share(stream, cost, measured, fleet_per_second / nodes)
+
+
+def _recent_rows(stream: NodeStream) -> NDArray[np.int64]:
+    """Rows that a node finds in its cache when the log begins, as if before it the log had run backwards.
+
+    Filling tens of gigabytes takes minutes of traffic, and a cache that is still filling has another best split.
+    """
+    rows, first, counts = np.unique(stream.candidate_rows, return_index=True, return_counts=True)
+    again = counts > 1  # the doorkeeper lets nobody in who comes once
+    return np.asarray(rows[again][np.argsort(first[again], kind="stable")])
 
 
 def _at_most(blocks: Iterator[RequestBlock], requests: int) -> Iterator[RequestBlock]:
@@ -296,11 +306,11 @@ def _thirds(shares: list[_Share]) -> list[_Share]:
 
 
 def _pools(log: LogStream, profile: Profile, slo_ms: float, nodes: int, share: _Share) -> list[SizePoint]:
-    points = []
+    points, recent = [], _recent_rows(share.stream)
     for factor in POOL_FACTORS:
         pages = max(2, round(profile.pages * factor))
         sized = msgspec.structs.replace(profile, pool_bytes=pages * profile.page_bytes)
-        tried = share._replace(cost=replay_splits(share.stream, sized, ratios=RATIOS, window_ns=ADMISSION_NS))
+        tried = share._replace(cost=replay_splits(share.stream, sized, ratios=RATIOS, window_ns=ADMISSION_NS, recent_rows=recent))
         place = _best_place(tried)
         p99 = _p99(tried, tried.cost.service_ms[place])
         points.append(
