@@ -95,11 +95,11 @@ _WINDOW_8K, _WINDOW_10K, _WINDOW_12K, _WINDOW_15K = (8_000.0, 10_300.0), (9_500.
 
 CATALOGUES = {
     # Items: Zipf-Mandelbrot a 1.0-1.2, q 100-1000 estimated [T]. Gaps inside a visit LN(4.16, 1.56), 71 % of all gaps, hence
-    # 3.4 requests a visit; revisit shape 1.16 [T]. 250 hot users at 70 % and 40 GB of hot rows: a quick check of ours had
+    # 3.4 requests a visit; revisit shape 1.16 [T]. 190 hot users at 70 % and 40 GB of hot rows: a quick check of ours had
     # its optimum at 0.50 with them.
     "taobao": Catalogue(
         stream=_stream(4_161_138, 1.1, 550.0, _visits(4.16, 1.56, 1.16, 3.4)),
-        steady=_traffic(250, 0.70, _WINDOW_10K, 40.0, 0.90),
+        steady=_traffic(190, 0.70, _WINDOW_10K, 40.0, 0.90),
         calm=_traffic(100, 0.50, _WINDOW_8K, 60.0, 0.90),
         trend_begin=_traffic(150, 0.50, _WINDOW_8K, 58.0, 0.90),
         trend_end=_traffic(330, 0.75, _WINDOW_15K, 26.0, 0.90, new_tokens=96.0),
@@ -110,7 +110,7 @@ CATALOGUES = {
     # catalogue: more hot rows, which take less; readers return slowly, so fewer requests are hot.
     "amazon-books": Catalogue(
         stream=_stream(367_982, 0.88, 31.0, _visits(4.26, 1.49, 1.63, 3.0)),
-        steady=_traffic(190, 0.60, _WINDOW_10K, 48.0, 0.85),
+        steady=_traffic(150, 0.60, _WINDOW_10K, 48.0, 0.85),
         calm=_traffic(90, 0.40, _WINDOW_8K, 64.0, 0.85),
         trend_begin=_traffic(120, 0.45, _WINDOW_8K, 62.0, 0.85),
         trend_end=_traffic(300, 0.70, _WINDOW_15K, 30.0, 0.85, new_tokens=96.0),
@@ -120,7 +120,7 @@ CATALOGUES = {
     # hot rows, which take more, and a wider hot set of users.
     "amazon-video-games": Catalogue(
         stream=_stream(10_672, 0.88, 31.0, _visits(4.26, 1.49, 1.63, 4.5)),
-        steady=_traffic(320, 0.75, _WINDOW_10K, 28.0, 0.92),
+        steady=_traffic(230, 0.75, _WINDOW_10K, 28.0, 0.92),
         calm=_traffic(130, 0.55, _WINDOW_8K, 52.0, 0.92),
         trend_begin=_traffic(180, 0.55, _WINDOW_8K, 48.0, 0.92),
         trend_end=_traffic(370, 0.80, _WINDOW_15K, 18.0, 0.92, new_tokens=96.0),
@@ -194,7 +194,7 @@ def _held(traffic: Traffic, seconds: float) -> list[Keyframe]:
 
 
 def _trend(shop: Catalogue, seconds: float) -> list[Keyframe]:
-    """Histories from 8K to 15K, hot users and their share up, hot rows down and drifting, over 80 % of the stream [P]."""
+    """Histories from 8K to 15K, hot users and their share up, hot rows down, hot sets drifting, over 80 % of the stream [P]."""
     drift = {"hot_rows_drift_per_second": shop.trend_begin.hot_rows / 1200.0, "hot_users_drift_per_second": 0.15}  # a quarter in 5 min [O]
     begin, end = (msgspec.structs.replace(traffic, **drift) for traffic in (shop.trend_begin, shop.trend_end))
     return [Keyframe(0.0, begin), Keyframe(0.1 * seconds, begin), Keyframe(0.9 * seconds, end), Keyframe(seconds, end)]

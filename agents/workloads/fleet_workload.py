@@ -29,7 +29,7 @@ from agents.workloads.blocks import RequestBlock
 from agents.workloads.generators import NS_PER_SECOND, VisitLaw
 from agents.workloads.regimes import Keyframe, Schedule
 
-VERSION = 1  # raise when the same parameters give other bytes: what was trained on an older stream is then another thing
+VERSION = 2  # raise when the same parameters give other bytes: what was trained on an older stream is then another thing
 VISITORS_PER_BUCKET = 8.0  # of the time wheel: lists stay short enough to be sorted by insertion
 BUCKETS_MAX = 1 << 22
 NODES_MAX = 4096

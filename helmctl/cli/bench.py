@@ -25,7 +25,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
         "helmctl.bench.node_engine:measure",
         "helmctl.bench.node_footprint:measure",
     ),
-    "sim": ("helmctl.bench.sim:measure",),
+    "sim": ("helmctl.bench.sim:measure", "helmctl.bench.sim_workloads:measure"),
     "decision": ("helmctl.bench.decision:measure",),
     "route": ("helmctl.bench.route_pick:measure", "helmctl.bench.route_hop:measure"),
     "live": ("helmctl.bench.live:measure",),

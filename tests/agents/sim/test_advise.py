@@ -26,8 +26,8 @@ class Halves:
 
     swaps: bool
     name: str = "halves"
-    requests: int = 2_000
-    duration_seconds: float = 200.0
+    requests: int = 3_000
+    duration_seconds: float = 300.0
     row_shift: int = 0
 
     def blocks(self, block_tokens: int, node: int = 0, nodes: int = 1) -> Iterator[RequestBlock]:

@@ -149,10 +149,9 @@ def test_zero_traffic_is_silent_in_the_middle() -> None:
 def test_a_version_flip_makes_every_prefix_another_one() -> None:
     flipped, steady = whole("version-flip"), whole("steady")
     assert np.array_equal(flipped.at_ns, steady.at_ns)
-    request = int(np.searchsorted(flipped.at_ns, 30.1e9))
-    place = int(flipped.block_offsets[request])
-    assert np.array_equal(flipped.block_hashes[: place - 200], steady.block_hashes[: place - 200])
-    assert not np.isin(flipped.block_hashes[place:], steady.block_hashes).any()
+    before, after = (int(flipped.block_offsets[np.searchsorted(flipped.at_ns, at)]) for at in (29.9e9, 30.1e9))
+    assert np.array_equal(flipped.block_hashes[:before], steady.block_hashes[:before])
+    assert not np.isin(flipped.block_hashes[after:], steady.block_hashes).any()
 
 
 def test_smooth_users_follow_their_rank_without_classes() -> None:
