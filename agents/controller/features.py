@@ -113,7 +113,7 @@ def look(sight: Any, moment: Any, emb_value: Curve, kv_value: Curve, emb_ratio_m
     raw[17] = moment.refill_backlog_bytes / moment.pool_bytes
     raw[18] = math.log1p(min(moment.since_last_move_ns / 1e9, _SINCE_SECONDS_MAX))
     raw[19] = moment.kv_used_ratio
-    sight.best_ratio = best
+    sight.best_ratio = ratio if math.isnan(value_best) else best
     work_ms = moment.service_ms * moment.requests_per_second_slow
     sight.slope_per_ms = (kv_slope - emb_slope) / work_ms if work_ms > 0.0 else np.nan
 

@@ -86,6 +86,8 @@ def judge(recovery: Any, moment: Any, emb_value: Curve, kv_value: Curve, emb_rat
     arrivals = _arrivals_break_out(recovery, moment, seconds)
     latency = _latency_breaks_out(recovery, moment, seconds)
     _remember_revisits(recovery, moment, seconds)
+    if not (arrivals or latency):
+        recovery.timed_out = 0
     if recovery.phase == _SURGE:
         _perhaps_ease(recovery, moment, arrivals or latency)
     elif (arrivals or latency) and recovery.timed_out == 0:
@@ -104,7 +106,7 @@ def _perhaps_ease(recovery: Any, moment: Any, high: bool) -> None:
     if lasted >= _SURGE_SECONDS_MAX or (lasted >= _SURGE_SECONDS_MIN and not high):
         recovery.timed_out = 1 if high else 0
         recovery.phase, recovery.since_ns = _EASING, moment.now_ns
-        recovery.sum, recovery.late_turns = 0.0, 0
+        recovery.sum = 0.0
 
 
 @kernel
@@ -114,12 +116,9 @@ def _arrivals_break_out(recovery: Any, moment: Any, seconds: float) -> bool:
     if math.isnan(fast + slow):
         return bool(recovery.phase == _SURGE and recovery.by_latency == 0)
     if recovery.phase == _SURGE or recovery.timed_out == 1:
-        high = fast > _CALMED * recovery.reference and slow > 0.0
-        if not high:
-            recovery.timed_out = 0
-        elif recovery.timed_out == 1:
+        if recovery.timed_out == 1:
             recovery.reference = max(recovery.reference, slow / RISE)  # what lasts becomes the new calm
-        return bool(high)
+        return bool(fast > _CALMED * recovery.reference and slow > 0.0)
     recovery.reference = slow  # it lags a burst by a minute, and follows what changes over minutes
     expected = recovery.reference * seconds
     if expected < _COUNT_MIN:

@@ -104,6 +104,16 @@ def test_latency_far_above_its_band_and_the_slo_is_a_burst_too() -> None:
     assert onsets(found) == [61]  # the second time in a row
 
 
+def test_a_latency_that_stays_high_is_handed_back_and_becomes_the_new_calm() -> None:
+    method, found = layers(), []
+    for turn in range(700):
+        method.propose(observe(now_ns=(turn + 1) * SECOND, latency_ms_p99=60.0 if turn < 60 else 200.0, slo_ms=120.0))
+        found.append(method.phase)
+    assert onsets(found) == [61]
+    assert found.count(Phase.SURGE) == 180
+    assert found[-1] is Phase.CALM
+
+
 def test_a_latency_that_creeps_up_or_stays_within_the_slo_is_none() -> None:
     creeping = [60.0 * 1.004**turn for turn in range(300)]  # doubles in three minutes
     within = [40.0] * 60 + [100.0] * 60

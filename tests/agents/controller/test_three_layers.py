@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.artifacts.card import Action
 from agents.artifacts.policy_file import ArtefactError
 from agents.controller.baselines.b5 import B5
 from agents.controller.decide import DECISION, RULES, Base, decide, decide_first, new_memories
@@ -98,6 +99,14 @@ def test_whatever_is_not_a_number_the_proposal_is_one() -> None:
         broken = nothing._replace(now_ns=(turn + 1) * 5 * SECOND, emb_value=np.full(101, np.nan), kv_value=np.full(101, np.nan))
         assert math.isfinite(method.propose(broken).emb_ratio)
     assert len(method.missing_features) > 10
+
+
+def test_a_policy_anchored_in_curves_that_are_not_numbers_stays_where_it_is() -> None:
+    anchored = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, anchor="landscape")
+    method = ThreeLayers(RAILS, policy=constant_policy([0.0], anchored))
+    assert method.propose(observe(now_ns=SECOND, emb_value=rising(0.8, 300.0))).emb_ratio == pytest.approx(0.8, abs=0.01)
+    broken = observe(now_ns=9 * SECOND, emb_ratio=0.7, emb_value=np.full(101, np.nan))
+    assert method.propose(broken).emb_ratio == pytest.approx(0.8, abs=0.01)  # the goal it had
 
 
 def test_equal_inputs_give_equal_decisions() -> None:
