@@ -44,6 +44,7 @@ class BodyFacts(NamedTuple):
     emulated: bool
     model_version: str
     started_ns: int
+    refill_bytes_per_second: float = 0.0
 
 
 class Reporter:
@@ -149,6 +150,7 @@ class Reporter:
             migrating_bytes=migrating_pages * page_bytes,
             refill_backlog_bytes=facts.refill_backlog_bytes,
             refill_bytes_total=facts.refill_bytes_total,
+            refill_bytes_per_second=facts.refill_bytes_per_second,
             refill_throttled_seconds_total=facts.refill_throttled_seconds_total,
             emb_evictions_total=int(counters[Counter.EMB_EVICTED_PRESSURE] + counters[Counter.EMB_EVICTED_SHRINK]),
             kv_evictions_total=int(counters[Counter.KV_EVICTED_PRESSURE] + counters[Counter.KV_EVICTED_SHRINK]),

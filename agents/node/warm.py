@@ -5,6 +5,7 @@ import numpy as np
 from agents.node.batch import Batch, StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
 from agents.node.queue import RequestQueue
+from agents.numerics.integers import first_outside, parse_integers
 from agents.numerics.prefix import block_hashes
 from agents.profiles import load_profile
 from agents.wire.messages import ControlRequest, Mode, Phase
@@ -37,6 +38,9 @@ def warm_up() -> None:
     queue.expire(0)
     queue.close(0, 1, np.empty(0, np.uint64), True)
     queue.drop(1)
+    numbers = np.empty(4, np.int64)
+    parse_integers(np.frombuffer(b"[1, 2]", np.uint8), numbers)
+    first_outside(numbers, 4)
 
 
 def _batch(block_tokens: int) -> Batch:

@@ -27,7 +27,7 @@ from agents.runtime.device.base import DeviceExecutor, Execution
 from agents.runtime.device_thread import DeviceThread
 from agents.runtime.journal_writer import Brain
 from agents.runtime.ranking import RankRequest, RankResult, batch_of
-from agents.runtime.refill import RefillFeeder
+from agents.runtime.refill import RefillFeeder, RefillRate
 from agents.runtime.seen_log import SeenLog
 from agents.runtime.waiting_room import Waiting, WaitingRoom, retry_after_seconds
 from agents.wire.errors import ErrorCode, WireError
@@ -87,6 +87,7 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._thread = DeviceThread(self._loop)
         self._refill = RefillFeeder(profile, device.stage_rows, self._refill_staged, self._loop)
+        self._refill_rate = RefillRate()
         self._room = WaitingRoom(profile.queue_max)
         self._flights: list[_Flight] = []
         self._fence = 0
@@ -297,6 +298,7 @@ class Engine:
         """One tick of the brain, and its effects."""
         now_ns = self.clock.now_ns()
         self._expire(now_ns)
+        self._refill_rate.read(now_ns, self._device.link_counters().background_bytes_total)
         inputs = TickInputs(
             queue_depth=self.queue_depth,
             queued_ms=self._queued_ms(now_ns),
@@ -400,6 +402,7 @@ class Engine:
             failures_total=self.failures_total,
             refill_backlog_bytes=self._refill.backlog_bytes,
             refill_bytes_total=link.background_bytes_total,
+            refill_bytes_per_second=self._refill_rate.bytes_per_second,
             refill_throttled_seconds_total=link.throttled_seconds_total,
             device=self._device.name,
             emulated=self._device.emulated,

@@ -51,6 +51,9 @@ class NodeMetrics:
     def _answered(self, result: RankResult) -> None:
         self._duration.labels("queue").observe(result.queue_ms / 1e3)
         self._duration.labels("service").observe(result.service_ms / 1e3)
+        self._duration.labels("emb").observe(result.emb_ms / 1e3)
+        self._duration.labels("kv").observe(result.kv_ms / 1e3)
+        self._duration.labels("compute").observe(result.compute_ms / 1e3)
         met = (result.queue_ms + result.service_ms) / 1e3 <= self._slo_seconds
         self._slo.labels("true" if met else "false").inc()
 
@@ -82,8 +85,12 @@ class _NodeCollector(Collector):
         yield _split(status)
         yield self._pool_requests()
         yield self._evictions()
+        missed = {(reason,): count for reason, count in sorted(status.miss_reasons.items()) if reason != "hit"}
+        yield _total("helm_kv_misses", "Requests without any reused prefix, by reason", ["reason"], missed)
         yield _total("helm_refill_bytes", "Bytes brought from the host by refill", ["pool"], {("emb",): status.refill_bytes_total})
         yield GaugeMetricFamily("helm_refill_backlog_bytes", "Bytes wanted and not yet in the arena", status.refill_backlog_bytes)
+        rate = status.refill_bytes_per_second
+        yield GaugeMetricFamily("helm_refill_bytes_per_second", "Refill over the last seconds", rate)
         yield _total("helm_refill_throttled_seconds", "Time refill was held back", [], {(): status.refill_throttled_seconds_total})
         yield GaugeMetricFamily("helm_node_queue_depth", "Requests waiting and in flight", status.queue_depth)
         yield GaugeMetricFamily("helm_node_ready", "1 while new requests are taken", float(status.phase == "ready"))

@@ -6,6 +6,7 @@ so that refill can never queue up in front of requests. A new wish replaces the 
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from agents.profiles import Profile
 CHUNK_SECONDS = 0.02  # of the refill budget: the longest a withdrawn wish is still being fetched
 CHUNK_ROWS_MIN = 16
 CHUNK_ROWS_MAX = 4_096  # 1 MiB of 256 B rows: one write of it is well below a batch
+RATE_READINGS = 21  # one a tick: two seconds
 RETRY_SECONDS = 1.0  # after a failed chunk; memory that is short now is not there a millisecond later
 
 log = structlog.get_logger(__name__)
@@ -27,6 +29,25 @@ def chunk_rows(profile: Profile) -> int:
     """Rows staged at once for a profile's refill budget."""
     rows = int(profile.refill_bytes_per_second * CHUNK_SECONDS / profile.row_bytes)
     return min(max(rows, CHUNK_ROWS_MIN), CHUNK_ROWS_MAX)
+
+
+class RefillRate:
+    """Bytes a second over the last seconds, from totals read now and then."""
+
+    def __init__(self) -> None:
+        self._readings: deque[tuple[int, int]] = deque(maxlen=RATE_READINGS)
+
+    def read(self, now_ns: int, bytes_total: int) -> None:
+        """Note what has been refilled so far."""
+        self._readings.append((now_ns, bytes_total))
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Zero before there are two readings."""
+        if len(self._readings) < 2:
+            return 0.0
+        (first_ns, before), (last_ns, after) = self._readings[0], self._readings[-1]
+        return (after - before) * 1e9 / max(1, last_ns - first_ns)
 
 
 class RefillFeeder:

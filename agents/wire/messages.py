@@ -160,6 +160,7 @@ class NodeTelemetry(msgspec.Struct, frozen=True, kw_only=True, tag="telemetry"):
     emulated: bool
     model_version: str
     override_remaining_ms: int | None = None
+    refill_bytes_per_second: float = 0.0  # over the last seconds
     landscape: list[list[float]] = []  # rows of [emb_ratio, mean_ms, p99_ms, low_ms, high_ms]
 
 

@@ -1,13 +1,16 @@
 """The engine: order, bounds, failures that stay small, ticks and refills behind the requests."""
 
 import asyncio
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agents.node.batch import MissReason
 from agents.node.node import NodeConfig
-from agents.runtime.ranking import RankResult
+from agents.runtime.device.base import DeviceOutOfMemory, Execution
+from agents.runtime.ranking import RankResult, batch_of
+from agents.runtime.refill import RefillRate
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import ControlRequest, Mode, NodeSpec, Phase
@@ -147,6 +150,96 @@ async def test_a_failing_batch_fails_alone_and_gives_its_pages_back() -> None:
         again = await parts.engine.infer(request_of(1))
         assert again.cached_blocks == 0
         parts.node.ledger.check()
+
+
+async def test_every_request_of_a_failed_batch_is_told_and_the_next_batch_is_served() -> None:
+    async with Parts() as parts:
+        parts.device.hold()
+        first = asyncio.create_task(parts.engine.infer(request_of(1)))
+        await parts.device_entered()
+        doomed = [asyncio.create_task(parts.engine.infer(request_of(user))) for user in (2, 3)]
+        spared = asyncio.create_task(parts.engine.infer(request_of(4)))
+        await settle()
+        pages = parts.engine.telemetry().kv.used_bytes
+        fail_second(parts)
+        parts.device.release()
+        outcomes = await asyncio.gather(first, *doomed, spared, return_exceptions=True)
+        assert [isinstance(outcome, RankResult) for outcome in outcomes] == [True, False, False, True]
+        assert {refused(outcome) for outcome in outcomes[1:3]} == {ErrorCode.INTERNAL}
+        assert pages == 6 * parts.profile.page_bytes  # three prefixes of two blocks were booked
+        assert parts.engine.telemetry().kv.used_bytes == 4 * parts.profile.page_bytes  # those of the first and the spared one
+        assert not parts.node.state.entries["pins"].any()
+        parts.node.ledger.check()
+
+
+def fail_second(parts: Parts) -> None:
+    """The batch on the device passes; the one after it dies inside."""
+    execute, calls = parts.device.execute, iter((False, True))
+
+    def dying(*arguments: Any) -> Execution:
+        if next(calls, False):
+            raise RuntimeError("worker died")
+        return execute(*arguments)
+
+    next(calls)  # the first is inside already
+    parts.device.execute = dying  # type: ignore[method-assign]
+
+
+async def test_pages_that_cannot_be_had_cost_the_prefix_and_not_the_answer() -> None:
+    async with Parts(tiny_profile(batch_max=1)) as parts:
+        parts.device.hold()
+        holders = [asyncio.create_task(parts.engine.infer(request_of(user, tokens=32))) for user in (1, 2)]
+        await parts.device_entered()
+        await settle()
+        assert parts.engine.telemetry().kv.used_bytes == 16 * parts.profile.page_bytes  # every page of KV, all in use by two batches
+        third = asyncio.create_task(parts.engine.infer(request_of(3, tokens=32)))
+        await settle()
+        ticket, plan = parts.node.admit(parts.clock.now_ns(), batch_of([request_of(4, tokens=32)]))
+        assert len(plan.write_pages) == 0
+        parts.node.abort(parts.clock.now_ns(), ticket)
+        parts.device.release()
+        for result in await asyncio.gather(*holders, third):
+            assert len(result.scores) == 4
+        parts.node.ledger.check()
+
+
+async def test_memory_the_device_does_not_have_is_a_refusal_that_gives_its_pages_back() -> None:
+    async with Parts() as parts:
+        parts.device.failures = [DeviceOutOfMemory("buffers of a batch")]
+        with pytest.raises(WireError) as refusal:
+            await parts.engine.infer(request_of(1))
+        assert (refusal.value.status, parts.engine.failures_total) == (429, 0)
+        status = parts.engine.telemetry()
+        assert (status.kv.used_bytes, status.emb.used_bytes) == (0, 0)
+        parts.node.ledger.check()
+        assert len((await parts.engine.infer(request_of(1))).scores) == 4
+
+
+async def test_a_batch_stops_growing_where_its_most_urgent_request_would_be_late() -> None:
+    async with Parts() as parts:
+        work_ms = parts.node.predict_ms(parts.clock.now_ns(), 2, 8, 4)
+        parts.device.hold()
+        first = asyncio.create_task(parts.engine.infer(request_of(1)))
+        await parts.device_entered()
+        rest = [asyncio.create_task(parts.engine.infer(request_of(user, deadline_ms=1.5 * work_ms))) for user in (2, 3)]
+        await settle()
+        parts.device.release()
+        await asyncio.gather(first, *rest)
+        assert parts.device.log == ["batch [1]", "batch [2]", "batch [3]"]
+
+
+async def test_the_most_urgent_leave_first() -> None:
+    async with Parts(tiny_profile(batch_max=1)) as parts:
+        parts.device.hold()
+        first = asyncio.create_task(parts.engine.infer(request_of(1)))
+        await parts.device_entered()
+        prepared = asyncio.create_task(parts.engine.infer(request_of(2)))
+        await settle()
+        rest = [asyncio.create_task(parts.engine.infer(request_of(user, deadline_ms=ms))) for user, ms in ((3, 900.0), (4, 300.0))]
+        await settle()
+        parts.device.release()
+        await asyncio.gather(first, prepared, *rest)
+        assert parts.device.log == ["batch [1]", "batch [2]", "batch [4]", "batch [3]"]
 
 
 async def test_a_batch_booked_upon_a_failed_one_is_booked_again_and_served() -> None:
@@ -435,3 +528,28 @@ async def test_a_new_model_version_in_the_middle_of_a_batch_harms_nothing() -> N
         parts.node.ledger.check()
         after = await parts.engine.infer(request_of(2))
         assert (after.cached_blocks, after.miss_reason) == (0, MissReason.INVALIDATED_BY_VERSION)
+
+
+async def test_every_miss_has_its_reason() -> None:
+    async with Parts() as parts:
+        serve = parts.engine.infer
+        assert (await serve(request_of(1, tokens=32))).miss_reason is MissReason.COLD
+        assert (await serve(request_of(2, resident_elsewhere=True))).miss_reason is MissReason.ROUTED_AWAY
+        for user in (3, 4):
+            await serve(request_of(user, tokens=32))
+        assert (await serve(request_of(1, tokens=32))).miss_reason is MissReason.EVICTED_BY_PRESSURE
+        parts.node.version_flip(parts.clock.now_ns())
+        assert (await serve(request_of(1, tokens=32))).miss_reason is MissReason.INVALIDATED_BY_VERSION
+        parts.engine.control(ControlRequest(mode=Mode.PIN, emb_ratio=0.9, reason="test"))
+        for _ in range(20):
+            parts.clock.forward(0.1)
+            parts.engine.tick()
+        assert (await serve(request_of(1, tokens=32))).miss_reason is MissReason.EVICTED_BY_SHRINK
+
+
+def test_the_refill_rate_is_that_of_the_last_seconds() -> None:
+    rate = RefillRate()
+    assert rate.bytes_per_second == 0.0
+    for tick in range(100):
+        rate.read(tick * 100_000_000, 0 if tick < 50 else (tick - 50) * 1_000)
+    assert rate.bytes_per_second == 10_000.0

@@ -464,6 +464,10 @@ async def test_metrics_count_what_happened() -> None:
         assert 'helm_pool_requests_total{outcome="miss",pool="kv"} 1.0' in lines
         assert 'helm_node_split_ratio{gpu="listening",kind="actual",node="node-0"} 0.5' in lines
         assert 'helm_slo_requests_total{met="true"} 2.0' in lines
+        assert 'helm_kv_misses_total{reason="cold"} 1.0' in lines
+        assert 'helm_request_stage_seconds_count{stage="compute"} 2.0' in lines
+        for name in ("bytes_total", "backlog_bytes", "bytes_per_second", "throttled_seconds_total"):
+            assert any(line.startswith(f"helm_refill_{name}") for line in lines), name
         assert any(line.startswith("helm_decisions_total{") for line in lines)
         assert any(line.startswith('helm_decision_duration_seconds_count{layer="all"}') for line in lines)
         names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}

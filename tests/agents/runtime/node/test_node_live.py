@@ -29,6 +29,7 @@ from tests.agents.runtime.node.test_gateway import INFER, infer_body
 from tests.agents.runtime.node.test_journal_writer import replay
 from tests.patience import free_port
 
+START_SECONDS_MAX = 180.0  # a first start compiles kernels, beside a busy test run slowly
 PROFILE = tiny_profile(link_bytes_per_second=1e9, refill_bytes_per_second=1e8, batch_max=4, queue_max=16)
 KEY = {"Authorization": "Bearer key"}
 
@@ -191,7 +192,7 @@ def start(fleet_file: Path, *extra: str) -> "subprocess.Popen[str]":
 def running(fleet_file: Path, port: int, *extra: str) -> Iterator["subprocess.Popen[str]"]:
     process = start(fleet_file, *extra)
     try:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + START_SECONDS_MAX
         while not _ready(port):
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < give_up
