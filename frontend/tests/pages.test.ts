@@ -106,6 +106,7 @@ describe("conditions", () => {
   it("are news by their meaning, not by True and False", () => {
     const tone = (type: string, status: string) => toneOf({ type, status } as Condition);
     expect([tone("Reachable", "True"), tone("Reachable", "False"), tone("ReuseStale", "False"), tone("ReuseStale", "True")]).toEqual(["good", "bad", "good", "bad"]);
+    expect(["SignalMissing", "PolicyMissing", "Recovering", "PolicyDemoted"].map((type) => tone(type, "False"))).toEqual(["good", "good", "good", "good"]);
     expect([tone("Migrating", "True"), tone("Migrating", "False"), tone("Ready", "Unknown")]).toEqual(["plain", "plain", "unknown"]);
   });
 });

@@ -9,7 +9,7 @@ type Tone = "good" | "bad" | "unknown" | "plain";
 /** Facts that are neither good nor bad: a migration may run or not. */
 const PLAIN = new Set(["Migrating", "Draining"]);
 /** Bad news when they are True; everything else is bad news when it is False. */
-const BAD_WHEN_TRUE = /(Stale|Demoted|Degraded|Pressure|Burst|Throttled)$/;
+const BAD_WHEN_TRUE = /(Stale|Demoted|Degraded|Pressure|Burst|Throttled|Missing|Recovering)$/;
 
 /** What a condition means for who reads it. */
 export function toneOf(condition: Pick<Condition, "type" | "status">): Tone {
