@@ -25,8 +25,9 @@ from helmctl.bench.report import Result, Say, result_of
 HASHES = 10
 BINS = 128
 RATE = 1.0 / 8.0
+ROWS_KEYS_MAX = 32_768  # as many places as the rate needs, or it would fall by itself
 BIG_IDS, BIG_REFERENCES, BIG_CAPACITY = 10_000_000, 10_000_000, 2_000_000
-BIG_RATE, BIG_KEYS_MAX = 1.0 / 256.0, 65_536  # as many places as the rate needs, or it would fall by itself
+BIG_RATE, BIG_KEYS_MAX = 1.0 / 256.0, 65_536  # likewise
 EMB_HIT_RATIO = 0.5  # at which a prefix's rows are priced
 _FOREVER_SECONDS = 1e9  # a half-life under which nothing fades, as nothing fades in an exact curve
 
@@ -56,7 +57,7 @@ class Errors(NamedTuple):
 
 def synthetic(profile: Profile, say: Say) -> list[Result]:
     """The demo's kind of rows and users at 1/8, and ten million ids at 1/256."""
-    emb = errors(demo_rows(profile, 400_000, 0), RATE)
+    emb = errors(demo_rows(profile, 400_000, 0), RATE, keys_max=ROWS_KEYS_MAX)
     kv = errors(demo_users(profile, 200_000, 0), RATE)
     return [
         result_of("curve_mean_abs_error_emb", [error.hits_mean for error in emb], "hit ratio"),

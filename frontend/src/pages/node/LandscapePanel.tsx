@@ -23,7 +23,7 @@ export function LandscapePanel({ node, rows, className }: { node: Node; rows: La
           entries={[
             { label: "P99", color: "line-1" },
             { label: "mean", color: "line-2" },
-            { label: "interval", color: "band", mark: "area", opacity: 0.35 },
+            { label: "95 % of the mean", color: "band", mark: "area", opacity: 0.35 },
           ]}
         />
       }
