@@ -54,7 +54,7 @@ describe("why a request went to its node", () => {
   });
 
   it("says why in one sentence, from the numbers alone", () => {
-    expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 8)))).toBe("a won over b by 3.0 ms, mostly by queue ahead.");
+    expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 8)))).toBe("a won over b by 3.0 ms, mostly by the queue ahead.");
     expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 5.01)))).toContain("as good as equal");
     expect(whyPicked(pick("b", candidate("a", 5), candidate("b", 5.6)))).toContain("within the window");
     expect(whyPicked(pick("a", candidate("a", 5), candidate("b", 1, "stale")))).toBe("a was the only node that could take it.");

@@ -21,7 +21,8 @@ from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.supervisor.processes import ONE_THREAD
 from helmctl.supervisor.state import find_state_folder
 
-READY_SECONDS = 600.0  # a first start compiles kernels
+READY_SECONDS = 180.0  # kernels are compiled already; what is left are imports and a model
+WARM_SECONDS = 3_600.0  # minutes where nobody else computes; it happens once per version
 STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
@@ -128,7 +129,7 @@ class BenchFleet:
 @contextmanager
 def bench_fleet(nodes: int, profile: str) -> Iterator[BenchFleet]:
     """A fleet whose processes are not started yet; all that were are ended at the end."""
-    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=READY_SECONDS)
+    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=WARM_SECONDS)
     with tempfile.TemporaryDirectory(prefix="helm-bench-") as folder, ExitStack() as ends:
         fleet = BenchFleet(Path(folder), nodes, profile)
         ends.callback(fleet.close)

@@ -1,14 +1,38 @@
+import { ArrowDownToLine, Check, type LucideIcon, OctagonAlert, Power } from "lucide-react";
 import { Link } from "react-router";
 import { useRouting } from "../../api/queries";
 import type { RoutedNode } from "../../api/types";
-import { Chip, type Tone } from "../../components/Chip";
+import { Chip, type Tone, WarnChip } from "../../components/Chip";
 import { Empty, Loaded, Panel } from "../../components/Panel";
 import { grouped, milliseconds } from "../../format/number";
 import s from "./RoutingPage.module.css";
 
 const HEIGHT = 200;
 const STALE_MS = 1000;
-const TONES: Record<string, Tone> = { ready: "ok", draining: "neutral", offline: "crit" };
+
+interface Look {
+  word: string;
+  tone: Tone;
+  icon: LucideIcon;
+}
+
+const BREAKER: Look = { word: "breaker open", tone: "crit", icon: OctagonAlert };
+const OFFLINE: Look = { word: "offline", tone: "crit", icon: Power };
+const LOOKS: Record<string, Look> = {
+  ready: { word: "ready", tone: "ok", icon: Check },
+  draining: { word: "draining", tone: "neutral", icon: ArrowDownToLine },
+};
+
+function lookOf(node: RoutedNode): Look {
+  return node.breaker_open ? BREAKER : (LOOKS[node.phase] ?? OFFLINE);
+}
+
+/** Age of the last report; a warning once the router has to guess. */
+function Heard({ ageMs }: { ageMs: number | null }) {
+  if (ageMs === null) return "never";
+  const seconds = (ageMs / 1000).toFixed(1);
+  return ageMs > STALE_MS ? <WarnChip>{seconds}</WarnChip> : seconds;
+}
 
 /** The nodes as the router knows them: share of the picks, load ahead, and how far observation is from prediction. */
 export function NodesPanel({ className }: { className: string }) {
@@ -58,7 +82,9 @@ function NodeTable({ nodes }: { nodes: RoutedNode[] }) {
                 </Link>
               </td>
               <td>
-                <Chip tone={node.breaker_open ? "crit" : (TONES[node.phase] ?? "neutral")}>{node.breaker_open ? "breaker open" : node.phase}</Chip>
+                <Chip tone={lookOf(node).tone} icon={lookOf(node).icon}>
+                  {lookOf(node).word}
+                </Chip>
               </td>
               <td>
                 <div className={s.share}>
@@ -70,7 +96,9 @@ function NodeTable({ nodes }: { nodes: RoutedNode[] }) {
               <td className="num">{milliseconds(node.queued_ms)}</td>
               <td className="num">{node.correction.toFixed(2)}</td>
               <td className="num">{grouped(node.resident_users)}</td>
-              <td className="num">{node.staleness_ms !== null && node.staleness_ms > STALE_MS ? <Chip tone="warn">{(node.staleness_ms / 1000).toFixed(1)}</Chip> : (node.staleness_ms === null ? "never" : (node.staleness_ms / 1000).toFixed(1))}</td>
+              <td className="num">
+                <Heard ageMs={node.staleness_ms} />
+              </td>
             </tr>
           ))}
         </tbody>

@@ -1,3 +1,4 @@
+import { Check } from "lucide-react";
 import type { ReactNode } from "react";
 import { usePick } from "../../api/queries";
 import type { Candidate, ExplainedPick } from "../../api/types";
@@ -87,7 +88,9 @@ function Row({ candidate, largest, chosen }: { candidate: Candidate; largest: nu
   return (
     <tr aria-selected={chosen} className={reason && !chosen ? "dim" : ""}>
       <td>
-        <span className="mono">{candidate.name}</span> {chosen && <Chip tone="ok">chosen</Chip>}
+        <span className="mono">{candidate.name}</span> {chosen && <Chip tone="ok" icon={Check}>
+            chosen
+          </Chip>}
       </td>
       <td className="num">{grouped(candidate.components.cached)}</td>
       <td>

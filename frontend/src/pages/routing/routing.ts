@@ -3,11 +3,11 @@ import { milliseconds } from "../../format/number";
 
 /** What a candidate's score is made of, in the order in which the bar stacks it. */
 export const PARTS = [
-  { label: "Queue ahead", color: "line-2", names: ["queue"] },
-  { label: "KV recompute", color: "kv", names: ["kv"] },
-  { label: "EMB misses", color: "emb", names: ["emb", "refill"] },
-  { label: "Fixed and candidates", color: "line-3", names: ["fixed", "candidates"] },
-  { label: "Rent of a second copy", color: "migr", names: ["rent"] },
+  { label: "Queue ahead", word: "the queue ahead", color: "line-2", names: ["queue"] },
+  { label: "KV recompute", word: "KV recompute", color: "kv", names: ["kv"] },
+  { label: "EMB misses", word: "EMB misses", color: "emb", names: ["emb", "refill"] },
+  { label: "Fixed and candidates", word: "fixed costs", color: "line-3", names: ["fixed", "candidates"] },
+  { label: "Rent of a second copy", word: "the rent of a second copy", color: "migr", names: ["rent"] },
 ] as const;
 
 const REASONS: Record<string, string> = {
@@ -51,7 +51,7 @@ export function whyPicked(pick: ExplainedPick): string {
   if (Math.abs(ahead) < 0.05) return `${chosen.name} and ${next.name} were as good as equal; chance or the user's hash decided.`;
   if (ahead < 0) return `${next.name} scored ${milliseconds(-ahead)} ms less, within the window in which a user's hash decides.`;
   const most = [...PARTS].sort((a, b) => partMs(next, b.names) - partMs(chosen, b.names) - partMs(next, a.names) + partMs(chosen, a.names))[0];
-  return `${chosen.name} won over ${next.name} by ${milliseconds(ahead)} ms, mostly by ${most?.label.toLowerCase() ?? "chance"}.`;
+  return `${chosen.name} won over ${next.name} by ${milliseconds(ahead)} ms, mostly by ${most?.word ?? "chance"}.`;
 }
 
 /** Largest over mean number of picks among the nodes that are there; null while there were none. */

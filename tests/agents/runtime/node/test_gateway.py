@@ -22,7 +22,7 @@ from agents.runtime.listener import HEADER_BYTES_MAX, Listener
 from agents.runtime.node_metrics import NodeMetrics
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.ids import user_key
-from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot
+from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot, UsersSeen
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle, until
 
 KEY = {"Authorization": "Bearer secret"}
@@ -490,7 +490,7 @@ class Follower:
             return self._decoder.decode(await self._content.readexactly(length))
 
     async def news(self) -> ResidencySnapshot | ResidencyDelta:
-        while isinstance(frame := await self.frame(), NodeLoad):
+        while isinstance(frame := await self.frame(), NodeLoad | UsersSeen):
             pass
         return frame
 
@@ -504,6 +504,7 @@ async def test_the_stream_begins_with_a_snapshot_and_goes_on_with_changes() -> N
             first = await follower.frame()
             assert isinstance(first, ResidencySnapshot)
             assert (first.user_keys, first.cached_tokens) == ([user_key("a", SALT)], [8])
+            assert await follower.frame() == UsersSeen(user_keys=[user_key("a", SALT)], ages_ms=[0])
             assert isinstance(await follower.frame(), NodeLoad)
             async with node.client.post(INFER, json=infer_body(user="b")):
                 pass
