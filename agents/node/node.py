@@ -430,6 +430,10 @@ class Node:
 
     # --- what others may know -------------------------------------------------------------
 
+    def observe(self, now_ns: int) -> Observation:
+        """What a decision at this moment would see."""
+        return self._estimators.observation(now_ns, self.ledger.emb_ratio, self.state)
+
     @property
     def emb_pages(self) -> int:
         """Pages granted to EMB."""

@@ -72,6 +72,11 @@ class RunStatistics:
         self._answers = np.concatenate(self._parts) if self._parts else self._answers
         self._answers = self._answers[np.argsort(self._answers["number"], kind="stable")]
 
+    @property
+    def parts(self) -> list[NDArray[Any]]:
+        """Answers so far, [answers] ANSWER each, in order of time; the list only grows while the fleet runs."""
+        return self._parts
+
     # --- afterwards -----------------------------------------------------------------------
 
     @property

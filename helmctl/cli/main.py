@@ -31,6 +31,7 @@ COMMANDS = {
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
     "model": Entry("helmctl.cli.model", "app", "Import a model of your own, and choose the version that nodes serve."),
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
+    "policy": Entry("helmctl.cli.policy", "app", "Train policies in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),
     "advise": Entry("helmctl.cli.advise", "advise", "What HELM would bring on a log: split, memory, nodes."),

@@ -1,0 +1,58 @@
+"""A rule on the training streams: what it costs there, and what it said about what it saw."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.controller.registry import make_controller
+from agents.learning.actions import labels_of
+from agents.learning.config import TrainingConfig
+from agents.learning.episode import Episode, Window
+from agents.learning.rewards import Reference, reference_of
+from agents.learning.streams import TrainingStream
+from agents.wire.messages import GuardRails
+
+
+class Lesson(NamedTuple):
+    """One stream under the rule."""
+
+    reference: Reference
+    raw: NDArray[np.float64]  # [decisions x N, F] features, NaN where missing
+    labels: NDArray[np.float64]  # [decisions x N] see `labels_of`
+
+
+def teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:
+    """Let the rule serve one stream, every node with its own."""
+    names = len(config.feature_names)
+    episode = Episode(config, stream, unit_statistics(names))
+    rules = [make_controller(config.imitation.rule, GuardRails()) for _ in range(stream.scenario.nodes)]
+    windows: list[Window] = []
+    raw, labels = [], []
+    while not episode.ended:
+        seen = episode.see()
+        wishes = np.array([rule.propose(observation).emb_ratio for rule, observation in zip(rules, seen.observations, strict=True)])
+        raw.append(seen.raw)
+        labels.append(labels_of(config.action, wishes, seen.present, seen.best))
+        windows.append(episode.step(wishes))
+    return Lesson(reference_of(windows, config.reward), np.concatenate(raw), np.concatenate(labels).astype(np.float64))
+
+
+def unit_statistics(features: int) -> NDArray[np.float32]:
+    """Means of 0 and scales of 1: features as they are, but for the cut."""
+    return np.concatenate([np.zeros(features, np.float32), np.ones(features, np.float32)])
+
+
+def statistics_of(lessons: list[Lesson]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Means and scales of the features over all lessons; a feature that never moved, or was never a number, gets scale 1."""
+    raw = np.concatenate([lesson.raw for lesson in lessons])
+    known = np.isfinite(raw)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, raw, 0.0).sum(axis=0) / count
+    deviation = np.sqrt(np.where(known, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
+    return mean.astype(np.float32), np.where(deviation > 1e-3, deviation, 1.0).astype(np.float32)
+
+
+def normalised(raw: NDArray[np.float64], mean: NDArray[np.float32], scale: NDArray[np.float32], most: float) -> NDArray[np.float32]:
+    """[K, F] as the policy will see them; a missing signal counts as its mean."""
+    return np.nan_to_num(np.clip((raw - mean) / scale, -most, most)).astype(np.float32)
