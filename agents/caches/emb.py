@@ -16,7 +16,7 @@ and is not evicted by it, without anything to reset afterwards.
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.caches.policy import CachePolicy
+from agents.caches.policy import Admission, CachePolicy
 from agents.numerics.jit import kernel, prefetch
 from agents.pool.migration import list_fresh, unlist_fresh
 from agents.pool.state import Counter, PoolState
@@ -30,6 +30,8 @@ _EMB_EVICTED_PRESSURE = int(Counter.EMB_EVICTED_PRESSURE)
 _EMB_EVICTED_SHRINK = int(Counter.EMB_EVICTED_SHRINK)
 _EMB_RESCUED = int(Counter.EMB_RESCUED)
 _EVICTED_RING = int(Counter.EVICTED_RING)
+_EVERYONE = int(Admission.EVERYONE)
+_FREQUENCY = int(Admission.FREQUENCY)
 
 # Two rounds of multiply and shift: enough that ids in sequence or in strides spread evenly.
 _MIX = np.uint64(0x9E3779B97F4A7C15)
@@ -40,6 +42,7 @@ _LOW_BITS = np.uint64(0xFFFF)
 DOOR_TICK_BITS = 28  # the doorkeeper's clock ticks every 2 ** 28 ns (0.27 s) and wraps after 4.9 hours
 _DOOR_TICKS = 0x10000
 RESCUE_STEPS = 64  # slots searched for a row worth moving: most are not worth a longer search
+NEW_USES = 0  # of a row just let in: it earns its rounds by being used again
 WARMTH_SAMPLES = 16  # slots read to compare a page's use with others'
 
 
@@ -205,6 +208,8 @@ def fresh_slot(state: PoolState, rows_per_page: int) -> int:
             if state.slots[slot].row != -1:  # dead since the page was last given back
                 _unindex_dead(state, slot)
             state.pages[page].filled = filled + 1
+            if filled + 1 == rows_per_page:
+                unlist_fresh(state, page)
             return int(slot)
         unlist_fresh(state, page)
     return -1
@@ -279,19 +284,59 @@ def reindex(state: PoolState, slot: int, victim: int) -> None:
 
 
 @kernel
-def knock(state: PoolState, row: int, now_ns: int, policy: CachePolicy) -> bool:
-    """Whether the doorkeeper lets a missing row in; notes the touch either way."""
-    if policy.admit_all:
+def admits(state: PoolState, row: int, now_ns: int, rows_per_page: int, policy: CachePolicy) -> bool:
+    """Whether a missing row gets in; while there are fresh slots everybody does, as nothing gives way."""
+    if policy.row_admission == _EVERYONE:
         return True
-    hashed = row_hash(row)
-    place = home_place(np.int64(hashed >> _HALF), state.door.shape[0])  # type: ignore[arg-type]
-    tag = max(np.int64(hashed & _LOW_BITS), 1)
+    if policy.row_admission == _FREQUENCY:
+        wanted = _count_knock(state, row) > _uses_under_hand(state, rows_per_page) + 1
+    else:
+        wanted = knock(state, row, now_ns, policy)
+    return bool(wanted or state.counters[_FRESH_PAGES] > 0)
+
+
+@kernel
+def knock(state: PoolState, row: int, now_ns: int, policy: CachePolicy) -> bool:
+    """Whether the doorkeeper has seen a missing row within the window; notes the touch either way."""
+    place, tag = _door_place(state, row)
     tick = (now_ns >> DOOR_TICK_BITS) & (_DOOR_TICKS - 1)
     age = (tick - state.door[place].seen) & (_DOOR_TICKS - 1)
     known = state.door[place].tag == tag and age <= policy.emb_window_ns >> DOOR_TICK_BITS
     state.door[place].tag = tag
     state.door[place].seen = tick
     return bool(known)
+
+
+@kernel
+def _door_place(state: PoolState, row: int) -> tuple[int, int]:
+    """Where the doorkeeper keeps a row, and the tag it knows it by."""
+    hashed = row_hash(row)
+    place = home_place(np.int64(hashed >> _HALF), state.door.shape[0])  # type: ignore[arg-type]
+    tag = np.int64(hashed & _LOW_BITS)
+    return place, 1 if tag == 0 else tag  # type: ignore[return-value]
+
+
+@kernel
+def _count_knock(state: PoolState, row: int) -> int:
+    """Touches of a missing row, this one included; a row that shares its place takes counts away, so old ones fade."""
+    place, tag = _door_place(state, row)
+    if state.door[place].tag == tag:
+        state.door[place].seen = min(state.door[place].seen + 1, _DOOR_TICKS - 1)
+    elif state.door[place].seen > 1:
+        state.door[place].seen -= 1
+        return 1
+    else:
+        state.door[place].tag = tag
+        state.door[place].seen = 1
+    return int(state.door[place].seen)
+
+
+@kernel
+def _uses_under_hand(state: PoolState, rows_per_page: int) -> int:
+    """Use count of the slot that the hand looks at next."""
+    position = state.counters[_CLOCK_PAGE]
+    page = state.lists[position if position < state.counters[_EMB_PAGES] else 0].emb_page
+    return int(state.slots[page * rows_per_page + min(state.counters[_CLOCK_SLOT], rows_per_page - 1)].uses)
 
 
 @kernel

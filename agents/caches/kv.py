@@ -12,19 +12,23 @@ used. With few hundred live entries one linear scan beats a heap that every hit 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.caches.policy import CachePolicy
+from agents.caches.policy import Admission, CachePolicy
 from agents.numerics.jit import kernel
 from agents.pool.migration import pop_unused, push_unused
 from agents.pool.state import Counter, PoolState
 
 # Plain ints: Numba freezes them, and an IntEnum member inside a kernel would not compile.
 _KV_FREE_HEAD = int(Counter.KV_FREE_HEAD)
+_KV_FREE_PAGES = int(Counter.KV_FREE_PAGES)
 _ENTRIES_LIVE = int(Counter.ENTRIES_LIVE)
 _ENTRY_FREE_HEAD = int(Counter.ENTRY_FREE_HEAD)
 _KV_EVICTED_PRESSURE = int(Counter.KV_EVICTED_PRESSURE)
 _KV_EVICTED_SHRINK = int(Counter.KV_EVICTED_SHRINK)
 _KV_PAGES_USED = int(Counter.KV_PAGES_USED)
 _RESIDENCY_SEQ = int(Counter.RESIDENCY_SEQ)
+_EVERYONE = int(Admission.EVERYONE)
+_SECOND_REFERENCE = int(Admission.SECOND_REFERENCE)
+_FREQUENCY = int(Admission.FREQUENCY)
 
 REASON_COLD = 1
 REASON_NOT_ADMITTED = 2
@@ -103,11 +107,12 @@ def remember_fate(state: PoolState, key: np.uint64, reason: int) -> None:
     if state.fates[place].key != key:
         state.fates[place].key = key
         state.fates[place].seen_ns = -1
+        state.fates[place].requests = 0.0
     state.fates[place].reason = reason
 
 
 @kernel
-def see_user(state: PoolState, key: np.uint64, now_ns: int) -> tuple[int, int]:
+def see_user(state: PoolState, key: np.uint64, now_ns: int, policy: CachePolicy) -> tuple[int, int]:
     """Note a sighting; returns (nanoseconds since the one before or -1, remembered reason or cold)."""
     place = hash_position(key, state.fates.shape[0] - 1)
     gap_ns = -1
@@ -118,9 +123,39 @@ def see_user(state: PoolState, key: np.uint64, now_ns: int) -> tuple[int, int]:
         reason = state.fates[place].reason
     else:
         state.fates[place].key = key
+        state.fates[place].requests = 0.0
         state.fates[place].reason = REASON_COLD
+    state.fates[place].requests = request_count(state, key, now_ns, policy) + 1.0
     state.fates[place].seen_ns = now_ns
     return gap_ns, reason
+
+
+@kernel
+def request_count(state: PoolState, key: np.uint64, now_ns: int, policy: CachePolicy) -> float:
+    """Requests of a user as far as remembered, each counting half as much after every half-life."""
+    place = hash_position(key, state.fates.shape[0] - 1)
+    seen_ns = state.fates[place].seen_ns
+    if state.fates[place].key != key or seen_ns < 0:
+        return 0.0
+    return float(state.fates[place].requests * 0.5 ** ((now_ns - seen_ns) / policy.kv_half_life_ns))
+
+
+@kernel
+def admits(state: PoolState, policy: CachePolicy, now_ns: int, key: np.uint64, gap_ns: int, pages: int, ms_saved_per_page: float) -> bool:
+    """Whether a prefix of `pages` that is not resident gets in, `gap_ns` after its user's last request (-1: never seen)."""
+    if policy.kv_admission == _EVERYONE:
+        return True
+    if policy.kv_admission == _SECOND_REFERENCE:
+        return bool(0 <= gap_ns <= policy.kv_window_ns)
+    if state.counters[_KV_FREE_PAGES] >= pages:
+        return True
+    victim = victim_entry(state)
+    if victim == -1:
+        return False
+    requests = request_count(state, key, now_ns, policy)
+    if policy.kv_admission == _FREQUENCY:
+        return requests > request_count(state, state.entries[victim].key, now_ns, policy)
+    return bool(state.header[0].ageing + requests * ms_saved_per_page > state.entries[victim].priority)
 
 
 @kernel

@@ -78,10 +78,11 @@ def book_prefix(
     """
     if key == 0:
         return 0, _COLD, -1, 0
-    own_gap_ns, known_reason = kv.see_user(state, key, now_ns)
+    own_gap_ns, known_reason = kv.see_user(state, key, now_ns, policy)
     gap_ns = _shorter_gap(reuse_gap_ns, own_gap_ns)
     entry = kv.find_entry(state, key)
-    may_write = policy.admit_all or entry != -1 or (gap_ns >= 0 and gap_ns <= policy.kv_window_ns)
+    pages = max(hashes.shape[0], 1)
+    may_write = entry != -1 or kv.admits(state, policy, now_ns, key, gap_ns, pages, recompute_ms / pages)
     matched = 0
     if entry != -1:
         matched = kv.matching_blocks(state, entry, hashes)
@@ -239,7 +240,7 @@ def book_rows(
         scratch[scratch[miss].place].position = -1
     _count_by_table(state, unique, rows, row_slots)
     for miss in range(misses):
-        insert_slots[miss] = 0 if emb.knock(state, rows[missing[miss]], now_ns, policy) else -1
+        insert_slots[miss] = 0 if emb.admits(state, rows[missing[miss]], now_ns, rows_per_page, policy) else -1
     _place_rows(state, policy, rows_per_page, unique, misses, scratch, rows, missing, insert_slots)
     state.counters[_EMB_LOOKUPS] += unique
     state.counters[_EMB_HITS] += unique - misses
@@ -407,7 +408,7 @@ def _place_rows(
         insert_slots[miss] = slot
         if slot != -1:
             position = missing[miss]
-            scratch[miss].victim = emb.occupy(state, slot, rows[position], 1, position, rows_per_page, _EMB_EVICTED_PRESSURE)
+            scratch[miss].victim = emb.occupy(state, slot, rows[position], emb.NEW_USES, position, rows_per_page, _EMB_EVICTED_PRESSURE)
             state.counters[_EMB_INSERTS] += 1
     for miss in range(misses):
         if insert_slots[miss] != -1:

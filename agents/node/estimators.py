@@ -80,7 +80,7 @@ class NodeEstimators:
         self.moves_total = 0
 
     def _own_stream(self, profile: Profile, policy: CachePolicy) -> ReuseState:
-        window_ns = 0 if policy.admit_all else policy.kv_window_ns
+        window_ns = policy.user_window_ns
         capacity_tokens = profile.pool_bytes / profile.kv_token_bytes
         return new_reuse(
             capacity_tokens, channels=3, keys_max=USERS_FOLLOWED, window_ns=window_ns, half_life_fast_seconds=HALF_LIFE_SECONDS

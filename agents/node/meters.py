@@ -133,7 +133,7 @@ def new_node_meters(profile: Profile, row_sampling_rate: float, policy: CachePol
             sampling_rate=min(row_sampling_rate, _row_curve_rate(profile)),
             stream_rate=row_sampling_rate,
             keys_max=ROW_KEYS_MAX,
-            window_ns=0 if policy.admit_all else policy.emb_window_ns,
+            window_ns=policy.row_window_ns,
             half_life_fast_seconds=HALF_LIFE_SECONDS,
         ),
         latencies=new_window(),

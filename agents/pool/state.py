@@ -101,7 +101,7 @@ ENTRY = np.dtype(
     align=True,
 )
 USER = np.dtype([("key", "u8"), ("entry", "i4")], align=True)
-FATE = np.dtype([("key", "u8"), ("seen_ns", "i8"), ("reason", "i1")], align=True)
+FATE = np.dtype([("key", "u8"), ("seen_ns", "i8"), ("requests", "f4"), ("reason", "i1")], align=True)  # requests: decayed count
 RESIDENCY = np.dtype([("key", "u8"), ("tokens", "i8")], align=True)
 SLOT = np.dtype(
     [
@@ -112,7 +112,7 @@ SLOT = np.dtype(
     align=True,
 )
 PLACE = np.dtype([("tag", "u4"), ("slot", "i4")], align=True)
-SIGHTING = np.dtype([("tag", "u2"), ("seen", "u2")], align=True)
+SIGHTING = np.dtype([("tag", "u2"), ("seen", "u2")], align=True)  # seen: a tick, or a count where frequency decides
 EVICTED = np.dtype([("row", "i8")])
 TABLE = np.dtype([("lookups", "i8"), ("hits", "i8")], align=True)
 

@@ -10,6 +10,7 @@ from typing import NoReturn, get_args
 
 import msgspec
 
+from agents.caches.policy import ADMISSIONS
 from agents.profiles import DeviceName, Profile, load_profile
 from agents.wire.messages import FleetFile
 
@@ -83,7 +84,7 @@ def parse_node_settings(arguments: Sequence[str], environ: Mapping[str, str] | N
     parser.add_argument("--name", required=True, help="name of this node in it")
     parser.add_argument("--device", default=None, choices=get_args(DeviceName), help="default: what the profile says")
     parser.add_argument("--controller", default="b5", help="b5 or static-RATIO")
-    parser.add_argument("--admission", default="shipped", choices=["shipped", "none"])
+    parser.add_argument("--admission", default="shipped", choices=ADMISSIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--emb-ratio-start", type=float, default=None)
     parser.add_argument("--journal", type=Path, default=None, help="folder to record this run in")

@@ -29,15 +29,16 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "decision": ("helmctl.bench.decision:measure",),
     "route": ("helmctl.bench.route_pick:measure", "helmctl.bench.route_hop:measure"),
     "live": ("helmctl.bench.live:measure",),
+    "policies": ("helmctl.bench.policies:measure",),
 }
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="node, sim, decision, route or live")],
+    name: Annotated[str, typer.Argument(help="node, sim, decision, route, live or policies")],
     runs: Annotated[int, typer.Option(min=1, max=100, help="runs of each measurement; the median is printed")] = 5,
     seconds: Annotated[float | None, typer.Option(min=0.5, help="length of parts that run for a time; short is for a try")] = None,
     log: Annotated[
-        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Parquet log (user, item, ts) to measure curves on")
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="Parquet log (user, item, ts) to measure curves or policies on")
     ] = None,
     part: Annotated[str | None, typer.Option(help="only the part whose module has this name")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,

@@ -20,7 +20,7 @@ def run_command(
     nodes: Annotated[int, typer.Option(help="nodes in the fleet")] = 4,
     method: Annotated[str, typer.Option(help="b5, static-0.50, ... who decides the ratio")] = "b5",
     router: Annotated[str, typer.Option(help="joint, round-robin, least-loaded, consistent-hash or kv-affinity")] = "joint",
-    admission: Annotated[str, typer.Option(help="shipped, or none: LRU that admits everyone")] = "shipped",
+    admission: Annotated[str, typer.Option(help="shipped, none (LRU that admits everyone), tinylfu or value-density")] = "shipped",
     seed: Annotated[int, typer.Option(help="one seed, one request stream")] = 1,
     duration: Annotated[float, typer.Option(help="simulated seconds")] = 600.0,
     warmup: Annotated[float, typer.Option(help="simulated seconds left out of the figures")] = 30.0,

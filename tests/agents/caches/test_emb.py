@@ -3,7 +3,7 @@
 import numpy as np
 
 from agents.caches import emb
-from agents.caches.policy import CachePolicy, cache_policy
+from agents.caches.policy import Admission, CachePolicy, cache_policy
 from agents.pool import migration
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter, PoolState, allocate
@@ -25,7 +25,7 @@ def touch(state: PoolState, row: int, now_ns: int = 0, policy: CachePolicy = OPE
     if slot >= 0:
         emb.touch_slot(state, slot, 0, policy)
         return True
-    if emb.knock(state, row, now_ns, policy):
+    if emb.admits(state, row, now_ns, ROWS_PER_PAGE, policy):
         place(state, row, policy)
     return False
 
@@ -69,18 +69,30 @@ def test_a_full_cache_evicts_the_row_the_hand_finds_unused() -> None:
     Ledger(state, ROWS_PER_PAGE).check()
 
 
-def test_the_doorkeeper_lets_a_row_in_on_its_second_touch_within_the_window() -> None:
+def test_a_full_cache_lets_a_row_in_on_its_second_touch_within_the_window() -> None:
     state = tiny_pool()
     window_ns = SHIPPED.emb_window_ns
-    assert not touch(state, 5, now_ns=0, policy=SHIPPED)
-    assert residents(state) == set()
+    for row in range(100, 108):
+        assert not touch(state, row, now_ns=0, policy=SHIPPED)
+    assert residents(state) == set(range(100, 108))  # there was room: nothing gave way
+    touch(state, 5, now_ns=0, policy=SHIPPED)
+    assert 5 not in residents(state)
     touch(state, 5, now_ns=window_ns, policy=SHIPPED)
-    assert residents(state) == {5}
+    assert 5 in residents(state)
     touch(state, 6, now_ns=0, policy=SHIPPED)
     touch(state, 6, now_ns=window_ns + TICK_NS, policy=SHIPPED)
-    assert residents(state) == {5}
+    assert 6 not in residents(state)
     touch(state, 6, now_ns=window_ns + TICK_NS + 1, policy=SHIPPED)
-    assert residents(state) == {5, 6}
+    assert 6 in residents(state)
+
+
+def test_by_frequency_a_row_gets_in_when_it_was_touched_more_often_than_the_row_under_the_hand() -> None:
+    state = tiny_pool()
+    by_frequency = cache_policy("tinylfu", ROWS_PER_PAGE)
+    for row in range(8):
+        touch(state, row)  # the row under the hand has one use
+    assert [touch(state, 50, policy=by_frequency) for _ in range(4)] == [False, False, False, True]
+    assert 50 in residents(state)
 
 
 def test_a_scan_of_rows_seen_once_displaces_nothing() -> None:
@@ -104,7 +116,7 @@ def give_back(state: PoolState, page: int, policy: CachePolicy) -> list[tuple[in
 
 def test_a_page_given_back_moves_its_hottest_rows_to_colder_slots() -> None:
     state = tiny_pool()
-    policy = SHIPPED._replace(admit_all=True, rescue_uses_min=2, rescue_rows_per_page=1)
+    policy = SHIPPED._replace(row_admission=int(Admission.EVERYONE), rescue_uses_min=2, rescue_rows_per_page=1)
     for row in range(8):
         touch(state, row, policy=policy)
     for _ in range(2):

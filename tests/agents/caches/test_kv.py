@@ -71,7 +71,7 @@ def test_lru_evicts_the_user_seen_longest_ago() -> None:
     keep(state, user=3, blocks=2, now_ns=4)
     assert residents(state) == {1, 3}
     assert state.counters[Counter.KV_EVICTED_PRESSURE] == 1
-    assert kv.see_user(state, np.uint64(2), 5)[1] == kv.REASON_PRESSURE
+    assert kv.see_user(state, np.uint64(2), 5, SHIPPED)[1] == kv.REASON_PRESSURE
     Ledger(state, 4).check()
 
 
@@ -113,10 +113,10 @@ def test_truncating_to_nothing_frees_every_page_and_forgets_the_user() -> None:
 
 def test_sightings_give_the_gap_and_the_last_fate() -> None:
     state = tiny_pool()
-    assert kv.see_user(state, np.uint64(7), 100) == (-1, kv.REASON_COLD)
-    assert kv.see_user(state, np.uint64(7), 160) == (60, kv.REASON_COLD)
+    assert kv.see_user(state, np.uint64(7), 100, SHIPPED) == (-1, kv.REASON_COLD)
+    assert kv.see_user(state, np.uint64(7), 160, SHIPPED) == (60, kv.REASON_COLD)
     kv.remember_fate(state, np.uint64(7), kv.REASON_SHRINK)
-    assert kv.see_user(state, np.uint64(7), 200) == (40, kv.REASON_SHRINK)
+    assert kv.see_user(state, np.uint64(7), 200, SHIPPED) == (40, kv.REASON_SHRINK)
 
 
 def test_the_user_index_survives_a_thousand_random_insertions_and_deletions() -> None:
@@ -139,3 +139,39 @@ def test_the_user_index_survives_a_thousand_random_insertions_and_deletions() ->
 def test_an_unknown_admission_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match="admission"):
         cache_policy(name, 4)
+
+
+def admits(state: PoolState, admission: str, user: int, now_ns: int, gap_ns: int, value: float) -> bool:
+    policy = cache_policy(admission, 4)
+    kv.see_user(state, np.uint64(user), now_ns, policy)
+    return bool(kv.admits(state, policy, now_ns, np.uint64(user), gap_ns, 2, value))
+
+
+def test_frequency_admits_who_asks_more_often_than_the_victim_and_anybody_while_there_is_room() -> None:
+    state = tiny_pool(kv_pages=4)
+    assert admits(state, "tinylfu", user=1, now_ns=0, gap_ns=-1, value=1.0)
+    for now_ns in (1, 2):
+        kv.see_user(state, np.uint64(1), now_ns, SHIPPED)
+    keep(state, user=1, blocks=4, now_ns=1)
+    assert not admits(state, "tinylfu", user=2, now_ns=2, gap_ns=-1, value=9.0)
+    assert not admits(state, "tinylfu", user=2, now_ns=3, gap_ns=1, value=9.0)
+    kv.see_user(state, np.uint64(2), 4, SHIPPED)
+    assert admits(state, "tinylfu", user=2, now_ns=5, gap_ns=1, value=9.0)
+
+
+def test_old_requests_count_half_after_a_half_life() -> None:
+    state = tiny_pool()
+    for _ in range(4):
+        kv.see_user(state, np.uint64(1), 0, SHIPPED)
+    assert kv.request_count(state, np.uint64(1), SHIPPED.kv_half_life_ns, SHIPPED) == 2.0
+    assert kv.request_count(state, np.uint64(2), 0, SHIPPED) == 0.0
+
+
+def test_value_density_admits_a_first_request_that_saves_more_per_page_than_the_victim() -> None:
+    state = tiny_pool(kv_pages=4)
+    keep(state, user=1, blocks=4, now_ns=1, policy=SHIPPED, value=2.0)
+    assert not admits(state, "value-density", user=2, now_ns=2, gap_ns=-1, value=1.5)
+    assert admits(state, "value-density", user=3, now_ns=2, gap_ns=-1, value=2.5)
+    assert admits(state, "value-density", user=2, now_ns=3, gap_ns=1, value=1.5)  # twice 1.5
+    state.entries["pins"] = 1
+    assert not admits(state, "value-density", user=3, now_ns=4, gap_ns=1, value=9.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agents.caches import emb, exchange, kv
-from agents.caches.policy import cache_policy
+from agents.caches.policy import ADMISSIONS, cache_policy
 from agents.node import booking
 from agents.pool import migration
 from agents.pool.ledger import Ledger
@@ -17,7 +17,7 @@ PAGES = 14
 ROWS_PER_PAGE = 4
 BLOCK = 2
 USES_MAX = 3 * (12 + 12)  # users x (history + candidates)
-POLICIES = [cache_policy(name, ROWS_PER_PAGE) for name in ("none", "shipped")]
+POLICIES = [cache_policy(name, ROWS_PER_PAGE) for name in ADMISSIONS]
 USERS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 12)), min_size=1, max_size=3, unique_by=lambda request: request[0])
 
 
@@ -107,7 +107,7 @@ class PoolLife(RuleBasedStateMachine):
             exchange.grow_emb(self.state, BLOCK, step.kv_to_emb)
         pages = np.empty(exchange.candidate_pages(step.emb_to_kv), np.int32)
         rows, (sources, targets) = np.empty(8, np.int64), np.empty((2, 8), np.int32)
-        leaving, copied = exchange.shrink_emb(self.state, POLICIES[1], ROWS_PER_PAGE, step.emb_to_kv, pages, rows, sources, targets)
+        leaving, copied = exchange.shrink_emb(self.state, POLICIES[0], ROWS_PER_PAGE, step.emb_to_kv, pages, rows, sources, targets)
         assert len(set(targets[:copied].tolist())) == copied
         assert not set(sources[:copied].tolist()) & set(targets[:copied].tolist())
         self.migrating += pages[:leaving].tolist()
