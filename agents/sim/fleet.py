@@ -60,7 +60,7 @@ class SimulatedFleet:
         self._row_shift = workload.row_shift
         profiles, count = setup.profiles, len(setup.profiles)
         self.nodes = [self._new_node(index) for index in range(count)]
-        window_ns = 0 if self.nodes[0].policy.admit_all else self.nodes[0].policy.kv_window_ns
+        window_ns = self.nodes[0].policy.user_window_ns
         config = RouterConfig(
             policy=setup.router,
             admission_window_ns=window_ns,
