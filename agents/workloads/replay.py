@@ -267,7 +267,7 @@ def open_trace(
 
 
 def import_trace(
-    source: Path, target: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = True
+    source: Path, target: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = False
 ) -> list[str]:
     """Rewrite a log as a trace of ours; users become keyed hashes. Returns the notes."""
     table, notes = load_requests(source, rules, seed, columns, sort=sort)
@@ -278,9 +278,9 @@ def import_trace(
 
 
 def load_requests(
-    path: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = True
+    path: Path, rules: ReplayRules, seed: int, columns: Columns | None = None, *, sort: bool = False
 ) -> tuple[RequestTable, list[str]]:
-    """Requests of a file: a trace of ours as it stands, any other log folded into requests."""
+    """Requests of a file: a trace of ours as it stands, any other log folded into requests; rows out of order need `sort`."""
     header = read_header(path)
     if header is None:
         log = read_log(path, columns, sort=sort)

@@ -117,7 +117,9 @@ def _checked(path: Path, raw: _Raw, columns: Columns, sort: bool) -> Log:
     if (backwards := np.flatnonzero(np.diff(ts_ns) < 0)).size:
         if not sort:
             line = int(raw.lines[good][backwards[0] + 1])
-            raise TraceError(f"{path}: line {line}: {columns.ts} is earlier than the row before; --sort puts the rows in order of time")
+            raise TraceError(
+                f"{path}: line {line}: {columns.ts} is earlier than the row before; `helmctl trace import --sort` puts rows in order"
+            )
         notes.append("rows were not in order of time: sorted")
         order = np.argsort(ts_ns, kind="stable")
         users, items, ts_ns = users[order], items[order], ts_ns[order]

@@ -10,20 +10,30 @@ history are stretches of two lists, the shuffled one and the user's own, and wha
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.jit import kernel
+from agents.profiles import Profile
 from agents.workloads.block_adapter import ROW_SHIFT_MAX, row_numbers
 from agents.workloads.block_buffers import Buffers, Room, block_of, new_buffers
 from agents.workloads.blocks import RequestBlock
 from agents.workloads.generators import stream_of
 from agents.workloads.quantiles import mixed
-from agents.workloads.replay import ReplayRules, Timeline, TraceWorkload
-from agents.workloads.trace_file import RequestTable
+from agents.workloads.replay import Pace, ReplayRules, Timeline, TraceWorkload, load_requests
+from agents.workloads.trace import Columns
+from agents.workloads.trace_file import RequestTable, read_header
 
+THIN_PER_SECOND = 20.0  # a log slower than this stands for a fleet only if its time is compressed
+COMPRESSED_PER_SECOND = 200.0
+ROWS_PER_ITEM = 16  # 500 candidates of 16 features make the 8,000 rows of the GPU profiles
+FOLLOWED_ITEMS_MIN = 256  # a sample of rows so small that one popular item decides says nothing
+_ROW_SHIFT = 8
+_CANDIDATES_OF_FEATURES = 1_000  # candidate rows from which on a request asks for features, not items
 _EVENT_ROWS_MAX = 1 << 28  # rows of all items: their numbers take 8 bytes each
 _TRIES_PER_CANDIDATE = 4  # where the log is narrow, draws repeat; what is still missing explores the table
 _PHASE_BITS = np.uint64(48)
@@ -146,6 +156,37 @@ class TraceBlocks:
         widest = int(np.diff(self._log.row_starts).max(initial=1))
         near = rules.candidates // self._rows_per_item * widest
         return Room(rules.tokens_max // block_tokens + 1, rules.tokens_max, near + (rules.candidates >> self.row_shift) + 1)
+
+
+def open_blocks(
+    path: Path,
+    profile: Profile,
+    rules: ReplayRules,
+    *,
+    seed: int,
+    rate_per_second: float | None = None,
+    rows_per_item: int | None = None,
+    columns: Columns | None = None,
+    sort: bool = False,
+) -> tuple[TraceBlocks, list[str]]:
+    """Blocks from any supported file, at its own pace if that is a fleet's, and the notes on everything that was assumed."""
+    table, notes = load_requests(path, rules, seed, columns, sort=sort)
+    if (header := read_header(path)) is not None:
+        rules = msgspec.structs.replace(rules, history=header.history_rule)  # as it was imported
+    span_seconds = (int(table.ts_ns[-1]) - int(table.ts_ns[0])) / 1e9
+    own_per_second = table.ts_ns.shape[0] / span_seconds if span_seconds > 0 else 0.0
+    pace = Pace(speed=1.0) if rate_per_second is None else Pace(rate_per_second=rate_per_second)
+    if rate_per_second is None and own_per_second < THIN_PER_SECOND:
+        notes.append(
+            f"the log has {own_per_second:.2g} requests/s, too thin for a fleet: its time is compressed to {COMPRESSED_PER_SECOND:g}/s"
+        )
+        pace = Pace(rate_per_second=COMPRESSED_PER_SECOND)
+    workload = TraceWorkload(path.stem, table, rules, pace, seed)
+    each = rows_per_item or (ROWS_PER_ITEM if rules.candidates >= _CANDIDATES_OF_FEATURES else 1)
+    row_shift = min(_ROW_SHIFT, max(0, (int(np.unique(table.items).shape[0]) // FOLLOWED_ITEMS_MIN).bit_length() - 1))
+    blocks = TraceBlocks(table, workload, rules, seed=seed, row_shift=row_shift, rows_per_item=each)
+    assumed = f"an item owns {each} of the table's {profile.rows} rows; one row in {2**row_shift} is followed"
+    return blocks, [*notes, *workload.notes, assumed]
 
 
 def _log_of(table: RequestTable, rows_per_item: int, row_shift: int, rules: ReplayRules, seed: int) -> _Log:

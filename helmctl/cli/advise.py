@@ -7,19 +7,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from agents.profiles import Profile, load_profile
+from agents.profiles import load_profile
 from agents.sim.advise import Advice
 from agents.sim.advise import advise as advise_on
-from agents.workloads.replay import Pace, ReplayRules, TraceWorkload, load_requests
-from agents.workloads.trace import Columns
-from agents.workloads.trace_blocks import TraceBlocks
+from agents.workloads.replay import ReplayRules
+from agents.workloads.trace_blocks import open_blocks
 from helmctl.cli.trace import ItemOption, JsonOption, SortOption, TsOption, UnitOption, UserOption, ValueOption, columns_of
-
-FOLLOWED_ITEMS_MIN = 256  # a sample of rows so small that one popular item decides says nothing
-ROW_SHIFT_MAX = 8
-RATE_THIN = 20.0  # requests/s: a log slower than this stands for a fleet only if its time is compressed
-RATE_COMPRESSED = 200.0
-ROWS_PER_ITEM_GPU = 16  # 500 candidates of 16 features make the 8,000 rows of the GPU profiles
 
 
 def advise(
@@ -52,7 +45,10 @@ def advise(
         if not 0 < limit_ms < 1e6:
             raise ValueError("slo-ms: must be above zero")
         rules = msgspec.structs.replace(ReplayRules.for_profile(chosen), history=history_rule)
-        log, notes = _opened(trace, rules, chosen, rate, rows_per_item, seed, columns_of(user, item, ts, ts_unit, value), sort)
+        columns = columns_of(user, item, ts, ts_unit, value)
+        log, notes = open_blocks(
+            trace, chosen, rules, seed=seed, rate_per_second=rate, rows_per_item=rows_per_item, columns=columns, sort=sort
+        )
         found = advise_on(log, chosen, limit_ms, notes, say)
     except (ValueError, OSError) as error:
         typer.echo(f"helmctl advise: {error}", err=True)
@@ -65,30 +61,6 @@ def advise(
     say(f"took {time.monotonic() - began:.0f} s")
 
 
-def _opened(
-    path: Path, rules: ReplayRules, profile: Profile, rate: float | None, rows_per_item: int | None, seed: int, columns: Columns, sort: bool
-) -> tuple[TraceBlocks, list[str]]:
-    table, notes = load_requests(path, rules, seed, columns, sort=sort)
-    span = (int(table.ts_ns[-1]) - int(table.ts_ns[0])) / 1e9
-    own_rate = table.ts_ns.shape[0] / span if span > 0 else 0.0
-    pace = (
-        Pace(rate_per_second=rate)
-        if rate is not None
-        else Pace(speed=1.0)
-        if own_rate >= RATE_THIN
-        else Pace(rate_per_second=RATE_COMPRESSED)
-    )
-    if rate is None and own_rate < RATE_THIN:
-        notes.append(f"the log has {own_rate:.2g} requests/s, too thin for a fleet: its time is compressed to {RATE_COMPRESSED:g}/s")
-    workload = TraceWorkload(path.stem, table, rules, pace, seed)
-    items = int(table.items.max(initial=0)) + 1
-    each = rows_per_item or (ROWS_PER_ITEM_GPU if rules.candidates >= 1_000 else 1)
-    row_shift = min(ROW_SHIFT_MAX, max(0, (items // FOLLOWED_ITEMS_MIN).bit_length() - 1))
-    log = TraceBlocks(table, workload, rules, seed=seed, row_shift=row_shift, rows_per_item=each)
-    notes += [*workload.notes, f"an item owns {each} of the table's {profile.rows} rows; one row in {2**row_shift} is followed"]
-    return log, notes
-
-
 def in_words(advice: Advice) -> list[str]:
     """The answer for a terminal."""
     adapting, p99 = advice.adapting, advice.latency_ms_p99
@@ -97,7 +69,9 @@ def in_words(advice: Advice) -> list[str]:
         nodes = f"none: {advice.nodes_reason}"
     else:
         nodes = f"{advice.nodes} ({advice.nodes_low} to {advice.nodes_high}) of {advice.profile} for P99 <= {advice.slo_ms:g} ms"
-    needed = "none of the sizes tried" if advice.pool_gb_needed is None else f"{advice.pool_gb_needed:g} GB a node at that number of nodes"
+    needed = (
+        "none of the sizes tried" if advice.pool_gb_needed is None else f"{advice.pool_gb_needed:.3g} GB a node at that number of nodes"
+    )
     return [
         *advice.notes,
         "",
@@ -116,7 +90,7 @@ def in_words(advice: Advice) -> list[str]:
         ),
         "",
         "pool GB   best EMB   utilisation   P99 ms",
-        *(f"{size.pool_gb:7.1f} {size.emb_ratio:10.2f} {size.utilisation:13.2f} {size.latency_ms_p99:8.1f}" for size in advice.pools),
+        *(f"{size.pool_gb:7.3g} {size.emb_ratio:10.2f} {size.utilisation:13.2f} {size.latency_ms_p99:8.1f}" for size in advice.pools),
         "",
         f"a whole pool would save {advice.curves.emb_share_at_pool:.0%} of what rows cost, "
         f"{advice.curves.kv_share_at_pool:.0%} of what prefixes cost",

@@ -87,6 +87,6 @@ def test_only_rows_with_the_value_asked_for_are_read(tmp_path: Path, suffix: str
 
 def test_rows_out_of_order_are_refused_by_their_line_unless_sorting_is_asked_for(tmp_path: Path) -> None:
     path = csv_log(tmp_path, [0, 2, 1, *range(3, 40)])
-    with pytest.raises(TraceError, match="line 4: ts is earlier than the row before; --sort"):
+    with pytest.raises(TraceError, match="line 4: ts is earlier than the row before; `helmctl trace import --sort`"):
         read_log(path, sort=False)
     assert "rows were not in order of time: sorted" in read_log(path).notes

@@ -1,15 +1,17 @@
 """A log as blocks: the same histories whatever is sampled, and what the rules promise."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 
+from agents.profiles import load_profile
 from agents.workloads.block_adapter import row_numbers
 from agents.workloads.blocks import RequestBlock, stream_digest
 from agents.workloads.replay import Pace, ReplayRules, TraceWorkload
-from agents.workloads.trace_blocks import TraceBlocks
+from agents.workloads.trace_blocks import TraceBlocks, open_blocks
 from agents.workloads.trace_file import RequestTable
 
 RULES = ReplayRules(rows=4096, candidates=64, tokens_max=48, actions=4, history_tokens_min=24, near_events=200)
@@ -132,3 +134,15 @@ def test_by_the_short_rule_histories_begin_with_one_event() -> None:
 def test_what_does_not_fit_is_refused_by_name(given: dict[str, int], field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         trace(**given)  # type: ignore[arg-type]
+
+
+def test_a_file_is_opened_at_its_own_pace_or_compressed_to_a_fleets(tmp_path: Path) -> None:
+    profile = load_profile("cpu-tiny")
+    for per_second, words in ((100.0, "speed 1:"), (0.01, "too thin for a fleet")):
+        path = tmp_path / f"log{per_second}.npz"
+        place = np.arange(400)
+        np.savez(path, user=place % 90, item=place * 7 % 60, ts=((1.7e9 + place / per_second) * 1000).astype(np.int64))
+        stream, notes = open_blocks(path, profile, ReplayRules.for_profile(profile), seed=1)
+        assert any(words in note for note in notes)
+        assert stream.requests / stream.duration_seconds == pytest.approx(100.0 if per_second == 100.0 else 200.0, rel=0.15)
+        assert sum(block.at_ns.size for block in stream.blocks(profile.block_tokens)) == stream.requests
