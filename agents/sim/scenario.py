@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.caches.policy import cache_policy
+from agents.controller.interface import Controller
 from agents.controller.registry import make_controller
 from agents.profiles import Profile, load_profile
 from agents.router.state import POLICIES
@@ -54,6 +55,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     row_shift: int | None = None
     faults: tuple[str, ...] = ()
     settled: bool = True
+    cost_factors: dict[str, float] = {}  # on the profiles' cost constants, by name
+    rent: bool = True  # the joint router charges for the copy that a second copy displaces
 
     def __post_init__(self) -> None:
         """Refuse the impossible, naming the field."""
@@ -109,8 +112,17 @@ def run(
     return SimResult(cell=asked(scenario) | statistics.cell(), nodes=statistics.per_node(), series=statistics.series())
 
 
-def fleet_for(scenario: Scenario, *, routed: NDArray[np.void] | None = None) -> SimulatedFleet:
-    """The fleet that a scenario describes, ready to run; `routed` makes it an open loop over recorded routes."""
+def fleet_for(
+    scenario: Scenario,
+    *,
+    routed: NDArray[np.void] | None = None,
+    controllers: Callable[[int], Controller] | None = None,
+    emb_ratio_start: float | None = None,
+) -> SimulatedFleet:
+    """The fleet that a scenario describes, ready to run.
+
+    `routed` makes it an open loop over recorded routes; `controllers` gives each node one of its own, from `emb_ratio_start`.
+    """
     profiles = profiles_of(scenario)
     make_controller(scenario.method, GuardRails())  # unknown method: refused here, not after a minute
     cache_policy(scenario.admission, profiles[0].rows_per_page)
@@ -122,10 +134,12 @@ def fleet_for(scenario: Scenario, *, routed: NDArray[np.void] | None = None) -> 
         seed=scenario.seed,
         duration_seconds=scenario.duration_seconds,
         warmup_seconds=scenario.warmup_seconds,
-        emb_ratio_start=_start_ratio(scenario),
+        emb_ratio_start=_start_ratio(scenario) if emb_ratio_start is None else emb_ratio_start,
         settled=scenario.settled,
         faults=scenario.parsed_faults,
         routed=routed,
+        controllers=controllers,
+        router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
     )
     return SimulatedFleet(setup, workload_of(scenario, profiles[0]))
 
@@ -145,6 +159,20 @@ def asked(scenario: Scenario) -> dict[str, Any]:
 
 def profiles_of(scenario: Scenario) -> tuple[Profile, ...]:
     """One profile per node; `ValueError` for an unknown one, for counts that do not add up, or for other block sizes in a mix."""
+    return tuple(_scaled(profile, scenario.cost_factors) for profile in _named_profiles(scenario))
+
+
+def _scaled(profile: Profile, factors: dict[str, float]) -> Profile:
+    """The profile with some of its cost constants multiplied."""
+    known = type(profile.cost).__struct_fields__
+    for name, factor in factors.items():
+        _require(name in known, f"cost_factors: unknown {name!r}, choose from {', '.join(known)}")
+        _require(math.isfinite(factor) and factor > 0.0, f"cost_factors: {name} must be multiplied by a number above zero")
+    changed = {name: getattr(profile.cost, name) * factor for name, factor in factors.items()}
+    return msgspec.structs.replace(profile, cost=msgspec.structs.replace(profile.cost, **changed))
+
+
+def _named_profiles(scenario: Scenario) -> tuple[Profile, ...]:
     if "*" not in scenario.profile:
         return (load_profile(scenario.profile),) * scenario.nodes
     found: list[Profile] = []

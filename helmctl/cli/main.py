@@ -33,6 +33,7 @@ COMMANDS = {
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
     "policy": Entry("helmctl.cli.policy", "app", "Train policies in the simulator."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
+    "eval": Entry("helmctl.cli.evaluate", "evaluate", "Run the evaluation suites in the simulator."),
     "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),
     "advise": Entry("helmctl.cli.advise", "advise", "What HELM would bring on a log: split, memory, nodes."),
     "calibrate": Entry("helmctl.cli.calibrate", "calibrate", "Measure this machine and write its profile."),

@@ -1,0 +1,1 @@
+"""Evaluation: which runs answer which question, and what their figures say together."""

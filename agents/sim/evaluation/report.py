@@ -1,0 +1,90 @@
+"""Rows of a suite: means over seeds, intervals paired by seed, distances, and how much of the possible gain a method gets."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agents.sim.evaluation.optimum import Optimum, distance
+
+_BOOTSTRAPS = 2_000
+_MEANS = (
+    "utilisation",
+    "utilisation_peak",
+    "latency_ms_mean",
+    "latency_ms_p50",
+    "latency_ms_p99",
+    "latency_ms_p999",
+    "service_ms_mean",
+    "slo_ms",
+    "slo_ratio",
+    "throughput_per_second",
+    "emb_hit_ratio",
+    "kv_hit_ratio",
+    "load_peak_to_mean",
+    "refill_bytes",
+    "moves",
+    "reversals",
+    "emb_ratio_min",
+    "emb_ratio_max",
+)
+
+
+def row_of(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over seeds of one method in one cell; overloaded when any seed was."""
+    cells = [answer["cell"] for answer in answers]
+    row: dict[str, Any] = {"seeds": len(cells), "overloaded": any(cell["overloaded"] for cell in cells)}
+    for name in _MEANS:
+        values = [cell[name] for cell in cells if cell[name] is not None]
+        row[name] = float(np.mean(values)) if values else None
+    row["latency_ms_p99_ci"] = interval([cell["latency_ms_p99"] for cell in cells if cell["latency_ms_p99"] is not None])
+    return row
+
+
+def interval(values: Sequence[float]) -> list[float] | None:
+    """95 % bootstrap interval of a mean; `None` for fewer than two values."""
+    if len(values) < 2:
+        return None
+    chance = np.random.default_rng(0)
+    means = chance.choice(np.asarray(values, np.float64), (_BOOTSTRAPS, len(values))).mean(axis=1)
+    return [float(edge) for edge in np.quantile(means, (0.025, 0.975))]
+
+
+def change(measured: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]], figure: str = "latency_ms_p99") -> dict[str, Any] | None:
+    """Relative change of a figure, paired by seed; `None` where either was overloaded, because that percentage means nothing."""
+    by_seed = {answer["cell"]["seed"]: answer["cell"] for answer in compared}
+    pairs = [(answer["cell"], by_seed[answer["cell"]["seed"]]) for answer in measured if answer["cell"]["seed"] in by_seed]
+    if not pairs or any(cell["overloaded"] for pair in pairs for cell in pair):
+        return None
+    changes = [one[figure] / other[figure] - 1.0 for one, other in pairs]
+    return {"mean": float(np.mean(changes)), "ci": interval(changes), "pairs": len(changes)}
+
+
+def gap_closed(method: dict[str, Any], s1: dict[str, Any], s3: dict[str, Any]) -> float | None:
+    """Share of the P99 gap between the best static and the clairvoyant schedule; `None` where there is no gap or overload."""
+    if any(row["overloaded"] for row in (method, s1, s3)):
+        return None
+    gap = s1["latency_ms_p99"] - s3["latency_ms_p99"]
+    return float((s1["latency_ms_p99"] - method["latency_ms_p99"]) / gap) if gap > 0.005 * s1["latency_ms_p99"] else None
+
+
+def distances(answers: Sequence[dict[str, Any]], optima: dict[int, Optimum]) -> dict[str, float] | None:
+    """Mean distance of the runs whose seed has an optimum, to its point and to its plateau."""
+    found = [distance(np.array(answer["ratios"]), optima[answer["cell"]["seed"]]) for answer in answers if answer["cell"]["seed"] in optima]
+    if not found:
+        return None
+    return {
+        "distance": float(np.mean([one.to_point for one in found])),
+        "distance_outside_plateau": float(np.mean([one.to_plateau for one in found])),
+    }
+
+
+def ratio_distance(answers: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]) -> float | None:
+    """Mean absolute difference of the ratios of two methods on the same seeds, for instance to S3."""
+    by_seed = {answer["cell"]["seed"]: np.array(answer["ratios"]) for answer in other}
+    found = [
+        float(np.abs(np.array(answer["ratios"]) - by_seed[answer["cell"]["seed"]]).mean())
+        for answer in answers
+        if answer["cell"]["seed"] in by_seed
+    ]
+    return float(np.mean(found)) if found else None

@@ -1,0 +1,177 @@
+"""Carry a suite out and put its answers together."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.sim.evaluation.jobs import QUANTILES, carry_out_all, service_of
+from agents.sim.evaluation.loads import LOADS
+from agents.sim.evaluation.optimum import Optimum, find_optimum
+from agents.sim.evaluation.report import change, distances, gap_closed, ratio_distance, row_of
+from agents.sim.evaluation.suites import (
+    Cell,
+    Plan,
+    best_statics,
+    first_jobs,
+    named_jobs,
+    replay_job,
+    routing_jobs,
+    second_jobs,
+    sensitivity_jobs,
+)
+
+WARMUP_SECONDS = 30
+Progress = Callable[[int, int], None]
+
+
+def run_suite(suite: str, plan: Plan, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:
+    """The paper suite or its ablation: rows per cell and method, optima, comparisons, curves for plots."""
+    first, second_size = first_jobs(plan), _second_size(plan)
+    answers = carry_out_all(first, folder, processes, lambda done, total: progress(done, total + second_size))
+    bests = best_statics(plan, answers)
+    second = second_jobs(plan, bests)
+    answers |= carry_out_all(second, folder, processes, lambda done, total: progress(len(first) + done, len(first) + total))
+    cells: list[dict[str, Any]] = []
+    optima: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for cell in plan.cells:
+        named = {name: [answers[job.key] for job in jobs] for name, jobs in named_jobs(plan, cell, bests).items()}
+        found = _optima(plan, cell, folder)
+        rows = _rows(cell, named, found)
+        cells += rows
+        optima.append(_optimum_row(cell, found))
+        curves += _curves(cell, named, found)
+    return {
+        "suite": suite,
+        "quick": plan.quick,
+        "seeds": len(plan.seeds),
+        "static_seeds": len(plan.static_seeds),
+        "loads": {name: list(bounds) for name, bounds in LOADS.items()},
+        "cells": cells,
+        "optima": optima,
+        "curves": curves,
+    }
+
+
+def _second_size(plan: Plan) -> int:
+    return len(plan.cells) * (2 * len(plan.seeds) + len(plan.replayed_seeds))
+
+
+def _asked(cell: Cell, method: str, router: str = "joint") -> dict[str, Any]:
+    return {
+        "profile": cell.catalogue,
+        "regime": cell.regime,
+        "load": cell.load,
+        "nodes": cell.nodes,
+        "hardware": cell.hardware,
+        "admission": cell.admission,
+        "method": method,
+        "router": router,
+    }
+
+
+def _optima(plan: Plan, cell: Cell, folder: Path) -> dict[int, Optimum]:
+    found = {}
+    for seed in plan.replayed_seeds:
+        job = replay_job(cell, seed)
+        found[seed] = find_optimum(service_of(job, folder), WARMUP_SECONDS, int(job.scenario.duration_seconds))
+    return found
+
+
+def _rows(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, Optimum]) -> list[dict[str, Any]]:
+    means = {name: row_of(answers) for name, answers in named.items()}
+    rows = []
+    for name, answers in named.items():
+        row = _asked(cell, name) | means[name]
+        row |= distances(answers, optima) or {}
+        row["distance_to_s3"] = ratio_distance(answers, named["s3"])
+        row["gap_closed"] = gap_closed(means[name], means["s1"], means["s3"])
+        for other in ("steady-tuned", "s0", "s1", "b5", "b7", "b5+burst", "b7+burst"):
+            if other in named and other != name:
+                row[f"p99_vs_{other}"] = change(answers, named[other])
+        row["mean_vs_s0"] = change(answers, named["s0"], "latency_ms_mean")
+        rows.append(row)
+    return rows
+
+
+def _optimum_row(cell: Cell, optima: dict[int, Optimum]) -> dict[str, Any]:
+    ratios = np.concatenate([optimum.emb_ratio for optimum in optima.values()])
+    low = np.concatenate([optimum.low for optimum in optima.values()])
+    high = np.concatenate([optimum.high for optimum in optima.values()])
+    means = ratios.mean(axis=1)
+    return _asked(cell, "optimum") | {
+        "emb_ratio": float(ratios.mean()),
+        "plateau": [float(low.mean()), float(high.mean())],
+        "emb_ratio_min": float(means.min()),
+        "emb_ratio_max": float(means.max()),
+        "moves_by": float(means.max() - means.min()),
+        "noise": float(np.mean([optimum.noise for optimum in optima.values()])),
+    }
+
+
+def _curves(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, Optimum]) -> list[dict[str, Any]]:
+    """Latency quantiles and the first seed's mean ratio over time, for plots; statics of the grid are left out."""
+    shown = {name: answers for name, answers in named.items() if not name.startswith("static-")}
+    curves = [
+        _asked(cell, name)
+        | {
+            "quantiles": QUANTILES.round(4).tolist(),
+            "latency_ms": answers[0]["latency_ms"],
+            "emb_ratio": np.mean(answers[0]["ratios"], axis=1).round(4).tolist(),
+        }
+        for name, answers in shown.items()
+    ]
+    for optimum in list(optima.values())[:1]:
+        trace = _asked(cell, "optimum") | {
+            "first_second": optimum.first_second,
+            "emb_ratio": optimum.emb_ratio.mean(axis=1).round(4).tolist(),
+        }
+        curves.append(trace | {"low": optimum.low.mean(axis=1).round(4).tolist(), "high": optimum.high.mean(axis=1).round(4).tolist()})
+    return curves
+
+
+def run_routing(
+    *, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str], folder: Path, processes: int, progress: Progress
+) -> dict[str, Any]:
+    """Routers against each other at one static split, and what allocation adds to the best of them."""
+    plan = routing_jobs(quick=quick, nodes=nodes, seeds=seeds, catalogues=catalogues)
+    answers = carry_out_all([job for routers in plan.values() for jobs in routers.values() for job in jobs], folder, processes, progress)
+    rows = []
+    for name, routers in plan.items():
+        catalogue, regime, load = name.split("/")
+        cell = Cell(catalogue, regime, load, "shipped", nodes)
+        found = {router: [answers[job.key] for job in jobs] for router, jobs in routers.items()}
+        for router, runs in found.items():
+            row = _asked(cell, runs[0]["cell"]["method"], router) | row_of(runs)
+            row |= {f"joint_p99_vs_{router}": change(found["joint"], runs)} if router != "joint" else {}
+            rows.append(row | {"p99_vs_joint": change(runs, found["joint"])})
+    return {"suite": "routing", "quick": quick, "seeds": len(seeds), "cells": rows, "optima": [], "curves": []}
+
+
+def run_sensitivity(*, quick: bool, catalogue: str, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:
+    """The methods under every cost constant halved and doubled, and whether another one wins than with the constants as they are."""
+    plan = sensitivity_jobs(catalogue, quick=quick)
+    answers = carry_out_all([job for _, _, _, job in plan], folder, processes, progress)
+    rows = [_asked(cell, method) | {"variant": variant} | row_of([answers[job.key]]) for cell, variant, method, job in plan]
+    winners: dict[str, str] = {}
+    for row in rows:
+        name = f"{row['regime']}/{row['variant']}"
+        best = min((other for other in rows if f"{other['regime']}/{other['variant']}" == name), key=_tail_of)
+        winners[name] = best["method"]
+    moved = {name: winner for name, winner in winners.items() if winner != winners[f"{name.split('/')[0]}/as-is"]}
+    return {
+        "suite": "sensitivity",
+        "quick": quick,
+        "seeds": 1,
+        "cells": rows,
+        "winners": winners,
+        "moved": moved,
+        "optima": [],
+        "curves": [],
+    }
+
+
+def _tail_of(row: dict[str, Any]) -> float:
+    return float("inf") if row["latency_ms_p99"] is None else float(row["latency_ms_p99"])

@@ -1,0 +1,220 @@
+"""What each suite asks: cells, methods, seeds, and how the answers become rows.
+
+    paper        three catalogues x three regimes x two loads x two admissions x methods
+    routing      the same cells under every router at one static split
+    sensitivity  each cost constant halved and doubled: where does the winner change
+    ablation     the controller's layers, one by one
+
+Statics run on two seeds, methods on all. S0 is the best static of a catalogue and load over the three regimes, S1 the best of a
+cell, steady-tuned the best of its steady cell: all three by mean P99 over the statics' seeds, which flatters S0 and S1
+where those seeds are tested too. Every method of a cell meets the same arrivals.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from agents.sim.evaluation.jobs import Job
+from agents.sim.evaluation.loads import HARDWARE, NODES, SECONDS, rate_per_node
+from agents.sim.evaluation.optimum import GRID
+from agents.sim.scenario import Scenario
+
+CATALOGUES = ("taobao", "amazon-books", "amazon-video-games")
+REGIMES = ("steady", "trend", "burst")
+ADMISSIONS = ("none", "shipped")
+METHODS = ("b5", "b5+burst", "b7", "b7+burst", "b9", "b11", "paper", "helm")
+ROUTERS = ("round-robin", "least-loaded", "consistent-hash", "kv-affinity", "joint")
+ABLATION = ("helm-base", "helm-residual", "helm-recovery", "helm", "helm-on-hold", "helm-on-b7", "paper")
+QUICK_METHODS = ("b5", "b7", "helm", "helm-base", "helm-on-hold")
+# share of a typical request's 4.5 ms that each constant makes, on an A100 at the demo's hit ratios
+COST_CONSTANTS = {
+    "ms_fixed": 0.09,
+    "ms_per_missing_row": 0.48,
+    "ms_per_token": 0.09,
+    "ms_per_token_squared": 0.32,
+    "kv_hit_compute_ratio": 0.15,
+    "ms_per_hit_row": 0.02,
+}
+STATIC_SEEDS = 2
+SETTLED_RATIO = 0.5  # of the runs whose routes are recorded, and of the routing suite
+
+
+class Cell(NamedTuple):
+    """What all methods of a comparison have in common."""
+
+    catalogue: str
+    regime: str
+    load: str
+    admission: str
+    nodes: int = NODES
+    hardware: str = HARDWARE
+
+    def scenario(self, method: str, seed: int, *, router: str = "joint", rent: bool = True, factor: float = 1.0) -> Scenario:
+        """The run of one method and seed; `factor` on the arrivals."""
+        return Scenario(
+            profile=self.hardware,
+            workload=f"{self.catalogue}/{self.regime}",
+            nodes=self.nodes,
+            method=method,
+            router=router,
+            admission=self.admission,
+            seed=seed,
+            duration_seconds=SECONDS,
+            rate_per_second=factor * rate_per_node(self.catalogue, self.regime, self.load) * self.nodes,
+            rent=rent,
+        )
+
+
+class Plan(NamedTuple):
+    """Size of a suite."""
+
+    cells: tuple[Cell, ...]
+    methods: tuple[str, ...]
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    static_seeds: tuple[int, ...]
+    replayed_seeds: tuple[int, ...]
+    quick: bool
+
+
+def static_name(ratio: float) -> str:
+    """Name of a static method."""
+    return f"static-{ratio:.2f}"
+
+
+def plan_of(
+    suite: str, *, quick: bool = False, seeds: int = 5, catalogues: Sequence[str] = CATALOGUES, methods: Sequence[str] = ()
+) -> Plan:
+    """The suite's size; `--quick` has fewer cells, methods, ratios and seeds. `ValueError` for an unknown suite."""
+    if suite not in ("paper", "ablation"):
+        raise ValueError(f"suite: unknown {suite!r} here, choose paper or ablation")
+    chosen = tuple(methods) or (METHODS if suite == "paper" else ABLATION)
+    if quick:
+        return _quick_plan(catalogues[0], tuple(methods) or tuple(method for method in chosen if method in QUICK_METHODS))
+    cells = tuple(
+        Cell(catalogue, regime, load, admission)
+        for catalogue in catalogues
+        for regime in REGIMES
+        for load in ("normal", "high")
+        for admission in ADMISSIONS
+    )
+    many = tuple(range(1, seeds + 1))
+    return Plan(cells, chosen, tuple(float(ratio) for ratio in GRID), many, many[:STATIC_SEEDS], many[:1], False)
+
+
+def _quick_plan(catalogue: str, methods: tuple[str, ...]) -> Plan:
+    cells = [Cell(catalogue, regime, "normal", admission) for regime in REGIMES for admission in ADMISSIONS]
+    cells += [Cell(catalogue, regime, "high", "none") for regime in ("trend", "burst")]
+    return Plan(tuple(cells), methods, tuple(float(ratio) for ratio in GRID[2:15:2]), (1,), (1,), (1,), True)
+
+
+def first_jobs(plan: Plan) -> list[Job]:
+    """Statics, methods, and the replays behind the optimum and S3."""
+    jobs = [
+        Job("run", cell.scenario(static_name(ratio), seed)) for cell in plan.cells for seed in plan.static_seeds for ratio in plan.ratios
+    ]
+    jobs += [Job("run", cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in plan.methods]
+    jobs += [Job("replay", _recorded(cell, seed)) for cell in plan.cells for seed in plan.replayed_seeds]
+    return jobs
+
+
+def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
+    """S0, S1 and steady-tuned on the seeds that the grid did not run, and S3."""
+    jobs = [
+        Job("run", cell.scenario(static_name(ratio), seed))
+        for cell in plan.cells
+        for seed in plan.seeds
+        for ratio in {bests[_name(cell, which)] for which in ("s0", "s1", "steady-tuned")}
+    ]
+    return jobs + [
+        Job("run", cell.scenario(static_name(SETTLED_RATIO), seed), plans=_recorded(cell, seed))
+        for cell in plan.cells
+        for seed in plan.replayed_seeds
+    ]
+
+
+def _recorded(cell: Cell, seed: int) -> Scenario:
+    return cell.scenario(static_name(SETTLED_RATIO), seed)
+
+
+def _name(cell: Cell, which: str) -> str:
+    return f"{cell.catalogue}/{cell.regime}/{cell.load}/{cell.admission}/{which}"
+
+
+def best_statics(plan: Plan, answers: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Ratios of S0, S1 and steady-tuned per cell, by mean P99 over the statics' seeds; see the module's text."""
+    tails = {cell: np.array([_mean_p99(cell, ratio, plan, answers) for ratio in plan.ratios]) for cell in plan.cells}
+    bests: dict[str, float] = {}
+    for cell in plan.cells:
+        same = [other for other in plan.cells if _shop(other) == _shop(cell)]
+        together = sum(tails[other] / np.nanmin(tails[other]) for other in same)
+        steady = [other for other in same if other.regime == "steady"] or [cell]
+        bests[_name(cell, "s0")] = plan.ratios[int(np.nanargmin(together))]
+        bests[_name(cell, "s1")] = plan.ratios[int(np.nanargmin(tails[cell]))]
+        bests[_name(cell, "steady-tuned")] = plan.ratios[int(np.nanargmin(tails[steady[0]]))]
+    return bests
+
+
+def _shop(cell: Cell) -> tuple[str, str, str]:
+    return cell.catalogue, cell.load, cell.admission
+
+
+def _mean_p99(cell: Cell, ratio: float, plan: Plan, answers: dict[str, dict[str, Any]]) -> float:
+    found = [answers[Job("run", cell.scenario(static_name(ratio), seed)).key]["cell"] for seed in plan.static_seeds]
+    return float(np.mean([one["latency_ms_p99"] if one["latency_ms_p99"] is not None else np.nan for one in found]))
+
+
+def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, list[Job]]:
+    """Every method of a cell by the name it has in the report, one job per seed; statics only on theirs."""
+    named = {
+        which: [Job("run", cell.scenario(static_name(bests[_name(cell, which)]), seed)) for seed in plan.seeds]
+        for which in ("steady-tuned", "s0", "s1")
+    }
+    named["s3"] = [Job("run", cell.scenario(static_name(SETTLED_RATIO), seed), plans=_recorded(cell, seed)) for seed in plan.replayed_seeds]
+    for method in plan.methods:
+        named[method] = [Job("run", cell.scenario(method, seed)) for seed in plan.seeds]
+    for ratio in plan.ratios:
+        named[static_name(ratio)] = [Job("run", cell.scenario(static_name(ratio), seed)) for seed in plan.static_seeds]
+    return named
+
+
+def replay_job(cell: Cell, seed: int) -> Job:
+    """The replays behind a cell's optimum."""
+    return Job("replay", _recorded(cell, seed))
+
+
+def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str]) -> dict[str, dict[str, list[Job]]]:
+    """Jobs by cell and router, all at one static split; the joint router also without its rent, and under B5."""
+    found: dict[str, dict[str, list[Job]]] = {}
+    for catalogue in catalogues[:1] if quick else catalogues:
+        for regime in REGIMES:
+            for load in ("normal",) if quick else ("normal", "high"):
+                cell = Cell(catalogue, regime, load, "shipped", nodes)
+                static = static_name(SETTLED_RATIO)
+                jobs = {router: [Job("run", cell.scenario(static, seed, router=router)) for seed in seeds] for router in ROUTERS}
+                jobs["joint-without-rent"] = [Job("run", cell.scenario(static, seed, rent=False)) for seed in seeds]
+                jobs["joint+b5"] = [Job("run", cell.scenario("b5", seed)) for seed in seeds]
+                jobs["consistent-hash+b5"] = [Job("run", cell.scenario("b5", seed, router="consistent-hash")) for seed in seeds]
+                found[f"{catalogue}/{regime}/{load}"] = jobs
+    return found
+
+
+def sensitivity_jobs(catalogue: str, *, quick: bool) -> list[tuple[Cell, str, str, Job]]:
+    """(cell, variant, method, job): each cost constant times 0.5 and 2, at arrivals that keep the busiest minute as busy.
+
+    Halving a constant lightens the load, and a light load has no winner; so the arrivals are scaled by what the constant
+    changes of a typical request's cost.
+    """
+    methods = (*(static_name(ratio) for ratio in (0.3, 0.4, 0.5, 0.6, 0.7)), "b5", "b7", "helm")
+    found = []
+    for regime in ("burst",) if quick else ("trend", "burst"):
+        cell = Cell(catalogue, regime, "normal", "none")
+        for constant, factor in [("", 1.0), *((name, f) for name in COST_CONSTANTS for f in (0.5, 2.0))]:
+            factors = {constant: factor} if constant else {}
+            variant = f"{constant} x{factor:g}" if constant else "as-is"
+            for method in methods:
+                scenario = cell.scenario(method, 1, factor=1.0 / (1.0 + COST_CONSTANTS.get(constant, 0.0) * (factor - 1.0)))
+                found.append((cell, variant, method, Job("run", msgspec.structs.replace(scenario, cost_factors=factors))))
+    return found

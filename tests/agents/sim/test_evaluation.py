@@ -1,0 +1,116 @@
+"""Evaluation on made-up answers: the optimum's parabola, the plateau, paired changes, S0 and S1, and what a stopped suite keeps."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.sim.evaluation.jobs import Job, carry_out
+from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
+from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
+from agents.sim.evaluation.report import change, gap_closed, interval
+from agents.sim.evaluation.suites import CATALOGUES, REGIMES, Cell, Plan, best_statics, plan_of, static_name
+
+
+def answer(seed: int, p99: float, *, overloaded: bool = False) -> dict[str, Any]:
+    return {"cell": {"seed": seed, "latency_ms_p99": p99, "overloaded": overloaded}}
+
+
+def bowl(bottom: float) -> np.ndarray:
+    return 100.0 + 400.0 * (GRID - bottom) ** 2
+
+
+def test_the_optimum_lies_between_the_grids_points_where_the_parabola_says() -> None:
+    assert refined_argmin(bowl(0.43)) == pytest.approx(0.43)
+    assert refined_argmin(bowl(0.05)) == GRID[0]
+
+
+def test_the_plateau_is_where_the_cost_stays_within_one_percent() -> None:
+    low, high = plateau(bowl(0.5))
+    assert (low, high) == (pytest.approx(0.45, abs=0.01), pytest.approx(0.55, abs=0.01))
+
+
+def test_an_optimum_that_moves_is_found_per_node_and_a_run_on_it_has_no_distance() -> None:
+    seconds, warmup = 100, 10
+    moving = np.linspace(0.3, 0.6, seconds)
+    cost = np.stack([np.stack([bowl(ratio) for ratio in moving], axis=1), np.stack([bowl(0.4)] * seconds, axis=1)], axis=1)
+    found = find_optimum(np.repeat(cost[..., None] / 2, 2, axis=3), warmup, seconds)
+    assert found.first_second == 25
+    assert found.emb_ratio[0] == pytest.approx([moving[10:40].mean(), 0.4], abs=1e-6)
+    assert found.noise == 0.0
+    ratios = np.full((seconds, 2), 0.4)
+    ratios[25 : 25 + found.emb_ratio.shape[0], 0] = found.emb_ratio[:, 0]
+    assert distance(ratios, found) == (pytest.approx(0.0, abs=1e-6), 0.0)
+    assert distance(ratios + 0.2, found).to_point == pytest.approx(0.2, abs=1e-6)
+    assert 0.1 < distance(ratios + 0.2, found).to_plateau < 0.2
+
+
+def test_changes_are_paired_by_seed_and_left_out_beside_overload() -> None:
+    measured, compared = [answer(1, 9.0), answer(2, 18.0)], [answer(2, 20.0), answer(1, 10.0)]
+    found = change(measured, compared)
+    assert found is not None
+    assert (found["mean"], found["pairs"]) == (pytest.approx(-0.1), 2)
+    assert change(measured, [answer(1, 10.0, overloaded=True), answer(2, 20.0)]) is None
+
+
+def test_an_interval_needs_two_values() -> None:
+    assert interval([3.0]) is None
+    assert interval([3.0, 3.0]) == [3.0, 3.0]
+
+
+def test_a_share_of_the_gap_is_told_only_where_there_is_one() -> None:
+    rows = [{"latency_ms_p99": p99, "overloaded": False} for p99 in (16.0, 20.0, 15.0)]
+    assert gap_closed(*rows) == pytest.approx(0.8)
+    assert gap_closed(rows[0], rows[1], rows[1]) is None
+
+
+def test_the_best_statics_are_those_of_the_catalogue_the_cell_and_its_steady_cell() -> None:
+    cells = tuple(Cell("taobao", regime, "normal", "none") for regime in REGIMES)
+    plan = Plan(cells, (), (0.3, 0.5), (1,), (1,), (), False)
+    tails = {("steady", 0.3): 10.0, ("steady", 0.5): 9.0, ("trend", 0.3): 9.0, ("trend", 0.5): 20.0, ("burst", 0.3): 12.0, ("burst", 0.5): 10.0}
+    answers = {
+        Job("run", cell.scenario(static_name(ratio), 1)).key: answer(1, tails[cell.regime, ratio]) for cell in cells for ratio in plan.ratios
+    }
+    bests = best_statics(plan, answers)
+    assert {name.split("/", 1)[1]: ratio for name, ratio in bests.items()} == {
+        "steady/normal/none/s0": 0.3,
+        "trend/normal/none/s0": 0.3,
+        "burst/normal/none/s0": 0.3,
+        "steady/normal/none/s1": 0.5,
+        "trend/normal/none/s1": 0.3,
+        "burst/normal/none/s1": 0.5,
+        "steady/normal/none/steady-tuned": 0.5,
+        "trend/normal/none/steady-tuned": 0.5,
+        "burst/normal/none/steady-tuned": 0.5,
+    }
+
+
+def test_every_cell_of_the_paper_suite_has_a_load_inside_its_bounds() -> None:
+    table = json.loads((Path(__file__).parents[3] / "agents/sim/evaluation/loads.json").read_text("utf-8"))
+    for catalogue in CATALOGUES:
+        for regime in REGIMES:
+            for load, (low, high) in LOADS.items():
+                assert rate_per_node(catalogue, regime, load) > 0
+                assert low <= table[f"{catalogue}/{regime}/{load}"]["utilisation"] <= high
+
+
+def test_an_unknown_cell_or_suite_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="taobao/calm/normal"):
+        rate_per_node("taobao", "calm", "normal")
+    with pytest.raises(ValueError, match="suite"):
+        plan_of("everything")
+
+
+def test_the_busiest_minute_is_not_the_mean() -> None:
+    service = np.zeros((1, 201, 2))
+    service[0, :, 0] = 300.0
+    service[0, 100:160, 1] = 600.0
+    assert peak_utilisation(service, 30.0) == pytest.approx(0.9)
+
+
+def test_a_piece_that_was_done_is_read_and_not_done_again(tmp_path: Path) -> None:
+    job = Job("run", Cell("taobao", "steady", "normal", "none").scenario("b5", 1))
+    (tmp_path / f"{job.key}.json").write_text('{"cell": {"seed": 77}}', "utf-8")
+    assert carry_out(job, tmp_path) == {"cell": {"seed": 77}}
