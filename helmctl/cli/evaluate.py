@@ -10,18 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from agents.sim.evaluation.run import run_routing, run_sensitivity, run_suite
+from agents.sim.evaluation.run import run_placement, run_routing, run_sensitivity, run_suite
 from agents.sim.evaluation.suites import CATALOGUES, plan_of
 from helmctl.supervisor.state import find_state_folder
 
-SUITES = ("paper", "routing", "ablation", "sensitivity")
+SUITES = ("paper", "routing", "ablation", "sensitivity", "placement")
 PROCESSES_MAX = 64
 SEEDS_MAX = 100
 NODES_MAX = 256
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option(help="paper, routing, ablation or sensitivity")] = "paper",
+    suite: Annotated[str, typer.Option(help="paper, routing, ablation, sensitivity or placement")] = "paper",
     quick: Annotated[bool, typer.Option("--quick", help="fewer cells, methods and seeds; marked so in the result")] = False,
     seeds: Annotated[int, typer.Option(min=1, max=SEEDS_MAX, help="seeds of every method")] = 5,
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="nodes of the routing suite")] = 32,
@@ -56,6 +56,8 @@ def evaluate(
             )
         elif suite == "sensitivity":
             found = run_sensitivity(quick=quick, catalogue=catalogues[0], folder=folder, processes=processes, progress=progress)
+        elif suite == "placement":
+            found = run_placement(catalogue=catalogues[0], folder=folder, processes=processes, progress=progress)
         else:
             plan = plan_of(suite, quick=quick, seeds=seeds, catalogues=catalogues, methods=tuple(method or ()))
             found = run_suite(suite, plan, folder, processes, progress)

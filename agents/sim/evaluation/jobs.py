@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.controller.baselines.s3 import Refill, Schedule, clairvoyant_plan
+from agents.controller.baselines.static import Static
 from agents.profiles import Profile
 from agents.sim.evaluation.loads import peak_utilisation
 from agents.sim.evaluation.optimum import GRID, replayed_service_ms
@@ -28,17 +29,19 @@ ANSWER_VERSION = 1  # raise when an answer's fields change
 
 
 class Job(NamedTuple):
-    """One piece. `plans` names the replays whose S3 schedules drive the nodes instead of the scenario's method."""
+    """One piece. Instead of the scenario's method: the S3 schedules made from the replays of `plans`, or a static split each."""
 
     kind: str  # run or replay
     scenario: Scenario
     plans: Scenario | None = None
+    splits: tuple[float, ...] = ()  # one ratio per node
 
     @property
     def key(self) -> str:
         """Name of the answer's file."""
         plans = "" if self.plans is None else f"-s3-{self.plans.digest[:12]}"
-        return f"{self.kind}-{ANSWER_VERSION}-{self.scenario.digest}{plans}"
+        splits = "".join(f"-{ratio:g}" for ratio in self.splits)
+        return f"{self.kind}-{ANSWER_VERSION}-{self.scenario.digest}{plans}{splits}"
 
 
 def carry_out(job: Job, folder: Path) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def _replay(job: Job, folder: Path) -> dict[str, Any]:
 
 
 def _run(job: Job, folder: Path) -> dict[str, Any]:
-    fleet = fleet_for(job.scenario) if job.plans is None else _planned_fleet(job, folder)
+    fleet = _fleet(job, folder)
     fleet.run()
     statistics = fleet.statistics
     latency = statistics.answers["latency_ms"]
@@ -78,6 +81,14 @@ def _run(job: Job, folder: Path) -> dict[str, Any]:
     cell["utilisation_peak"] = peak_utilisation(statistics.service_ms, job.scenario.warmup_seconds)
     quantiles = np.quantile(latency, QUANTILES).round(4).tolist() if latency.size else []
     return {"cell": cell, "ratios": statistics.ratios.round(4).tolist(), "latency_ms": quantiles}
+
+
+def _fleet(job: Job, folder: Path) -> SimulatedFleet:
+    if job.plans is not None:
+        return _planned_fleet(job, folder)
+    if job.splits:
+        return fleet_for(job.scenario, controllers=lambda node: Static(job.splits[node]), emb_ratio_start=float(np.mean(job.splits)))
+    return fleet_for(job.scenario)
 
 
 def _planned_fleet(job: Job, folder: Path) -> SimulatedFleet:

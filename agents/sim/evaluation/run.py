@@ -16,6 +16,7 @@ from agents.sim.evaluation.suites import (
     best_statics,
     first_jobs,
     named_jobs,
+    placement_jobs,
     replay_job,
     routing_jobs,
     second_jobs,
@@ -175,3 +176,11 @@ def run_sensitivity(*, quick: bool, catalogue: str, folder: Path, processes: int
 
 def _tail_of(row: dict[str, Any]) -> float:
     return float("inf") if row["latency_ms_p99"] is None else float(row["latency_ms_p99"])
+
+
+def run_placement(*, catalogue: str, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:
+    """Whether a fleet of unlike nodes beats one of equal nodes with the best equal split."""
+    plan = placement_jobs(catalogue)
+    answers = carry_out_all([job for _, _, job in plan], folder, processes, progress)
+    rows = [_asked(cell, "/".join(f"{ratio:g}" for ratio in splits)) | row_of([answers[job.key]]) for cell, splits, job in plan]
+    return {"suite": "placement", "quick": False, "seeds": 1, "cells": rows, "optima": [], "curves": []}

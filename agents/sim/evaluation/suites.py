@@ -4,6 +4,7 @@
     routing      the same cells under every router at one static split
     sensitivity  each cost constant halved and doubled: where does the winner change
     ablation     the controller's layers, one by one
+    placement    unequal splits, steered to by the router alone, against equal ones
 
 Statics run on two seeds, methods on all. S0 is the best static of a catalogue and load over the three regimes, S1 the best of a
 cell, steady-tuned the best of its steady cell: all three by mean P99 over the statics' seeds, which flatters S0 and S1
@@ -217,4 +218,18 @@ def sensitivity_jobs(catalogue: str, *, quick: bool) -> list[tuple[Cell, str, st
             for method in methods:
                 scenario = cell.scenario(method, 1, factor=1.0 / (1.0 + COST_CONSTANTS.get(constant, 0.0) * (factor - 1.0)))
                 found.append((cell, variant, method, Job("run", msgspec.structs.replace(scenario, cost_factors=factors))))
+    return found
+
+
+def placement_jobs(catalogue: str) -> list[tuple[Cell, tuple[float, ...], Job]]:
+    """(cell, a ratio per node, job): equal splits against KV-heavy and EMB-heavy halves of the fleet with the same mean."""
+    found = []
+    for regime in REGIMES:
+        for admission in ADMISSIONS:
+            cell = Cell(catalogue, regime, "normal", admission)
+            half = cell.nodes // 2
+            for mean in (0.35, 0.45, 0.55):
+                for apart in (0.0, 0.1, 0.2):
+                    splits = (round(mean - apart, 2),) * half + (round(mean + apart, 2),) * (cell.nodes - half)
+                    found.append((cell, splits, Job("run", cell.scenario(static_name(mean), 1), splits=splits)))
     return found

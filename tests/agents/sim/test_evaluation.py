@@ -69,9 +69,18 @@ def test_a_share_of_the_gap_is_told_only_where_there_is_one() -> None:
 def test_the_best_statics_are_those_of_the_catalogue_the_cell_and_its_steady_cell() -> None:
     cells = tuple(Cell("taobao", regime, "normal", "none") for regime in REGIMES)
     plan = Plan(cells, (), (0.3, 0.5), (1,), (1,), (), False)
-    tails = {("steady", 0.3): 10.0, ("steady", 0.5): 9.0, ("trend", 0.3): 9.0, ("trend", 0.5): 20.0, ("burst", 0.3): 12.0, ("burst", 0.5): 10.0}
+    tails = {
+        ("steady", 0.3): 10.0,
+        ("steady", 0.5): 9.0,
+        ("trend", 0.3): 9.0,
+        ("trend", 0.5): 20.0,
+        ("burst", 0.3): 12.0,
+        ("burst", 0.5): 10.0,
+    }
     answers = {
-        Job("run", cell.scenario(static_name(ratio), 1)).key: answer(1, tails[cell.regime, ratio]) for cell in cells for ratio in plan.ratios
+        Job("run", cell.scenario(static_name(ratio), 1)).key: answer(1, tails[cell.regime, ratio])
+        for cell in cells
+        for ratio in plan.ratios
     }
     bests = best_statics(plan, answers)
     assert {name.split("/", 1)[1]: ratio for name, ratio in bests.items()} == {
