@@ -1,5 +1,6 @@
 """`helmctl eval`: the suites behind every claim, cached by question and resumable."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import typer
 
 from agents.sim.evaluation.run import run_placement, run_routing, run_sensitivity, run_suite
 from agents.sim.evaluation.suites import CATALOGUES, plan_of
+from helmctl.bench.report import ROOT
 from helmctl.supervisor.state import find_state_folder
 
 SUITES = ("paper", "routing", "ablation", "sensitivity", "placement")
@@ -41,7 +43,7 @@ def evaluate(
     catalogues = tuple(only or CATALOGUES)
     if unknown := sorted(set(catalogues) - set(CATALOGUES)):
         raise typer.BadParameter(f"only: unknown {unknown[0]!r}, choose from {', '.join(CATALOGUES)}")
-    folder = find_state_folder().root / "eval" if cache is None else cache
+    folder = find_state_folder().root / "eval" / sources_digest() if cache is None else cache
     progress = _progress()
     try:
         if suite == "routing":
@@ -66,6 +68,14 @@ def evaluate(
         raise typer.Exit(2) from error
     _write(found, json_file, parquet, html)
     typer.echo("\n".join(in_words(found)))
+
+
+def sources_digest(agents: Path = ROOT / "agents") -> str:
+    """Of the code, profiles and policies that figures come from: another version's pieces are not mixed with this one's."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in agents.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(str(path.relative_to(agents)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _progress() -> Callable[[int, int], None]:

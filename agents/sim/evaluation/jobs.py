@@ -35,13 +35,19 @@ class Job(NamedTuple):
     scenario: Scenario
     plans: Scenario | None = None
     splits: tuple[float, ...] = ()  # one ratio per node
+    coarse: bool = False  # a replay on every other ratio of the grid
 
     @property
     def key(self) -> str:
         """Name of the answer's file."""
         plans = "" if self.plans is None else f"-s3-{self.plans.digest[:12]}"
         splits = "".join(f"-{ratio:g}" for ratio in self.splits)
-        return f"{self.kind}-{ANSWER_VERSION}-{self.scenario.digest}{plans}{splits}"
+        return f"{self.kind}{'-coarse' if self.coarse else ''}-{ANSWER_VERSION}-{self.scenario.digest}{plans}{splits}"
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """Ratios of a replay."""
+        return GRID[::2] if self.coarse else GRID
 
 
 def carry_out(job: Job, folder: Path) -> dict[str, Any]:
@@ -64,11 +70,11 @@ def service_of(job: Job, folder: Path) -> NDArray[np.float64]:
 
 
 def _replay(job: Job, folder: Path) -> dict[str, Any]:
-    service_ms = replayed_service_ms(job.scenario)
+    service_ms = replayed_service_ms(job.scenario, job.grid)
     part = folder / f"{job.key}.{os.getpid()}.part.npz"
     np.savez_compressed(part, service_ms=service_ms.astype(np.float32))
     part.replace(folder / f"{job.key}.npz")
-    return {"grid": GRID.tolist()}
+    return {"grid": job.grid.tolist()}
 
 
 def _run(job: Job, folder: Path) -> dict[str, Any]:
@@ -93,26 +99,27 @@ def _fleet(job: Job, folder: Path) -> SimulatedFleet:
 
 def _planned_fleet(job: Job, folder: Path) -> SimulatedFleet:
     assert job.plans is not None
-    service_ms = service_of(Job("replay", job.plans), folder).sum(axis=3)
+    replay = Job("replay", job.plans, coarse=job.coarse)
+    service_ms = service_of(replay, folder).sum(axis=3)
     profiles = profiles_of(job.scenario)
-    plans = [_plan(service_ms[:, node], profile, job.scenario) for node, profile in enumerate(profiles)]
+    plans = [_plan(service_ms[:, node], replay.grid, profile, job.scenario) for node, profile in enumerate(profiles)]
     starts_ns = ORIGIN_NS + (PLAN_WINDOW_SECONDS * 1e9 * np.arange(plans[0].shape[0])).astype(np.int64)
     start = float(np.mean([plan[0] for plan in plans]))
     return fleet_for(job.scenario, controllers=lambda node: Schedule(starts_ns, plans[node]), emb_ratio_start=start)
 
 
-def _plan(service_ms: NDArray[np.float64], profile: Profile, scenario: Scenario) -> NDArray[np.float64]:
+def _plan(service_ms: NDArray[np.float64], grid: NDArray[np.float64], profile: Profile, scenario: Scenario) -> NDArray[np.float64]:
     """One node's schedule, a ratio per window; `service_ms` is [G, seconds]."""
     width = int(PLAN_WINDOW_SECONDS)
     windows = int(scenario.duration_seconds) // width
-    cost = service_ms[:, : windows * width].reshape(GRID.shape[0], windows, width).sum(axis=2).T
+    cost = service_ms[:, : windows * width].reshape(grid.shape[0], windows, width).sum(axis=2).T
     refill = Refill(
         pool_bytes=profile.pool_bytes,
         move_ratio_per_second=profile.move_ratio_per_second,
         refill_bytes_per_second=profile.refill_bytes_per_second,
         interference_ms_per_byte=1e3 / profile.link_bytes_per_second,
     )
-    return clairvoyant_plan(cost, GRID, PLAN_WINDOW_SECONDS, refill).emb_ratios
+    return clairvoyant_plan(cost, grid, PLAN_WINDOW_SECONDS, refill).emb_ratios
 
 
 def carry_out_all(jobs: Iterable[Job], folder: Path, processes: int, progress: Callable[[int, int], None]) -> dict[str, dict[str, Any]]:

@@ -30,25 +30,25 @@ class Optimum(NamedTuple):
     noise: float  # split-half, in ratio
 
 
-def replayed_service_ms(scenario: Scenario) -> NDArray[np.float64]:
-    """Device time [G, N, seconds, 2] of the scenario's requests at every ratio of the grid, on the routes of the scenario itself."""
+def replayed_service_ms(scenario: Scenario, grid: NDArray[np.float64] = GRID) -> NDArray[np.float64]:
+    """Device time [G, N, seconds, 2] of the scenario's requests at every ratio of the grid [G], on the routes of the scenario itself."""
     recorded = fleet_for(scenario)
     recorded.run()
     routed = np.concatenate(recorded.routes)
     costs = []
-    for ratio in GRID:
+    for ratio in grid:
         replay = fleet_for(msgspec.structs.replace(scenario, method=f"static-{ratio:.2f}", emb_ratio_start=float(ratio)), routed=routed)
         replay.run()
         costs.append(replay.statistics.service_ms.copy())
     return np.stack(costs)
 
 
-def find_optimum(service_ms: NDArray[np.float64], warmup_seconds: int, seconds: int) -> Optimum:
+def find_optimum(service_ms: NDArray[np.float64], grid: NDArray[np.float64], warmup_seconds: int, seconds: int) -> Optimum:
     """Optimum of every window between warm-up and end from `service_ms` [G, N, seconds, 2]."""
     both = _windows(service_ms.sum(axis=3), warmup_seconds, seconds)
-    ratios = np.apply_along_axis(refined_argmin, 0, both)
-    halves = [np.apply_along_axis(refined_argmin, 0, _windows(service_ms[..., half], warmup_seconds, seconds)) for half in (0, 1)]
-    low, high = np.apply_along_axis(plateau, 0, both)
+    ratios = np.apply_along_axis(refined_argmin, 0, both, grid)
+    halves = [np.apply_along_axis(refined_argmin, 0, _windows(service_ms[..., half], warmup_seconds, seconds), grid) for half in (0, 1)]
+    low, high = np.apply_along_axis(plateau, 0, both, grid)
     return Optimum(warmup_seconds + WINDOW_SECONDS // 2, ratios.T, low.T, high.T, float(np.abs(halves[0] - halves[1]).mean() / 2.0))
 
 
@@ -58,21 +58,21 @@ def _windows(cost: NDArray[np.float64], first: int, end: int) -> NDArray[np.floa
     return np.asarray(total[:, :, WINDOW_SECONDS:] - total[:, :, :-WINDOW_SECONDS])
 
 
-def refined_argmin(cost: NDArray[np.float64]) -> float:
+def refined_argmin(cost: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
     """Ratio of the lowest cost [G], moved to the vertex of the parabola through it and its neighbours."""
     best = int(np.argmin(cost))
     if best in (0, cost.shape[0] - 1):
-        return float(GRID[best])
+        return float(grid[best])
     before, here, after = cost[best - 1 : best + 2]
     bend = before - 2.0 * here + after
     shift = 0.0 if bend <= 0.0 else 0.5 * (before - after) / bend
-    return float(GRID[best] + shift * (GRID[1] - GRID[0]))
+    return float(grid[best] + shift * (grid[1] - grid[0]))
 
 
-def plateau(cost: NDArray[np.float64]) -> NDArray[np.float64]:
+def plateau(cost: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lowest and highest ratio at which the cost [G], linear between the grid's points, is within 1 % of its minimum."""
-    fine = np.linspace(GRID[0], GRID[-1], 16 * (GRID.shape[0] - 1) + 1)
-    inside = fine[np.interp(fine, GRID, cost) <= cost.min() * (1.0 + PLATEAU_RATIO)]
+    fine = np.linspace(grid[0], grid[-1], 16 * (grid.shape[0] - 1) + 1)
+    inside = fine[np.interp(fine, grid, cost) <= cost.min() * (1.0 + PLATEAU_RATIO)]
     return np.array([inside[0], inside[-1]])
 
 

@@ -39,10 +39,10 @@ def run_suite(suite: str, plan: Plan, folder: Path, processes: int, progress: Pr
     curves: list[dict[str, Any]] = []
     for cell in plan.cells:
         named = {name: [answers[job.key] for job in jobs] for name, jobs in named_jobs(plan, cell, bests).items()}
-        found = _optima(plan, cell, folder)
+        found = _optima(plan, cell, folder) if cell in plan.replayed_cells else {}
         rows = _rows(cell, named, found)
         cells += rows
-        optima.append(_optimum_row(cell, found))
+        optima += [_optimum_row(cell, found)] if found else []
         curves += _curves(cell, named, found)
     return {
         "suite": suite,
@@ -76,8 +76,8 @@ def _asked(cell: Cell, method: str, router: str = "joint") -> dict[str, Any]:
 def _optima(plan: Plan, cell: Cell, folder: Path) -> dict[int, Optimum]:
     found = {}
     for seed in plan.replayed_seeds:
-        job = replay_job(cell, seed)
-        found[seed] = find_optimum(service_of(job, folder), WARMUP_SECONDS, int(job.scenario.duration_seconds))
+        job = replay_job(plan, cell, seed)
+        found[seed] = find_optimum(service_of(job, folder), job.grid, WARMUP_SECONDS, int(job.scenario.duration_seconds))
     return found
 
 
@@ -87,8 +87,9 @@ def _rows(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, 
     for name, answers in named.items():
         row = _asked(cell, name) | means[name]
         row |= distances(answers, optima) or {}
-        row["distance_to_s3"] = ratio_distance(answers, named["s3"])
-        row["gap_closed"] = gap_closed(means[name], means["s1"], means["s3"])
+        if "s3" in named:
+            row["distance_to_s3"] = ratio_distance(answers, named["s3"])
+            row["gap_closed"] = gap_closed(means[name], means["s1"], means["s3"])
         for other in ("steady-tuned", "s0", "s1", "b5", "b7", "b5+burst", "b7+burst"):
             if other in named and other != name:
                 row[f"p99_vs_{other}"] = change(answers, named[other])

@@ -76,6 +76,7 @@ class Plan(NamedTuple):
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     static_seeds: tuple[int, ...]
+    replayed_cells: tuple[Cell, ...]
     replayed_seeds: tuple[int, ...]
     quick: bool
 
@@ -102,13 +103,14 @@ def plan_of(
         for admission in ADMISSIONS
     )
     many = tuple(range(1, seeds + 1))
-    return Plan(cells, chosen, tuple(float(ratio) for ratio in GRID), many, many[:STATIC_SEEDS], many[:1], False)
+    return Plan(cells, chosen, tuple(float(ratio) for ratio in GRID), many, many[:STATIC_SEEDS], cells, many[:1], False)
 
 
 def _quick_plan(catalogue: str, methods: tuple[str, ...]) -> Plan:
     cells = [Cell(catalogue, regime, "normal", admission) for regime in REGIMES for admission in ADMISSIONS]
     cells += [Cell(catalogue, regime, "high", "none") for regime in ("trend", "burst")]
-    return Plan(tuple(cells), methods, tuple(float(ratio) for ratio in GRID[2:15:2]), (1,), (1,), (1,), True)
+    replayed = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
+    return Plan(tuple(cells), methods, tuple(float(ratio) for ratio in GRID[2:15:2]), (1,), (1,), replayed, (1,), True)
 
 
 def first_jobs(plan: Plan) -> list[Job]:
@@ -117,8 +119,7 @@ def first_jobs(plan: Plan) -> list[Job]:
         Job("run", cell.scenario(static_name(ratio), seed)) for cell in plan.cells for seed in plan.static_seeds for ratio in plan.ratios
     ]
     jobs += [Job("run", cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in plan.methods]
-    jobs += [Job("replay", _recorded(cell, seed)) for cell in plan.cells for seed in plan.replayed_seeds]
-    return jobs
+    return jobs + [replay_job(plan, cell, seed) for cell in plan.replayed_cells for seed in plan.replayed_seeds]
 
 
 def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
@@ -129,11 +130,7 @@ def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
         for seed in plan.seeds
         for ratio in {bests[_name(cell, which)] for which in ("s0", "s1", "steady-tuned")}
     ]
-    return jobs + [
-        Job("run", cell.scenario(static_name(SETTLED_RATIO), seed), plans=_recorded(cell, seed))
-        for cell in plan.cells
-        for seed in plan.replayed_seeds
-    ]
+    return jobs + [_scheduled(plan, cell, seed) for cell in plan.replayed_cells for seed in plan.replayed_seeds]
 
 
 def _recorded(cell: Cell, seed: int) -> Scenario:
@@ -181,9 +178,14 @@ def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, lis
     return named
 
 
-def replay_job(cell: Cell, seed: int) -> Job:
+def replay_job(plan: Plan, cell: Cell, seed: int) -> Job:
     """The replays behind a cell's optimum."""
-    return Job("replay", _recorded(cell, seed))
+    return Job("replay", _recorded(cell, seed), coarse=plan.quick)
+
+
+def _scheduled(plan: Plan, cell: Cell, seed: int) -> Job:
+    """S3 in closed loop."""
+    return Job("run", _recorded(cell, seed), plans=_recorded(cell, seed), coarse=plan.quick)
 
 
 def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str]) -> dict[str, dict[str, list[Job]]]:

@@ -23,12 +23,12 @@ def bowl(bottom: float) -> np.ndarray:
 
 
 def test_the_optimum_lies_between_the_grids_points_where_the_parabola_says() -> None:
-    assert refined_argmin(bowl(0.43)) == pytest.approx(0.43)
-    assert refined_argmin(bowl(0.05)) == GRID[0]
+    assert refined_argmin(bowl(0.43), GRID) == pytest.approx(0.43)
+    assert refined_argmin(bowl(0.05), GRID) == GRID[0]
 
 
 def test_the_plateau_is_where_the_cost_stays_within_one_percent() -> None:
-    low, high = plateau(bowl(0.5))
+    low, high = plateau(bowl(0.5), GRID)
     assert (low, high) == (pytest.approx(0.45, abs=0.01), pytest.approx(0.55, abs=0.01))
 
 
@@ -36,7 +36,7 @@ def test_an_optimum_that_moves_is_found_per_node_and_a_run_on_it_has_no_distance
     seconds, warmup = 100, 10
     moving = np.linspace(0.3, 0.6, seconds)
     cost = np.stack([np.stack([bowl(ratio) for ratio in moving], axis=1), np.stack([bowl(0.4)] * seconds, axis=1)], axis=1)
-    found = find_optimum(np.repeat(cost[..., None] / 2, 2, axis=3), warmup, seconds)
+    found = find_optimum(np.repeat(cost[..., None] / 2, 2, axis=3), GRID, warmup, seconds)
     assert found.first_second == 25
     assert found.emb_ratio[0] == pytest.approx([moving[10:40].mean(), 0.4], abs=1e-6)
     assert found.noise == 0.0
@@ -68,7 +68,7 @@ def test_a_share_of_the_gap_is_told_only_where_there_is_one() -> None:
 
 def test_the_best_statics_are_those_of_the_catalogue_the_cell_and_its_steady_cell() -> None:
     cells = tuple(Cell("taobao", regime, "normal", "none") for regime in REGIMES)
-    plan = Plan(cells, (), (0.3, 0.5), (1,), (1,), (), False)
+    plan = Plan(cells, (), (0.3, 0.5), (1,), (1,), (), (), False)
     tails = {
         ("steady", 0.3): 10.0,
         ("steady", 0.5): 9.0,
