@@ -56,3 +56,14 @@ def _prefetch(_typing: Any, array: types.Array, index: types.Integer) -> Any:
 # `prefetch(array, index)` in a kernel fetches that element's cache line while other work goes on. For one-dimensional
 # arrays and indexes inside them. Worth it where a branch that cannot be predicted would otherwise wait for memory.
 prefetch: Callable[[NDArray[Any], int], None] = _prefetch  # type: ignore[assignment]
+
+
+def inlined_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """A kernel whose body is put where it is called: for parts of one large kernel over one large state.
+
+    Numba spends about a second on every function that takes a state of a hundred arrays, however short it is.
+    """
+    compiled: Callable[P, R] = numba.njit(  # type: ignore[call-overload]
+        cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always"
+    )(function)
+    return compiled

@@ -12,7 +12,7 @@ from agents.caches import kv
 from agents.node.booking import book_prefixes, book_rows, unpin
 from agents.node.meters import batch_booked, batch_completed, cost_of, load_of, predict_ms
 from agents.node.queue import QueueState, close_batch, expire, push, queued_work_ns
-from agents.numerics.jit import kernel
+from agents.numerics.jit import inlined_kernel, kernel
 from agents.numerics.reuse import record_user
 from agents.pool.state import Counter
 from agents.router import load as router_load
@@ -33,7 +33,7 @@ _BLOCKS, _HISTORY, _CANDIDATES, _READ, _WRITE, _ROWS = 0, 1, 2, 3, 4, 5  # rows 
 _NEVER_NS = np.int64(1) << 62
 
 
-@kernel
+@inlined_kernel
 def queue_at(world: World, node: int) -> QueueState:
     """One node's queue."""
     queues, most = world.queues, world.bodies[node].queue_max
@@ -59,7 +59,7 @@ def queued_ms(world: World, node: int, now_ns: int) -> float:
 # --- requests -----------------------------------------------------------------------------
 
 
-@kernel
+@inlined_kernel
 def take_slot(world: World, block: RequestBlock, index: int, arrival_ns: int) -> int:
     """Copy one request of the block into a slot, -1 when all are taken."""
     head = world.head[0]
@@ -90,7 +90,7 @@ def take_slot(world: World, block: RequestBlock, index: int, arrival_ns: int) ->
     return int(slot)
 
 
-@kernel
+@inlined_kernel
 def give_slot(world: World, slot: int) -> None:
     """The request has ended."""
     head = world.head[0]
@@ -98,7 +98,7 @@ def give_slot(world: World, slot: int) -> None:
     head.free += 1
 
 
-@kernel
+@inlined_kernel
 def arrive(world: World, block: RequestBlock, routed: NDArray[np.void], index: int, now_ns: int) -> None:
     """A request reaches the router; where it goes is noted in `routed`, or read from it in open loop."""
     head = world.head[0]
@@ -120,7 +120,7 @@ def arrive(world: World, block: RequestBlock, routed: NDArray[np.void], index: i
     _send(world, slot, now_ns)
 
 
-@kernel
+@inlined_kernel
 def _route(world: World, slot: int, now_ns: int, gap_ns: int) -> None:
     request = world.requests[slot]
     node, reservation, predicted, _, _, gap, elsewhere, _, _ = pick(
@@ -130,7 +130,7 @@ def _route(world: World, slot: int, now_ns: int, gap_ns: int) -> None:
     request.gap_ns, request.elsewhere = gap, elsewhere
 
 
-@kernel
+@inlined_kernel
 def _send(world: World, slot: int, now_ns: int) -> None:
     """Put a routed request on its way to the node."""
     head = world.head[0]
@@ -144,7 +144,7 @@ def _send(world: World, slot: int, now_ns: int) -> None:
     head.entering += 1
 
 
-@kernel
+@inlined_kernel
 def send_again(world: World, slot: int, now_ns: int) -> None:
     """The request's node is lost: it goes to another one, once or twice."""
     request = world.requests[slot]
@@ -159,7 +159,7 @@ def send_again(world: World, slot: int, now_ns: int) -> None:
     _send(world, slot, now_ns)
 
 
-@kernel
+@inlined_kernel
 def enter(world: World, slot: int, now_ns: int) -> None:
     """A request reaches its node's queue."""
     request = world.requests[slot]
@@ -181,7 +181,7 @@ def enter(world: World, slot: int, now_ns: int) -> None:
         _refuse(world, slot)
 
 
-@kernel
+@inlined_kernel
 def _refuse(world: World, slot: int) -> None:
     router_load.complete(world.router, world.requests[slot].reservation, -1.0, True)
     world.head[0].refused += 1
@@ -210,7 +210,7 @@ def serve(world: World, node: int, now_ns: int) -> None:
     body.done_ns = now_ns if world.head[0].settling == 1 else now_ns + int(body.service_ms * 1e6)
 
 
-@kernel
+@inlined_kernel
 def _book(world: World, node: int, size: int, now_ns: int) -> None:
     """Gather the members' arrays and book prefixes and rows as the live node does."""
     body, flight, booking = world.bodies[node], world.in_flight, world.booking
@@ -262,7 +262,7 @@ def _book(world: World, node: int, size: int, now_ns: int) -> None:
     batch_booked(meters, now_ns, booking.rows[:rows], tokens, booking.reuse_gap_ns[:size], booking.miss_reasons[:size])
 
 
-@kernel
+@inlined_kernel
 def _gather(world: World, node: int, size: int) -> None:
     """The batch's arrays, requests in order."""
     flight, booking, offsets = world.in_flight, world.booking, world.booking.offsets
@@ -286,7 +286,7 @@ def _gather(world: World, node: int, size: int) -> None:
         offsets[_CANDIDATES, member + 1] = candidates + request.candidate_rows
 
 
-@kernel
+@inlined_kernel
 def _price(world: World, node: int, size: int, now_ns: int) -> None:
     """How long the device takes; and who caused it, for the optimum: a request's own compute and its part of the rows."""
     head, body, flight = world.head[0], world.bodies[node], world.in_flight
@@ -307,7 +307,7 @@ def _price(world: World, node: int, size: int, now_ns: int) -> None:
     body.service_ms = total_ms
 
 
-@kernel
+@inlined_kernel
 def finish(world: World, node: int) -> None:
     """A device is done: learn, answer, start the next batch."""
     body, flight = world.bodies[node], world.in_flight
@@ -334,7 +334,7 @@ def finish(world: World, node: int) -> None:
     serve(world, node, now_ns)
 
 
-@kernel
+@inlined_kernel
 def _answer(world: World, node: int, member: int, done_ns: int) -> None:
     head = world.head[0]
     slot = world.in_flight.slot[node, member]
@@ -353,7 +353,7 @@ def _answer(world: World, node: int, member: int, done_ns: int) -> None:
 # --- what the router hears ----------------------------------------------------------------
 
 
-@kernel
+@inlined_kernel
 def _publish_later(world: World, node: int, now_ns: int) -> None:
     """A residency delta leaves the node; one already on its way will carry this batch's changes too, if the ring is full."""
     head = world.head[0]
@@ -365,7 +365,7 @@ def _publish_later(world: World, node: int, now_ns: int) -> None:
     head.publishing += 1
 
 
-@kernel
+@inlined_kernel
 def publish(world: World, node: int) -> None:
     """The router learns what the node holds now; a reader that fell behind the log's ring gets what is left of it."""
     body, pool = world.bodies[node], pool_at(world.pool, world.pool_bounds, node)
@@ -376,7 +376,7 @@ def publish(world: World, node: int) -> None:
     body.published = newest
 
 
-@kernel
+@inlined_kernel
 def report(world: World, node: int, now_ns: int) -> None:
     """The node's load reaches the router."""
     body = world.bodies[node]
@@ -391,7 +391,7 @@ def report(world: World, node: int, now_ns: int) -> None:
 # --- the loop -----------------------------------------------------------------------------
 
 
-@kernel
+@inlined_kernel
 def _next_done(world: World) -> int:
     """Node whose device ends first; the lower number among equals."""
     first = 0
