@@ -18,6 +18,7 @@ from tests.agents.runtime.node.test_gateway import SALT, Served, served
 from tests.agents.runtime.router.fakes import FAST
 
 MODEL = "helm-ranker"
+NETWORK_SECONDS = 180.0  # the server's loop may be compiling its first kernels
 PATIENT = FAST._replace(silence_seconds=60.0)  # node, router and kernel compiler share this loop
 EXPECTED = (np.arange(500, 504) / 1_000).astype(np.float32).reshape(1, 4)
 
@@ -66,7 +67,7 @@ def inputs(binary: bool, tokens: int = 8, **changed: list[int]) -> list[Any]:
 def visit(port: int) -> dict[str, Any]:
     """Everything a client does, on its own thread: it blocks."""
     seen: dict[str, Any] = {}
-    with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+    with triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=NETWORK_SECONDS) as client:
         seen["ready"] = (client.is_server_live(), client.is_server_ready(), client.is_model_ready(MODEL), client.is_model_ready(MODEL, "1"))
         seen["server"] = client.get_server_metadata()
         seen["model"] = client.get_model_metadata(MODEL)
@@ -115,7 +116,7 @@ async def test_the_public_client_works_unchanged(through: str) -> None:
 
 async def test_a_router_knows_the_user_of_a_binary_request() -> None:
     def ask(port: int) -> None:
-        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=NETWORK_SECONDS) as client:
             for user in (1, 2):
                 client.infer(MODEL, inputs(True), parameters={"user_id": user}, request_compression_algorithm="gzip")
             client.infer(MODEL, inputs(True))
@@ -130,7 +131,7 @@ async def test_a_router_knows_the_user_of_a_binary_request() -> None:
 @pytest.mark.parametrize("through", ["node", "router"])
 async def test_a_draining_node_is_not_ready_for_the_public_client(through: str) -> None:
     def ask(port: int) -> tuple[bool, bool, str]:
-        with triton.InferenceServerClient(f"127.0.0.1:{port}") as client:
+        with triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=NETWORK_SECONDS) as client:
             with pytest.raises(InferenceServerException) as refused:
                 client.infer(MODEL, inputs(True))
             return client.is_server_live(), client.is_server_ready(), refused.value.status()
