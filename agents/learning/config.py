@@ -48,10 +48,10 @@ class Reward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Imitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Warm start: the policy first learns to say what a rule says. No passes: start from nothing."""
+    """Warm start: the policy first learns to say what a teacher says. No passes: start from nothing."""
 
-    rule: str = "b5"
-    passes: int = 200
+    rule: str = "clairvoyant"  # see `clairvoyant.py`; or b5, b7
+    passes: int = 60
     batch: int = 256
     learning_rate: float = 1e-3
 
@@ -69,7 +69,7 @@ class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     clip_range: float = 0.2
     learning_rate: float = 3e-4
     entropy: float = 0.0
-    noise_log: float = -1.0  # ln of the exploration's standard deviation (steps only)
+    noise_log: float = -2.2  # steps only: ln of the exploration's weights, see `train.new_model`
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,7 +93,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _require(bool(episodes.workloads), "episodes.workloads: at least one")
         _require(bool(episodes.admissions), "episodes.admissions: at least one")
         _require(1 <= episodes.nodes <= 64, "episodes.nodes: must be 1 to 64")
-        _require(episodes.streams >= 1, "episodes.streams: at least one")
+        _require(1 <= episodes.streams <= 10_000, "episodes.streams: must be 1 to 10,000")
         low, high = episodes.start_ratio
         _require(0.0 < low <= high < 1.0, "episodes.start_ratio: must be low, high inside (0, 1)")
         _require(
@@ -106,7 +106,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _require(ppo.steps_per_slot >= 2 and ppo.batch >= 2 and ppo.epochs >= 1, "ppo: steps_per_slot, batch and epochs are too small")
         _require(0.0 < ppo.gamma <= 1.0 and 0.0 < ppo.gae_lambda <= 1.0, "ppo: gamma and gae_lambda lie in (0, 1]")
         _require(0.0 < ppo.learning_rate < 1.0 and 0.0 < ppo.clip_range < 1.0, "ppo: learning_rate and clip_range lie in (0, 1)")
-        _require(self.imitation.rule in ("b5", "b7"), "imitation.rule: b5 or b7")
+        _require(self.imitation.rule in ("clairvoyant", "b5", "b7"), "imitation.rule: clairvoyant, b5 or b7")
 
     @property
     def feature_names(self) -> tuple[str, ...]:

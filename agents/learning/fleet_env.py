@@ -14,15 +14,16 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.controller.features import DEVIATIONS_MAX
 from agents.learning.actions import action_space, wishes_of
+from agents.learning.clairvoyant import HELD_RATIO, hold
 from agents.learning.config import TrainingConfig
 from agents.learning.episode import Episode, Seen
-from agents.learning.rewards import Reference, rewards_of
+from agents.learning.rewards import Reference, reference_of, rewards_of
 from agents.learning.streams import TrainingStream
 from agents.learning.teacher import teach
 
 
 class Streams:
-    """The run's streams and what each costs under the rule; measured when first needed."""
+    """The run's streams and what each costs in its reference run; measured when first needed."""
 
     def __init__(self, config: TrainingConfig, streams: list[TrainingStream], references: dict[int, Reference] | None = None) -> None:
         self._config = config
@@ -32,8 +33,13 @@ class Streams:
     def reference(self, number: int) -> Reference:
         """Of stream `number`."""
         if number not in self._references:
-            self._references[number] = teach(self._config, self.all[number]).reference
+            self._references[number] = self._measured(self.all[number])
         return self._references[number]
+
+    def _measured(self, stream: TrainingStream) -> Reference:
+        if self._config.imitation.rule != "clairvoyant":
+            return teach(self._config, stream).reference
+        return reference_of(hold(self._config, stream._replace(start_ratio=HELD_RATIO)).windows, self._config.reward)
 
 
 def observation_space(config: TrainingConfig) -> spaces.Box:

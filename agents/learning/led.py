@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from agents.controller.features import look, look_as_paper, normalise
 from agents.controller.interface import Observation, Proposal
 from agents.controller.moment import fill
-from agents.controller.three_layers import CHECK_NS, PAPER_PERIOD_NS, ThreeLayers
+from agents.controller.three_layers import ThreeLayers
 from agents.controller.value import Curve
 from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
@@ -46,8 +46,8 @@ class LedLayers(ThreeLayers):
 
     def __init__(self, rails: GuardRails, period_ns: int, statistics: NDArray[np.float32], *, paper: bool) -> None:
         self.wish = Wish(period_ns, rails.dead_band_ratio)
-        check_ns = PAPER_PERIOD_NS if paper else CHECK_NS
-        super().__init__(rails, name="led", rule=self.wish, adapter_on=False, recovery_on=False, check_ns=check_ns)
+        # between two decisions the layers of a node repeat the goal, which changes nothing and costs an observation each
+        super().__init__(rails, name="led", rule=self.wish, adapter_on=False, recovery_on=False, check_ns=period_ns)
         self._statistics = statistics
         self._paper = paper
 

@@ -1,11 +1,12 @@
-"""What a step was worth: the fleet's cost beside that of the same stream's same window under a rule.
+"""What a step was worth: the fleet's cost beside that of the same stream's same window in a reference run.
 
     cost     = device milliseconds of the window + 10 mean requests per request that missed the SLO
-    reward_i = scale * (cost under the rule - cost) / mean cost under the rule - move_weight * |change of node i's ratio|
+    reward_i = scale * (reference cost - cost) / mean reference cost - move_weight * |change of node i's ratio|
 
-The rule (B5) serves every stream once, from the same start, and its windows are kept: the same requests cost the same
-there, so what is left of the difference is what the policy did. Without the pairing the mix of requests in a window is
-worth ten times more than any decision. Cost is the whole fleet's, because a node that sends its users away saves nothing.
+The reference is the teacher's: every stream is served once at a fixed ratio of 0.5, or by the rule that is imitated, and
+the windows are kept. The same requests lie in both, so what is left of the difference is what the policy did; without the
+pairing the mix of requests in a window is worth ten times more than any decision. Cost is the whole fleet's, because a
+node that sends its users away saves nothing.
 """
 
 from typing import NamedTuple
@@ -18,14 +19,14 @@ from agents.learning.episode import Window
 
 
 class Reference(NamedTuple):
-    """A stream under the rule."""
+    """A stream in its reference run."""
 
     cost_ms: NDArray[np.float64]  # [windows]
     request_ms: float  # mean device time of a request
 
 
 def reference_of(windows: list[Window], weights: Reward) -> Reference:
-    """From the rule's windows."""
+    """From the run's windows."""
     request_ms = sum(window.service_ms for window in windows) / max(1, sum(window.requests for window in windows))
     return Reference(np.array([cost_ms(window, request_ms, weights) for window in windows]), request_ms)
 

@@ -53,7 +53,7 @@ def write_files(out: Path, name: str, file: PolicyFile, curve: list[CurvePoint])
 
 
 def evaluation_cells(config: TrainingConfig) -> list[Scenario]:
-    """The configuration's kinds of traffic that tell methods apart, at the middle of its load, four nodes."""
+    """The configuration's kinds of traffic that tell methods apart, at the middle of its load."""
     episodes = config.episodes
     hardware = episodes.hardware[0]
     rate = sum(hardware.rate_per_node) / 2.0
@@ -63,8 +63,8 @@ def evaluation_cells(config: TrainingConfig) -> list[Scenario]:
             profile=hardware.profile,
             workload=workload,
             admission=admission,
-            nodes=4,
-            rate_per_second=4 * rate,
+            nodes=episodes.nodes,
+            rate_per_second=episodes.nodes * rate,
             duration_seconds=episodes.seconds,
             warmup_seconds=min(30.0, episodes.seconds / 4),
         )

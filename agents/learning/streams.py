@@ -1,7 +1,7 @@
 """Domain randomisation: the request streams, loads, machines and start ratios that a policy is trained on.
 
-They are drawn once per training run and come again and again, so that a stream's cost under a rule must be measured
-only once. Seeds lie far above those of suites and benches, which therefore never meet a stream of training.
+They are drawn once per training run and come again and again, so that a stream's reference cost must be measured only
+once. Seeds lie far above those of suites and benches, which therefore never meet a stream of training.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from agents.learning.config import Episodes
 from agents.sim.scenario import Scenario
 
 SEED_MIN = 1_000_000  # suites and benches use small numbers
-_STREAMS_PER_SEED_MAX = 10_000
+STREAMS_MAX = 10_000  # of one run
 
 
 class TrainingStream(NamedTuple):
@@ -23,28 +23,27 @@ class TrainingStream(NamedTuple):
 
 
 def draw_streams(episodes: Episodes, seed: int) -> list[TrainingStream]:
-    """The run's streams. Workloads, admissions and hardware take turns, so that each is met equally often; the rest is drawn."""
+    """The run's streams; more of them begin with the same ones. `ValueError` for a seed out of range."""
     if not 0 <= seed < 1_000_000:
         raise ValueError("seed: must be 0 to 999,999")
-    chance = np.random.default_rng([seed, episodes.streams])
-    order = chance.permutation(episodes.streams)
-    return [_draw(episodes, int(turn), SEED_MIN + seed * _STREAMS_PER_SEED_MAX + int(turn), chance) for turn in order]
+    return [_draw(episodes, number, SEED_MIN + seed * STREAMS_MAX + number) for number in range(episodes.streams)]
 
 
-def _draw(episodes: Episodes, turn: int, seed: int, chance: np.random.Generator) -> TrainingStream:
-    workloads = len(episodes.workloads)
-    hardware = episodes.hardware[(turn // workloads + turn) % len(episodes.hardware)]
-    rate = chance.uniform(*hardware.rate_per_node)
-    start = float(chance.uniform(*episodes.start_ratio))
+def _draw(episodes: Episodes, number: int, seed: int) -> TrainingStream:
+    """Workloads and admissions take turns, so that each meets each; machine, load and start are drawn."""
+    chance = np.random.default_rng(seed)
+    lap, turn = divmod(number, len(episodes.workloads))
+    admission = (lap + turn) % len(episodes.admissions)
+    hardware = episodes.hardware[int(chance.integers(len(episodes.hardware)))]
     scenario = Scenario(
         profile=hardware.profile,
-        workload=episodes.workloads[turn % workloads],
-        admission=episodes.admissions[(turn // workloads + turn // len(episodes.hardware)) % len(episodes.admissions)],
+        workload=episodes.workloads[turn],
+        admission=episodes.admissions[admission],
         nodes=episodes.nodes,
-        rate_per_second=float(rate) * episodes.nodes,
+        rate_per_second=float(chance.uniform(*hardware.rate_per_node)) * episodes.nodes,
         duration_seconds=episodes.seconds,
         warmup_seconds=episodes.hold_seconds,
         seed=seed,
         settled=episodes.settled,
     )
-    return TrainingStream(scenario, start)
+    return TrainingStream(scenario, float(chance.uniform(*episodes.start_ratio)))

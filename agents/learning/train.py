@@ -11,10 +11,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.controller.features import DEVIATIONS_MAX
+from agents.learning.clairvoyant import teach_clairvoyant
 from agents.learning.config import TrainingConfig
 from agents.learning.fleet_env import FleetVecEnv, Streams
 from agents.learning.imitate import imitate
-from agents.learning.streams import draw_streams
+from agents.learning.streams import TrainingStream, draw_streams
 from agents.learning.teacher import Lesson, normalised, statistics_of, teach
 
 Say = Callable[[str], None]
@@ -61,24 +62,32 @@ def train(config: TrainingConfig, seed: int, say: Say = lambda _: None, cancelle
     return Trained(model, mean, scale, curve, training)
 
 
+def _teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:
+    return teach_clairvoyant(config, stream) if config.imitation.rule == "clairvoyant" else teach(config, stream)
+
+
 def _decisions(lesson: Lesson) -> int:
     return int(lesson.labels.shape[0])
 
 
-def _lessons(config: TrainingConfig, streams: list[Any], say: Say, cancelled: Callable[[], bool]) -> list[Lesson]:
+def _lessons(config: TrainingConfig, streams: list[TrainingStream], say: Say, cancelled: Callable[[], bool]) -> list[Lesson]:
     lessons: list[Lesson] = []
     began = time.monotonic()
     for stream in streams:
         if lessons and cancelled():
             break
-        lessons.append(teach(config, stream))
+        lessons.append(_teach(config, stream))
         left = (time.monotonic() - began) / len(lessons) * (len(streams) - len(lessons))
         say(f"lesson {len(lessons)} of {len(streams)}: {stream.scenario.workload}, {left:.0f} s left of the lessons")
     return lessons
 
 
 def new_model(config: TrainingConfig, env: FleetVecEnv, seed: int) -> PPO:
-    """A fresh actor and critic; the actor's outputs begin at zero, which is the anchor itself."""
+    """A fresh actor and critic.
+
+    A step's exploration is a random function of what is seen, drawn anew each rollout: a node then tries one leaning for a
+    whole episode. White noise would walk it to and fro, and every move empties what it shrinks.
+    """
     ppo = config.ppo
     return PPO(
         "MlpPolicy",
@@ -91,6 +100,7 @@ def new_model(config: TrainingConfig, env: FleetVecEnv, seed: int) -> PPO:
         gae_lambda=ppo.gae_lambda,
         clip_range=ppo.clip_range,
         ent_coef=ppo.entropy,
+        use_sde=config.action.kind == "step",
         policy_kwargs={
             "net_arch": {"pi": config.hidden, "vf": config.hidden},
             "activation_fn": torch.nn.Tanh,

@@ -90,7 +90,7 @@ def test_the_shipped_configurations_are_the_two_variants() -> None:
         ("nodes = 2", "nodes = 0", "nodes"),
         ("steps = 20", 'steps = "many"', "steps"),
         ("seconds = 12.0", "seconds = 1.0", "seconds"),
-        ("passes = 3", 'rule = "b9"', "rule"),
+        ('rule = "b5"', 'rule = "b9"', "rule"),
         ("hidden = [8]", "hidden = [8]\nlayers = 3", "layers"),
         ("hidden = [8]", "hidden = [8", "tiny.toml"),
     ],

@@ -18,6 +18,7 @@ streams = 2
 settled = false
 hardware = [{{profile = "cpu-tiny", rate_per_node = [8.0, 12.0]}}]
 [imitation]
+rule = "b5"
 passes = 3
 [ppo]
 steps = 20
