@@ -54,6 +54,7 @@ class Imitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     passes: int = 60
     batch: int = 256
     learning_rate: float = 1e-3
+    blur_deviations: float = 2.0  # of the noise on `imitate.SIZES`
 
 
 class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

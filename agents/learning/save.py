@@ -16,7 +16,7 @@ from agents.learning.train import CurvePoint, Trained
 from agents.sim.scenario import Scenario
 
 RULES = ["b5", "static-0.50"]
-EVALUATION_SEEDS = [11, 12]
+EVALUATION_SEEDS = [11]
 
 
 def save(

@@ -117,7 +117,7 @@ def _warm_start(
     raw = np.concatenate([lesson.raw for lesson in lessons])
     inputs = torch.from_numpy(normalised(raw, mean, scale, DEVIATIONS_MAX))
     labels = torch.from_numpy(np.concatenate([lesson.labels for lesson in lessons]).astype(np.float32))
-    return imitate(model, inputs, labels, config.imitation, seed, steps=config.action.kind == "step")
+    return imitate(model, inputs, labels, config.imitation, seed, features=config.feature_names, steps=config.action.kind == "step")
 
 
 def _improve(model: PPO, config: TrainingConfig, say: Say, cancelled: Callable[[], bool]) -> list[CurvePoint]:
