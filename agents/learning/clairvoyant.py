@@ -1,7 +1,7 @@
 """A teacher that knows the future: where the ratio should be, found by serving the same requests at several fixed ratios.
 
 For every decision the costs of the next 30 s at the fixed ratios are fitted by a cubic. A node outside the ratios within
-1 % of its minimum should go to the minimum; a node inside should stay, because what is left is less than a move costs.
+2 % of its minimum should go to the minimum; a node inside should stay, because what is left is less than a move costs.
 The student sees the nodes of all these runs, but not the future: it learns what is best on average for what can be seen.
 """
 
@@ -21,7 +21,7 @@ RATIOS = (0.2, 0.35, 0.5, 0.65, 0.8)
 HELD_RATIO = 0.5  # of the run that later rewards are measured against
 _AHEAD_SECONDS = 30.0  # as the optimum of a moment is defined elsewhere; moving and refilling takes about as long
 _GRID = np.linspace(RATIOS[0] - 0.05, RATIOS[-1] + 0.05, 71)  # the cubic says nothing further out
-_TOLERANCE_RATIO = 0.01
+_TOLERANCE_RATIO = 0.02
 _DEGREE = 3
 
 

@@ -51,7 +51,7 @@ class Imitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Warm start: the policy first learns to say what a teacher says. No passes: start from nothing."""
 
     rule: str = "clairvoyant"  # see `clairvoyant.py`; or b5, b7
-    passes: int = 60
+    passes: int = 12
     batch: int = 256
     learning_rate: float = 1e-3
     blur_deviations: float = 2.0  # of the noise on `imitate.SIZES`

@@ -17,7 +17,7 @@ def test_a_node_far_from_the_minimum_is_sent_there() -> None:
     assert best_wishes(bowl(0.4), np.array([0.7, 0.2])).tolist() == pytest.approx([0.4, 0.4], abs=0.01)
 
 
-def test_a_node_within_a_hundredth_of_the_minimum_stays() -> None:
+def test_a_node_near_the_minimum_stays() -> None:
     assert best_wishes(bowl(0.4), np.array([0.45, 0.35])).tolist() == [0.45, 0.35]
 
 

@@ -38,7 +38,8 @@ def test_the_record_tells_the_layers_the_shadow_and_the_features_shares() -> Non
     assert record.controller == "helm"
 
 
-def test_without_a_policy_it_says_that_a_rule_decides() -> None:
+def test_without_a_policy_it_says_that_a_rule_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.controller.registry.shipped_policy", lambda name: None)
     node = tiny_node("helm")
     lived(node, range(1, 4))
     found = conditions(node, 4 * SECOND)
