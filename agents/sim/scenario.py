@@ -17,6 +17,7 @@ from agents.profiles import Profile, load_profile
 from agents.router.state import POLICIES
 from agents.sim.faults import Fault, parse_fault
 from agents.sim.fleet import FleetSetup, SimulatedFleet
+from agents.sim.possible import require_possible
 from agents.wire.messages import GuardRails
 from agents.workloads.block_adapter import ROW_SHIFT_MAX, BlockAdapter
 from agents.workloads.blocks import BlockWorkload
@@ -29,6 +30,7 @@ from agents.workloads.request import Workload
 NODES_MAX = 1024  # the router's pick is O(nodes); beyond this a run would not end in a coffee break
 DURATION_SECONDS_MAX = 86_400.0
 DEMO_RATE_PER_SECOND = 40.0  # four emulated nodes at about 0.6 utilisation
+PROBE_RATE_PER_SECOND = 10.0  # what a request asks for does not depend on the pace, and a block of a slow stream is soon drawn
 CATALOGUE_RATE_PER_NODE = 180.0  # a node of 80 GB at about 0.65 utilisation
 
 
@@ -123,9 +125,7 @@ def fleet_for(
 
     `routed` makes it an open loop over recorded routes; `controllers` gives each node one of its own, from `emb_ratio_start`.
     """
-    profiles = profiles_of(scenario)
-    make_controller(scenario.method, GuardRails())  # unknown method: refused here, not after a minute
-    cache_policy(scenario.admission, profiles[0].rows_per_page)
+    profiles, workload = checked(scenario)
     setup = FleetSetup(
         profiles=profiles,
         method=scenario.method,
@@ -141,7 +141,25 @@ def fleet_for(
         controllers=controllers,
         router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
     )
-    return SimulatedFleet(setup, workload_of(scenario, profiles[0]))
+    return SimulatedFleet(setup, workload)
+
+
+def checked(scenario: Scenario) -> tuple[tuple[Profile, ...], BlockWorkload]:
+    """One profile per node, and the stream; `ValueError` names what is unknown, unusable or more than any fleet of these could serve."""
+    profiles = profiles_of(scenario)
+    make_controller(scenario.method, GuardRails())
+    cache_policy(scenario.admission, profiles[0].rows_per_page)
+    workload = workload_of(scenario, profiles[0])
+    slow = msgspec.structs.replace(scenario, rate_per_second=PROBE_RATE_PER_SECOND)
+    require_possible(profiles, workload if scenario.trace else workload_of(slow, profiles[0]), _known_rate(scenario))
+    return profiles, workload
+
+
+def _known_rate(scenario: Scenario) -> float | None:
+    """Base rate of the fleet; a log replayed at a speed has whatever rate it has."""
+    if scenario.rate_per_second is not None or scenario.trace is not None:
+        return scenario.rate_per_second
+    return CATALOGUE_RATE_PER_NODE * scenario.nodes if "/" in scenario.workload else DEMO_RATE_PER_SECOND
 
 
 def asked(scenario: Scenario) -> dict[str, Any]:
@@ -175,15 +193,19 @@ def _scaled(profile: Profile, factors: dict[str, float]) -> Profile:
 def _named_profiles(scenario: Scenario) -> tuple[Profile, ...]:
     if "*" not in scenario.profile:
         return (load_profile(scenario.profile),) * scenario.nodes
-    found: list[Profile] = []
-    for part in scenario.profile.split(","):
-        name, _, count = part.partition("*")
-        _require(count.isdecimal() and int(count) > 0, f"profile: {part!r} is not NAME*COUNT")
-        found.extend([load_profile(name.strip())] * int(count))
+    found = [profile for name, count in mix_of(scenario.profile) for profile in [load_profile(name)] * count]
     _require(len(found) == scenario.nodes, f"profile: {scenario.profile!r} names {len(found)} nodes, nodes says {scenario.nodes}")
     same = all(profile.block_tokens == found[0].block_tokens and profile.row_bytes == found[0].row_bytes for profile in found)
     _require(same, "profile: the kinds of node in a mix must agree on tokens per page and bytes per row")
     return tuple(found)
+
+
+def mix_of(text: str) -> list[tuple[str, int]]:
+    """Names and counts of `NAME*COUNT,NAME*COUNT`; `ValueError` names the part that is something else."""
+    parts = [part.strip().rpartition("*") for part in text.split(",")]
+    for part, (name, _, count) in zip(text.split(","), parts, strict=True):
+        _require(name != "" and count.isdecimal() and 0 < int(count) <= NODES_MAX, f"profile: {part!r} is not NAME*COUNT")
+    return [(name, int(count)) for name, _, count in parts]
 
 
 def workload_of(scenario: Scenario, profile: Profile) -> BlockWorkload:
@@ -212,7 +234,7 @@ def _live_workload(scenario: Scenario, profile: Profile) -> Workload:
     """A stream as a live load generator would send it."""
     if scenario.trace is not None:
         pace = Pace(speed=scenario.speed, rate_per_second=scenario.rate_per_second)
-        return open_trace(Path(scenario.trace), ReplayRules.for_profile(profile), pace, scenario.seed, loop=True)[0]
+        return open_trace(Path(scenario.trace), ReplayRules.for_profile(profile), pace, scenario.seed, loop=True, sort=False)[0]
     parameters = DemoParameters.for_profile(profile)
     rate = scenario.rate_per_second or DEMO_RATE_PER_SECOND
     return synthetic_workload(scenario.workload, scenario.seed, rate, loop=True, parameters=parameters)

@@ -5,21 +5,31 @@ starts, EMB is filled with the rows that go on being asked for, and the fleet se
 no time: prefixes, doorkeepers, curves and the router's knowledge are then what they are in mid-life.
 """
 
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.node.node import Node
 from agents.workloads.blocks import BlockWorkload, RequestBlock
-from agents.workloads.fleet_workload import FleetWorkload
 
 SECONDS = 60.0  # the admission window, and two half-lives of the curves
 _ROWS_COUNTED_MAX = 2_000_000  # of the minute: enough to rank what fits
 
 
+@runtime_checkable
+class KnowsItsPast(Protocol):
+    """A stream that can tell the rows asked for before it began."""
+
+    def recent_rows(self, count: int) -> NDArray[np.int64]:
+        """At most `count` distinct rows, newest first."""
+        ...
+
+
 def fill_rows(nodes: list[Node], workload: BlockWorkload, blocks: list[RequestBlock], seed: int) -> None:
     """Give every node the rows that a long life would have left it, as many as its EMB holds, in no order."""
     most = max(node.emb_pages * node.rows_per_page for node in nodes)
-    recent = workload.recent_rows(most) if isinstance(workload, FleetWorkload) else _most_wanted(blocks)
+    recent = workload.recent_rows(most) if isinstance(workload, KnowsItsPast) else _most_wanted(blocks)
     rng = np.random.default_rng(seed)
     for node in nodes:
         node.refill_commit(0, rng.permutation(recent[: node.emb_pages * node.rows_per_page]))

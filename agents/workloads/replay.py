@@ -256,10 +256,10 @@ class TraceWorkload:
 
 
 def open_trace(
-    path: Path, rules: ReplayRules, pace: Pace, seed: int, columns: Columns | None = None, loop: bool = False
+    path: Path, rules: ReplayRules, pace: Pace, seed: int, columns: Columns | None = None, loop: bool = False, *, sort: bool = True
 ) -> tuple[TraceWorkload, list[str]]:
-    """A workload from any supported file, and the notes on everything that was done to it."""
-    table, notes = load_requests(path, rules, seed, columns)
+    """A workload from any supported file, and the notes on everything that was done to it. Without `sort`, disorder is refused."""
+    table, notes = load_requests(path, rules, seed, columns, sort=sort)
     if (header := read_header(path)) is not None:
         rules = msgspec.structs.replace(rules, history=header.history_rule)  # as it was imported
     workload = TraceWorkload(path.stem, table, rules, pace, seed, loop)

@@ -34,7 +34,7 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
         say(f"picks among {nodes} nodes")
         results += _picks(nodes, runs)
     say("picks inside a kernel")
-    return [*results, _in_kernel(32, runs), _bytes_per_user()]
+    return [*results, in_kernel(32, runs), _bytes_per_user()]
 
 
 def _picks(nodes: int, runs: int) -> list[Result]:
@@ -101,7 +101,8 @@ def _pick_all(state: RouterState, keys: NDArray[np.uint64], barred: NDArray[np.i
         complete(state, choice[1], choice[2], False)
 
 
-def _in_kernel(nodes: int, runs: int) -> Result:
+def in_kernel(nodes: int, runs: int) -> Result:
+    """What a pick costs the simulator: without the call from Python."""
     took_us = []
     for run in range(runs + 1):
         fleet = _fleet(nodes, run)

@@ -1,68 +1,141 @@
-"""`helmctl sim`: one simulated run, and parity of a live journal with the simulator's body."""
+"""`helmctl sim`: one simulated run, one scenario under several methods, and parity of a live journal with the simulator's body."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from agents.sim.replay import replay_file
-from agents.sim.scenario import Scenario, SimResult, run
+from agents.sim.scenario import Scenario, SimResult, mix_of, run
+from agents.sim.sweep import Row, rows, sweep, variants
 
 app = typer.Typer(no_args_is_help=True, help="Run the fleet under a virtual clock.")
+
+NODES = 4
+
+Workload = Annotated[
+    str, typer.Option(help="demo, steady, trend, burst, sessions, smooth, cold-flood or zero; or CATALOGUE/REGIME, as taobao/burst")
+]
+Trace = Annotated[Path | None, typer.Option(help="replay a log with columns user, item, ts instead")]
+ProfileName = Annotated[str, typer.Option(help="a name or the path of a file, or a mix of nodes: a100-80g*3,h100-80g*1")]
+Nodes = Annotated[int | None, typer.Option(help=f"nodes in the fleet; {NODES}, or as many as a mix names")]
+RouterName = Annotated[str, typer.Option(help="joint, round-robin, least-loaded, consistent-hash or kv-affinity")]
+Admission = Annotated[str, typer.Option(help="shipped, none (LRU that admits everyone), tinylfu or value-density")]
+Duration = Annotated[float, typer.Option(help="simulated seconds")]
+Warmup = Annotated[float | None, typer.Option(help="simulated seconds left out of the figures; 30, or a quarter of a short run")]
+Rate = Annotated[float | None, typer.Option(help="mean requests per second of the fleet")]
+Speed = Annotated[float | None, typer.Option(help="log seconds per stream second, with --trace")]
+RowShift = Annotated[int | None, typer.Option(help="follow one row in 2 ** SHIFT; 8 with a catalogue, else 0")]
+Faults = Annotated[
+    list[str] | None,
+    typer.Option("--fault", help="KIND@SECONDS[+SECONDS][:NODE] of node-loss, cold-start, slow-link, version-flip; repeatable"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on standard output")]
 
 
 @app.command("run")
 def run_command(
-    workload: Annotated[str, typer.Option(help="demo, steady, trend, burst, sessions, smooth, cold-flood or zero")] = "demo",
-    trace: Annotated[Path | None, typer.Option(help="replay a log with columns user, item, ts instead")] = None,
-    profile: Annotated[str, typer.Option(help="hardware and model profile, a name or the path of a file")] = "cpu-demo",
-    nodes: Annotated[int, typer.Option(help="nodes in the fleet")] = 4,
+    workload: Workload = "demo",
+    trace: Trace = None,
+    profile: ProfileName = "cpu-demo",
+    nodes: Nodes = None,
     method: Annotated[str, typer.Option(help="b5, static-0.50, ... who decides the ratio")] = "b5",
-    router: Annotated[str, typer.Option(help="joint, round-robin, least-loaded, consistent-hash or kv-affinity")] = "joint",
-    admission: Annotated[str, typer.Option(help="shipped, none (LRU that admits everyone), tinylfu or value-density")] = "shipped",
+    emb_ratio: Annotated[float | None, typer.Option(help="share of EMB to start with; the profile's, or a static method's own")] = None,
+    router: RouterName = "joint",
+    admission: Admission = "shipped",
     seed: Annotated[int, typer.Option(help="one seed, one request stream")] = 1,
-    duration: Annotated[float, typer.Option(help="simulated seconds")] = 600.0,
-    warmup: Annotated[float, typer.Option(help="simulated seconds left out of the figures")] = 30.0,
-    rate: Annotated[float | None, typer.Option(help="mean requests per second of the fleet")] = None,
-    speed: Annotated[float | None, typer.Option(help="log seconds per stream second, with --trace")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+    duration: Duration = 600.0,
+    warmup: Warmup = None,
+    rate: Rate = None,
+    speed: Speed = None,
+    row_shift: RowShift = None,
+    fault: Faults = None,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate one scenario and print its figures."""
     try:
         scenario = Scenario(
             profile=profile,
             workload=workload,
-            nodes=nodes,
+            nodes=_nodes_of(profile, nodes),
             method=method,
             router=router,
             seed=seed,
             duration_seconds=duration,
-            warmup_seconds=warmup,
+            warmup_seconds=_warmup_of(warmup, duration),
+            rate_per_second=rate,
+            admission=admission,
+            emb_ratio_start=emb_ratio,
+            trace=None if trace is None else str(trace),
+            speed=speed,
+            row_shift=row_shift,
+            faults=tuple(fault or ()),
+        )
+        result = run(scenario, progress=None if as_json else _show_progress)
+    except (ValueError, OSError) as error:
+        raise _refused("run", error) from error
+    assert result is not None  # nobody cancels a run from here
+    typer.echo(json.dumps(_plain(result)) if as_json else _in_words(result))
+
+
+@app.command("sweep")
+def sweep_command(
+    workload: Workload = "demo",
+    trace: Trace = None,
+    profile: ProfileName = "cpu-demo",
+    nodes: Nodes = None,
+    method: Annotated[list[str] | None, typer.Option(help="a method; repeatable, the first is the baseline")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="a share of EMB that is held; repeatable, after the methods")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="a stream; repeatable")] = None,
+    router: RouterName = "joint",
+    admission: Admission = "shipped",
+    duration: Duration = 600.0,
+    warmup: Warmup = None,
+    rate: Rate = None,
+    speed: Speed = None,
+    row_shift: RowShift = None,
+    fault: Faults = None,
+    processes: Annotated[int, typer.Option(help="runs at the same time")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate one scenario under several methods and seeds, and compare them with the first method."""
+    try:
+        base = Scenario(
+            profile=profile,
+            workload=workload,
+            nodes=_nodes_of(profile, nodes),
+            router=router,
+            duration_seconds=duration,
+            warmup_seconds=_warmup_of(warmup, duration),
             rate_per_second=rate,
             admission=admission,
             trace=None if trace is None else str(trace),
             speed=speed,
+            row_shift=row_shift,
+            faults=tuple(fault or ()),
         )
-        result = run(scenario, progress=None if as_json else _show_progress)
+        scenarios = variants(base, method or ([] if ratio else ["static-0.50", "b5"]), ratio or [], seed or [1])
+        cells = sweep(scenarios, processes, lambda done: None if as_json else _show_progress(done / len(scenarios)))
     except (ValueError, OSError) as error:
-        typer.echo(f"helmctl sim run: {error}", err=True)
-        raise typer.Exit(2) from error
-    assert result is not None  # nobody cancels a run from here
-    typer.echo(json.dumps(_plain(result)) if as_json else _in_words(result))
+        raise _refused("sweep", error) from error
+    found = rows(cells)
+    plain = {"rows": [msgspec.to_builtins(row) for row in found], "cells": cells}
+    typer.echo(json.dumps(plain) if as_json else _table(found))
 
 
 @app.command("parity")
 def parity_command(
     journals: Annotated[list[Path], typer.Argument(help="journal files of live nodes", exists=True, dir_okay=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute the decisions of live journals; exit code 1 when one differs."""
     try:
         found = [replay_file(path) for path in journals]
     except ValueError as error:
-        typer.echo(f"helmctl sim parity: {error}", err=True)
-        raise typer.Exit(2) from error
+        raise _refused("parity", error) from error
     if as_json:
         typer.echo(json.dumps([{**parity._asdict(), "holds": parity.holds} for parity in found]))
     else:
@@ -74,6 +147,22 @@ def parity_command(
         raise typer.Exit(1)
 
 
+def _nodes_of(profile: str, nodes: int | None) -> int:
+    """As asked, else as many as the mix names."""
+    if nodes is not None:
+        return nodes
+    return sum(count for _, count in mix_of(profile)) if "*" in profile else NODES
+
+
+def _warmup_of(warmup: float | None, duration: float) -> float:
+    return warmup if warmup is not None else max(0.0, min(30.0, duration / 4.0))
+
+
+def _refused(command: str, error: Exception) -> typer.Exit:
+    typer.echo(f"helmctl sim {command}: {' '.join(str(error).split())}", err=True)
+    return typer.Exit(2)
+
+
 def _show_progress(done: float) -> None:
     typer.echo(f"\r{min(done, 1.0):4.0%}", err=True, nl=False)
 
@@ -83,6 +172,34 @@ def _plain(result: SimResult) -> dict[str, object]:
 
 
 def _in_words(result: SimResult) -> str:
-    cell = result.cell
-    lines = [f"{name:24} {value}" for name, value in cell.items()]
+    lines = [f"{name:24} {value}" for name, value in result.cell.items()]
     return "\n".join(["", *lines])
+
+
+_COLUMNS = ("method", "seeds", "utilisation", "mean ms", "P50 ms", "P99 ms", "EMB hits", "KV hits", "P99 change")
+
+
+def _table(found: Sequence[Row]) -> str:
+    """Medians over seeds; no percentage against or of a fleet that cannot keep up."""
+    lines = [_COLUMNS, *(_columns(row) for row in found)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(["", *("  ".join(map(str.rjust, line, widths)) for line in lines)])
+
+
+def _columns(row: Row) -> tuple[str, ...]:
+    change = "overloaded" if row.overloaded else _number(row.p99_change_percent, "+.1f", " %")
+    return (
+        row.method,
+        str(row.seeds),
+        _number(row.utilisation, ".2f"),
+        _number(row.latency_ms_mean, ".1f"),
+        _number(row.latency_ms_p50, ".1f"),
+        _number(row.latency_ms_p99, ".1f"),
+        _number(row.emb_hit_ratio, ".3f"),
+        _number(row.kv_hit_ratio, ".3f"),
+        change,
+    )
+
+
+def _number(value: Any, style: str, unit: str = "") -> str:
+    return "-" if value is None else f"{value:{style}}{unit}"

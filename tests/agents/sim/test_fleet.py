@@ -1,15 +1,18 @@
 """Simulated fleets as wholes: faults, mixes of nodes, repetition, open loop, and caches that must be filled first."""
 
 import hashlib
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from agents.controller.baselines.s3 import Schedule
 from agents.pool.state import Counter
 from agents.sim.faults import SLOW_LINK_SHARE, parse_fault
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
+from agents.sim.scenario import Scenario, run
 from tests.agents.sim.streams import SECOND, TINY, WrittenStream, costing, every, fleet_of, run_of, written
 
 COUNT = 600  # requests, one every 10 ms
@@ -43,11 +46,14 @@ def by_second(fleet: SimulatedFleet, values: NDArray[np.generic]) -> list[float]
 
 
 def test_a_lost_node_loses_no_accepted_request() -> None:
-    fleet = run_of(visits(), PACED, PACED, faults=(parse_fault("node-loss@2+2:1"),))
+    """Not even those that it had queued or was working on."""
+    stream = visits()
+    stream.block.at_ns[150:180] = 1_995_000_000
+    fleet = run_of(stream, PACED, PACED, faults=(parse_fault("node-loss@2+2:1"),))
     answers, head = fleet.statistics.answers, fleet.world.head[0]
     assert answers.shape[0] + head["refused"] == COUNT
     assert head["refused"] == 0
-    assert head["rerouted"] > 0
+    assert head["rerouted"] >= 10
     assert sorted(answers["number"]) == list(range(COUNT))
     away = (answers["arrival_ns"] > ORIGIN_NS + 2 * SECOND) & (answers["arrival_ns"] < ORIGIN_NS + 4 * SECOND)
     assert set(answers["node"][away]) == {0}
@@ -80,7 +86,7 @@ def test_a_cold_start_empties_a_node_that_serves_on() -> None:
     assert fleet.statistics.answers.shape[0] == COUNT
     cached = by_second(fleet, fleet.statistics.answers["cached"])
     assert cached[3] < cached[2]
-    assert cached[5] == pytest.approx(cached[2], rel=0.1)
+    assert cached[5] > cached[3] + 30
 
 
 def test_a_slow_link_takes_three_times_as_long_for_missing_rows() -> None:
@@ -88,23 +94,23 @@ def test_a_slow_link_takes_three_times_as_long_for_missing_rows() -> None:
     profile = costing(TINY, ms_per_missing_row=0.02)
     fleet = run_of(written(every(10.0, COUNT), rows=rows), profile, faults=(parse_fault("slow-link@2+2:0"),))
     spent = fleet.statistics.service_ms[0].sum(axis=1)
-    each = spent / np.bincount((fleet.statistics.answers["arrival_ns"] - ORIGIN_NS) // SECOND, minlength=spent.shape[0])
+    served = np.bincount((fleet.statistics.answers["arrival_ns"] - ORIGIN_NS) // SECOND, minlength=spent.shape[0])
+    each = spent / np.maximum(served, 1)
     assert each[1] == pytest.approx(32 * 0.02)
     assert each[3] == pytest.approx(32 * 0.02 / SLOW_LINK_SHARE)
     assert each[5] == pytest.approx(32 * 0.02)
 
 
-def test_a_new_model_version_voids_every_prefix_and_keeps_the_rows() -> None:
-    fleet = fleet_of(visits(), PACED, PACED, faults=(parse_fault("version-flip@3"),))
-    fleet.advance(ORIGIN_NS + 3 * SECOND - 1)
-    rows = [held(fleet, node)[0] for node in range(2)]
-    fleet.advance(ORIGIN_NS + 3 * SECOND)
-    hits = sum(int(node.state.counters[Counter.KV_HITS]) for node in fleet.nodes)
-    assert [held(fleet, node)[0] for node in range(2)] == rows
-    assert fleet.run()
-    assert sum(int(node.state.counters[Counter.KV_HITS]) for node in fleet.nodes) > hits
-    cached = by_second(fleet, fleet.statistics.answers["cached"])
-    assert cached[3] < cached[2]
+def test_a_new_model_version_voids_every_prefix() -> None:
+    stream = visits(users=10)
+    answers = run_of(stream, PACED, PACED, faults=(parse_fault("version-flip@3"),)).statistics.answers
+    flipped_ns = ORIGIN_NS + 3 * SECOND
+    before, after = (answers[mask] for mask in (answers["arrival_ns"] < flipped_ns, answers["arrival_ns"] >= flipped_ns))
+    for user in range(1, 11):
+        own = after[stream.block.user_keys[after["number"]] == user]
+        assert own["cached"][0] == 0
+        assert own["cached"][-1] == 192
+    assert (before["cached"][-50:] > 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("text", ["flood@3", "node-loss@-1", "node-loss@1:-2", "node-loss", "slow-link@nan", "slow-link@1+inf"])
@@ -146,28 +152,57 @@ def test_replaying_the_routes_at_the_same_ratio_gives_every_node_the_same_servic
 # --- caches -------------------------------------------------------------------------------
 
 
-def hit_ratios_while_growing(seconds: int) -> tuple[list[float], list[float]]:
-    """EMB's share of the pool and its hit ratio, second by second: a tenth until second six, then nine tenths."""
-    chance = np.random.default_rng(6)
-    rows = np.array([chance.choice(20_000, 128, replace=False) for _ in range(200 * seconds)])
-    quick = msgspec.structs.replace(PACED, move_ratio_per_second=0.9)
-    stream = written(every(5.0, 200 * seconds, first_ms=1.0), rows=rows)
-    fleet = fleet_of(stream, quick, method="schedule-0:0.1,6:0.9", emb_ratio_start=0.1)
-    before, ratios, found = fleet.nodes[0].state.counters.copy(), [], []
-    for second in range(seconds):
-        fleet.advance(ORIGIN_NS + (second + 1) * SECOND)
-        counters = fleet.nodes[0].state.counters
-        gained, before = counters - before, counters.copy()
-        ratios.append(fleet.nodes[0].ledger.emb_ratio)
-        found.append(float(gained[Counter.EMB_HITS] / gained[Counter.EMB_LOOKUPS]))
-    return ratios, found
-
-
 def test_a_grown_cache_starts_empty() -> None:
-    """Its hit ratio climbs over seconds to what the size is worth in the long run; it does not jump there."""
-    ratios, found = hit_ratios_while_growing(16)
-    grown = next(second for second, ratio in enumerate(ratios) if ratio > 0.85)
-    assert grown <= 9
-    assert found[5] < 0.2
-    assert found[grown] < found[grown + 1] < found[-1]
-    assert found[-1] > 0.9
+    """The rows that a page was granted for come one by one, and hits follow the rows, not the grant."""
+    chance = np.random.default_rng(6)
+    rows = np.array([chance.choice(20_000, 8, replace=False) for _ in range(3000)])
+    profile = msgspec.structs.replace(PACED, move_ratio_per_second=0.9, refill_bytes_per_second=40_000.0)
+    stream = written(every(5.0, 3000, first_ms=1.0), rows=rows)
+    schedule = Schedule(np.array([0, ORIGIN_NS + 6 * SECOND]), np.array([0.15, 0.25]))
+    fleet = fleet_of(stream, profile, controllers=lambda _: schedule, emb_ratio_start=0.15, admission="none")
+    seen = [observed(fleet, second) for second in range(15)]
+    grown = next(second for second in range(15) if seen[second].emb_ratio > 0.2)
+    before, just_grown, at_last = seen[grown - 1], seen[grown], seen[-1]
+    assert before.filled == pytest.approx(1.0)
+    assert just_grown.filled < 0.9
+    assert at_last.filled > 0.98
+    assert at_last.hit_ratio > before.hit_ratio + 0.08
+    assert just_grown.hit_ratio < (before.hit_ratio + at_last.hit_ratio) / 2.0
+
+
+class Observed(NamedTuple):
+    """EMB's share at a second's end, its hit ratio in that second, and the used part of its pages."""
+
+    emb_ratio: float
+    hit_ratio: float
+    filled: float
+
+
+def observed(fleet: SimulatedFleet, second: int) -> Observed:
+    before = fleet.nodes[0].state.counters.copy()
+    fleet.advance(ORIGIN_NS + (second + 1) * SECOND)
+    node = fleet.nodes[0]
+    counters = node.state.counters
+    gained = counters - before
+    filled = counters[Counter.EMB_ROWS] / (node.emb_pages * node.rows_per_page)
+    return Observed(node.ledger.emb_ratio, float(gained[Counter.EMB_HITS] / gained[Counter.EMB_LOOKUPS]), float(filled))
+
+
+# --- sampling -----------------------------------------------------------------------------
+
+SAMPLING_ERROR = 0.01  # between 1 / 16 and 1 / 64 of the demo's rows; `helmctl bench sim` states it for the product's own sizes
+
+
+def test_hit_ratios_hardly_depend_on_how_many_rows_are_followed() -> None:
+    cells = []
+    for row_shift in (4, 6):
+        scenario = Scenario(
+            profile="cpu-demo", workload="steady", nodes=1, rate_per_second=10.0, duration_seconds=60.0, method="static-0.50"
+        )
+        result = run(msgspec.structs.replace(scenario, row_shift=row_shift))
+        assert result is not None
+        cells.append(result.cell)
+    assert cells[0]["requests"] == cells[1]["requests"]
+    assert cells[0]["kv_hit_ratio"] == pytest.approx(cells[1]["kv_hit_ratio"], abs=0.005)
+    assert cells[0]["emb_hit_ratio"] == pytest.approx(cells[1]["emb_hit_ratio"], abs=SAMPLING_ERROR)
+    assert cells[0]["service_ms_mean"] == pytest.approx(cells[1]["service_ms_mean"], rel=SAMPLING_ERROR)

@@ -1,0 +1,188 @@
+"""How many requests a second one core simulates, where the time goes, what memory it takes, and what sampling rows costs in truth.
+
+Every size of fleet is measured in a fresh process, so that its memory is its own, over stretches of simulated time that hold
+equally many requests. Seconds are the thread's CPU time: a machine with other work to do measures the same. Requests
+are drawn beforehand and reported by themselves; compiling happens in a process before.
+"""
+
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.profiles import load_profile
+from agents.sim import fleet as fleet_module
+from agents.sim.events import run_until
+from agents.sim.fleet import ORIGIN_NS, FleetSetup, SimulatedFleet
+from agents.sim.scenario import CATALOGUE_RATE_PER_NODE, Scenario, run
+from agents.workloads.blocks import RequestBlock
+from agents.workloads.catalogues import ROW_SHIFT, fleet_workload
+from agents.workloads.fleet_workload import FleetWorkload
+from helmctl.bench import route_pick
+from helmctl.bench.report import Result, Say, result_of
+
+PROFILE, WORKLOAD = "a100-80g", "taobao/steady"
+NODES = 32
+SIZES = (4, NODES, 128)
+SECONDS = 3.0  # of simulated time, for NODES; more for fewer nodes
+FINER_SHIFT = 6  # four times as many rows as the product's own
+SAMPLED_SEEDS = (1, 2, 3)
+SAMPLED_SECONDS = 30.0
+
+
+class Speed(NamedTuple):
+    """One fleet's figures; a list has one entry per stretch of simulated time."""
+
+    requests_per_second: list[float]
+    kernel_ratio: list[float]  # of the CPU time; the rest is ticks and other Python
+    drawn_per_second: float
+    peak_bytes: float
+
+
+def measure(runs: int, say: Say, seconds: float = SECONDS) -> list[Result]:
+    """Speed at every size; the pick alone; and the error of following one row in 256."""
+    say("compiling")
+    _in_fresh_process(_speed, 1, 1, 1.0)
+    results: list[Result] = []
+    for nodes in SIZES:
+        found: Speed = _in_fresh_process(_speed, nodes, runs, seconds * NODES / nodes)
+        results += _told(nodes, found)
+        say(f"{nodes} nodes: {np.median(found.requests_per_second):,.0f} requests/s, {found.peak_bytes / 1e9:.2f} GB")
+    pick = route_pick.in_kernel(NODES, runs)
+    results.append(Result(f"sim_pick_ns_{NODES}_nodes", _ns(pick.median), "ns", None, _ns(pick.min), _ns(pick.max)))
+    return [*results, *_sampling(say)]
+
+
+def _ns(value_us: float | None) -> float | None:
+    return None if value_us is None else value_us * 1e3
+
+
+def _told(nodes: int, found: Speed) -> list[Result]:
+    name = f"{nodes}_nodes"
+    return [
+        result_of(f"sim_requests_per_second_{name}", found.requests_per_second, "1/s"),
+        result_of(f"sim_kernel_ratio_{name}", found.kernel_ratio, "ratio"),
+        result_of(f"sim_drawn_requests_per_second_{name}", [found.drawn_per_second], "1/s"),
+        result_of(f"sim_peak_bytes_{name}", [found.peak_bytes], "bytes"),
+    ]
+
+
+def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+# --- speed --------------------------------------------------------------------------------
+
+
+class _Drawn:
+    """A stream drawn beforehand."""
+
+    def __init__(self, source: FleetWorkload, block_tokens: int) -> None:
+        self.name, self.duration_seconds, self.row_shift = source.name, source.duration_seconds, source.row_shift
+        self._source = source
+        self._blocks = list(source.blocks(block_tokens))
+        self.requests = sum(block.at_ns.shape[0] for block in self._blocks)
+
+    def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        """The same for every call."""
+        return iter(self._blocks)
+
+    def recent_rows(self, count: int) -> NDArray[np.int64]:
+        """What a cache holds when the stream begins."""
+        return self._source.recent_rows(count)
+
+
+class _Watch:
+    """A function that sums the CPU time spent in it."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self.seconds = 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        started = time.thread_time()
+        try:
+            return self._function(*arguments)
+        finally:
+            self.seconds += time.thread_time() - started
+
+
+def _speed(nodes: int, runs: int, seconds: float) -> Speed:
+    """A settled fleet, let run for `runs` stretches after one that does not count."""
+    profile = load_profile(PROFILE)
+    stretches = runs + 1
+    catalogue, _, regime = WORKLOAD.partition("/")
+    started = time.thread_time()
+    stream = _Drawn(
+        fleet_workload(
+            catalogue,
+            regime,
+            nodes=nodes,
+            rate_per_second=CATALOGUE_RATE_PER_NODE * nodes,
+            seed=1,
+            duration_seconds=max(1.0, stretches * seconds),
+        ),
+        profile.block_tokens,
+    )
+    drawn_seconds = time.thread_time() - started
+    setup = FleetSetup((profile,) * nodes, duration_seconds=stretches * seconds, warmup_seconds=0.0)
+    fleet = SimulatedFleet(setup, stream)
+    stretch = [_stretch(fleet, ORIGIN_NS + int((number + 1) * seconds * 1e9)) for number in range(stretches)][1:]
+    return Speed(
+        requests_per_second=[requests / total for requests, total, _ in stretch],
+        kernel_ratio=[inside / total for _, total, inside in stretch],
+        drawn_per_second=stream.requests / drawn_seconds,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+    )
+
+
+def _stretch(fleet: SimulatedFleet, until_ns: int) -> tuple[int, float, float]:
+    """Requests that arrived, CPU seconds, and those of them inside the kernel."""
+    watch, before = _Watch(run_until), int(fleet.world.head[0]["arrived"])
+    started = time.thread_time()
+    with patch.object(fleet_module, "run_until", watch):
+        fleet.advance(until_ns)
+    return int(fleet.world.head[0]["arrived"]) - before, time.thread_time() - started, watch.seconds
+
+
+# --- sampling -----------------------------------------------------------------------------
+
+
+def _sampling(say: Say) -> list[Result]:
+    """The same node and stream with more rows followed: what the figures are off by."""
+    coarse, finer = (_cells(shift, say) for shift in (ROW_SHIFT, FINER_SHIFT))
+    name = f"at_shift_{ROW_SHIFT}_against_{FINER_SHIFT}"
+    return [
+        result_of(f"sampling_{figure}_{name}", [abs(a[figure] - b[figure]) for a, b in zip(coarse, finer, strict=True)], "difference")
+        for figure in ("emb_hit_ratio", "kv_hit_ratio")
+    ] + [
+        result_of(f"sampling_{figure}_{name}", [abs(a[figure] / b[figure] - 1.0) for a, b in zip(coarse, finer, strict=True)], "ratio")
+        for figure in ("service_ms_mean", "latency_ms_p99")
+    ]
+
+
+def _cells(row_shift: int, say: Say) -> Sequence[dict[str, Any]]:
+    say(f"one node with one row in {2**row_shift}")
+    cells = []
+    for seed in SAMPLED_SEEDS:
+        scenario = Scenario(
+            profile=PROFILE,
+            workload=WORKLOAD,
+            nodes=1,
+            method="static-0.50",
+            seed=seed,
+            duration_seconds=SAMPLED_SECONDS,
+            warmup_seconds=1.0,
+            row_shift=row_shift,
+        )
+        result = run(scenario)
+        assert result is not None  # nobody cancels it
+        cells.append(result.cell)
+    return cells
