@@ -21,7 +21,7 @@ from agents.router.router import Router, RouterConfig
 from agents.sim import faults, settle
 from agents.sim.events import queued_ms, run_until
 from agents.sim.faults import Fault
-from agents.sim.memory import joined, leaves, part
+from agents.sim.memory import leaves, part, room_for
 from agents.sim.statistics import RunStatistics
 from agents.sim.world import LINK_SHARE_MIN, ROUTED, Memory, Stop, new_world, roomy
 from agents.workloads.blocks import BlockWorkload, RequestBlock
@@ -59,7 +59,7 @@ class SimulatedFleet:
         self._setup = setup
         self._row_shift = workload.row_shift
         profiles, count = setup.profiles, len(setup.profiles)
-        self.nodes = [self._new_node(index) for index in range(count)]
+        self.nodes, memory = self._build_nodes()
         window_ns = self.nodes[0].policy.user_window_ns
         config = RouterConfig(
             policy=setup.router,
@@ -77,7 +77,7 @@ class SimulatedFleet:
         )
         self.world = new_world(
             list(profiles),
-            self._join_memory(),
+            memory,
             self.router.state,
             self._reuse.state,
             self.nodes[0].policy,
@@ -118,21 +118,21 @@ class SimulatedFleet:
         )
         return Node(f"node-{index}", profile, config, controller=setup.controllers(index) if setup.controllers else None)
 
-    def _join_memory(self) -> Memory:
-        pool, pool_bounds = joined([node.state for node in self.nodes])
-        meters, meters_bounds = joined([node.meters for node in self.nodes])
-        for index, node in enumerate(self.nodes):
-            node.adopt(part(pool, pool_bounds, index), part(meters, meters_bounds, index))
-        return Memory(pool, pool_bounds, meters, meters_bounds)
+    def _build_nodes(self) -> tuple[list[Node], Memory]:
+        """Nodes whose states lie end to end. Each moves in at once, so that a fleet's memory never exists twice."""
+        profiles = self._setup.profiles
+        kinds = {id(profile): index for index, profile in enumerate(profiles)}
+        patterns = {kind: self._new_node(index) for kind, index in kinds.items()}
+        pool, pool_bounds = room_for([patterns[id(profile)].state for profile in profiles])
+        meters, meters_bounds = room_for([patterns[id(profile)].meters for profile in profiles])
+        memory = Memory(pool, pool_bounds, meters, meters_bounds)
+        return [_moved_in(self._new_node(index), index, memory) for index in range(len(profiles))], memory
 
     def renew(self, index: int) -> None:
         """The node starts again with empty caches, in its old place."""
-        fresh, world = self._new_node(index), self.world
-        state, meters = part(world.pool, world.pool_bounds, index), part(world.meters, world.meters_bounds, index)
-        for kept, new in zip((*leaves(state), *leaves(meters)), (*leaves(fresh.state), *leaves(fresh.meters)), strict=True):
-            kept[...] = new
-        fresh.adopt(state, meters)
-        self.nodes[index] = fresh
+        world = self.world
+        memory = Memory(world.pool, world.pool_bounds, world.meters, world.meters_bounds)
+        self.nodes[index] = _moved_in(self._new_node(index), index, memory)
         world.bodies[index]["published"] = 0
 
     def _settle(self, workload: BlockWorkload) -> None:
@@ -262,6 +262,15 @@ class SimulatedFleet:
     def _sample(self, now_ns: int) -> None:
         self.statistics.sample(now_ns, self.nodes, self.world)
         self._at(now_ns + SAMPLE_PERIOD_NS, self._sample)
+
+
+def _moved_in(node: Node, index: int, memory: Memory) -> Node:
+    """The node, its state now in its place of the fleet's memory."""
+    state, meters = part(memory.pool, memory.pool_bounds, index), part(memory.meters, memory.meters_bounds, index)
+    for place, own in zip((*leaves(state), *leaves(meters)), (*leaves(node.state), *leaves(node.meters)), strict=True):
+        place[...] = own
+    node.adopt(state, meters)
+    return node
 
 
 def _empty_block() -> RequestBlock:

@@ -34,12 +34,16 @@ def _rebuilt(pattern: State, arrays: list[NDArray[Any]]) -> State:
     return type(pattern)(*parts)
 
 
-def joined(states: Sequence[State]) -> tuple[State, NDArray[np.int64]]:
-    """All states as one, each array joined along its first axis, and `bounds[leaf, node]` where each part begins (N + 1)."""
-    columns = list(zip(*(leaves(state) for state in states), strict=True))
+def room_for(patterns: Sequence[State]) -> tuple[State, NDArray[np.int64]]:
+    """Arrays for all states of such shapes as one, each joined along its first axis, and where each part begins.
+
+    The contents are to be written; `bounds[leaf, node]` has N + 1 columns.
+    """
+    columns = list(zip(*(leaves(state) for state in patterns), strict=True))
     lengths = np.array([[part.shape[0] for part in column] for column in columns], np.int64)
     bounds = np.concatenate([np.zeros((len(columns), 1), np.int64), np.cumsum(lengths, axis=1)], axis=1)
-    return _rebuilt(states[0], [np.concatenate(column) for column in columns]), bounds
+    whole = [np.empty((int(bounds[leaf, -1]), *column[0].shape[1:]), column[0].dtype) for leaf, column in enumerate(columns)]
+    return _rebuilt(patterns[0], whole), bounds
 
 
 def part(whole: State, bounds: NDArray[np.int64], node: int) -> State:
