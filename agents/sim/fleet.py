@@ -121,10 +121,10 @@ class SimulatedFleet:
     def _build_nodes(self) -> tuple[list[Node], Memory]:
         """Nodes whose states lie end to end. Each moves in at once, so that a fleet's memory never exists twice."""
         profiles = self._setup.profiles
-        kinds = {id(profile): index for index, profile in enumerate(profiles)}
-        patterns = {kind: self._new_node(index) for kind, index in kinds.items()}
-        pool, pool_bounds = room_for([patterns[id(profile)].state for profile in profiles])
-        meters, meters_bounds = room_for([patterns[id(profile)].meters for profile in profiles])
+        first_of_kind = [profiles.index(profile) for profile in profiles]
+        patterns = {index: self._new_node(index) for index in sorted(set(first_of_kind))}
+        pool, pool_bounds = room_for([patterns[index].state for index in first_of_kind])
+        meters, meters_bounds = room_for([patterns[index].meters for index in first_of_kind])
         memory = Memory(pool, pool_bounds, meters, meters_bounds)
         return [_moved_in(self._new_node(index), index, memory) for index in range(len(profiles))], memory
 
