@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from agents.artifacts.policy_file import PolicyFile, read_policy
+from agents.artifacts.shipped import shipped_policy
 from agents.controller.frozen import ACTIVATIONS_SHAPE, forward, freeze
 from agents.learning.actions import labels_of, wishes_of
 from agents.learning.config import TrainingConfig, decode_config, known_configs, load_config
@@ -100,3 +101,13 @@ def test_a_configuration_that_cannot_be_is_refused_by_its_field(old: str, new: s
     assert old in text
     with pytest.raises(ValueError, match=named):
         decode_config(text.replace(old, new), "tiny.toml")
+
+
+@pytest.mark.parametrize("name", ["helm", "paper"])
+def test_the_shipped_policies_can_be_read_and_say_how_they_were_trained(name: str) -> None:
+    file = shipped_policy(name)
+    assert file is not None
+    card = freeze(read_policy(file.weights, file.card)).policy.card
+    assert (card.name, tuple(card.features)) == (name, load_config(name).feature_names)
+    assert {"method", "steps", "note"} <= set(card.training)
+    assert card.evaluation["cells"]
