@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from agents.caches.policy import shipped
+from agents.caches.policy import cache_policy
 from agents.profiles import load_profile
 from agents.router.replay import replay as replay_router
 from agents.sim.replay import Parity, replay_file
@@ -126,7 +126,7 @@ def test_the_simulators_body_recomputes_every_decision_of_the_live_nodes(paritie
 
 
 def test_a_mutated_eviction_constant_is_noticed(run: Run) -> None:
-    policy = shipped(load_profile("cpu-tiny").rows_per_page)._replace(clock_uses_max=2)
+    policy = cache_policy("shipped", load_profile("cpu-tiny").rows_per_page)._replace(clock_uses_max=2)
     assert not replay_file(run.journals["node-0"], policy).holds
 
 
