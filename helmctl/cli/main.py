@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -9,6 +10,9 @@ from typing import Any, NamedTuple, NoReturn
 import typer
 
 from helmctl.supervisor.refusal import Refusal
+from helmctl.supervisor.state import find_state_folder
+
+KERNEL_COMMANDS = {"sim", "eval", "advise", "bench", "trace", "calibrate", "policy"}
 
 
 class Entry(NamedTuple):
@@ -76,6 +80,8 @@ def run(arguments: Sequence[str]) -> int:
     """Exit code of `helmctl ARGUMENTS`: 2 with one line for whatever the person got wrong."""
     arguments = list(arguments) or ["--help"]
     wanted = next((word for word in arguments if not word.startswith("-")), None)
+    if wanted in KERNEL_COMMANDS:
+        _use_compiled_kernels()
     try:
         result = build(wanted)(args=arguments, prog_name="helmctl", standalone_mode=False)
     except typer.Abort:
@@ -95,6 +101,14 @@ def run(arguments: Sequence[str]) -> int:
 def app() -> NoReturn:
     """Entry point of the `helmctl` script."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _use_compiled_kernels() -> None:
+    """Kernels that any process of this clone has compiled serve these commands too; the simulator's take a minute."""
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        folder = find_state_folder()
+        folder.prepare()
+        folder.adopt_caches()
 
 
 def _group() -> None:
