@@ -17,3 +17,6 @@ for _name in ("HELM_SECRET_KEY", "HELM_HOST", "HELM_PUBLIC_URL", "CELERY_BROKER_
 from helmctl.settings import *  # noqa: E402, F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow hashes are Django's to test
+
+# Logs go to whoever captures them: a handler would keep the stream of the test during which it was made, closed after it.
+LOGGING["handlers"] = {"stderr": {"class": "logging.NullHandler"}}  # noqa: F405
