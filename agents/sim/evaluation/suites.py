@@ -170,7 +170,8 @@ def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, lis
         which: [Job("run", cell.scenario(static_name(bests[_name(cell, which)]), seed)) for seed in plan.seeds]
         for which in ("steady-tuned", "s0", "s1")
     }
-    named["s3"] = [Job("run", cell.scenario(static_name(SETTLED_RATIO), seed), plans=_recorded(cell, seed)) for seed in plan.replayed_seeds]
+    if cell in plan.replayed_cells:
+        named["s3"] = [_scheduled(plan, cell, seed) for seed in plan.replayed_seeds]
     for method in plan.methods:
         named[method] = [Job("run", cell.scenario(method, seed)) for seed in plan.seeds]
     for ratio in plan.ratios:

@@ -11,7 +11,18 @@ from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
 from agents.sim.evaluation.report import change, gap_closed, interval
-from agents.sim.evaluation.suites import CATALOGUES, REGIMES, Cell, Plan, best_statics, plan_of, static_name
+from agents.sim.evaluation.suites import (
+    CATALOGUES,
+    REGIMES,
+    Cell,
+    Plan,
+    best_statics,
+    first_jobs,
+    named_jobs,
+    plan_of,
+    second_jobs,
+    static_name,
+)
 
 
 def answer(seed: int, p99: float, *, overloaded: bool = False) -> dict[str, Any]:
@@ -124,3 +135,11 @@ def test_a_piece_that_was_done_is_read_and_not_done_again(tmp_path: Path) -> Non
     job = Job("run", Cell("taobao", "steady", "normal", "none").scenario("b5", 1))
     (tmp_path / f"{job.key}.json").write_text('{"cell": {"seed": 77}}', "utf-8")
     assert carry_out(job, tmp_path) == {"cell": {"seed": 77}}
+
+
+def test_every_job_that_a_quick_report_names_was_asked_for() -> None:
+    plan = plan_of("paper", quick=True, catalogues=("taobao",))
+    answers = {job.key: answer(1, 10.0) for job in first_jobs(plan)}
+    bests = best_statics(plan, answers)
+    asked = answers.keys() | {job.key for job in second_jobs(plan, bests)}
+    assert {job.key for cell in plan.cells for jobs in named_jobs(plan, cell, bests).values() for job in jobs} <= asked
