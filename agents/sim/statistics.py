@@ -16,6 +16,7 @@ BUCKET_SECONDS = 5  # one point of the series
 REVERSAL_SECONDS = 60.0  # a move undone within it was a mistake
 OVERLOAD_UTILISATION = 0.97
 OVERLOAD_REFUSED_RATIO = 0.01
+OVERLOAD_WINDOW_SECONDS = 30
 
 
 class RunStatistics:
@@ -186,7 +187,17 @@ class RunStatistics:
         return float(self._service_ms[:, first:].sum() / requests) if requests else None
 
     def _overloaded(self, busy: NDArray[np.float64], refused: int, answered: int) -> bool:
-        return bool(busy.mean() >= OVERLOAD_UTILISATION or refused > OVERLOAD_REFUSED_RATIO * max(answered, 1))
+        return bool(
+            max(float(busy.mean()), self._busiest_window()) >= OVERLOAD_UTILISATION or refused > OVERLOAD_REFUSED_RATIO * max(answered, 1)
+        )
+
+    def _busiest_window(self) -> float:
+        """Fleet's mean utilisation in its busiest half minute after the warm-up: a burst that saturates is overload, whatever the mean."""
+        busy = self._service_ms.sum(axis=2).mean(axis=0)[int(self._warmup_seconds) : int(self._seconds[-1])] / 1e3
+        if busy.shape[0] < OVERLOAD_WINDOW_SECONDS:
+            return 0.0
+        share = np.full(OVERLOAD_WINDOW_SECONDS, 1.0 / OVERLOAD_WINDOW_SECONDS)
+        return float(np.convolve(busy, share, mode="valid").max())
 
 
 def _reversals(moves: list[tuple[float, float]]) -> int:
