@@ -126,11 +126,11 @@ class FleetVecEnv(VecEnv):
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         """Slots have no attributes of their own."""
-        raise NotImplementedError("a slot is a node of a shared fleet")
+        raise AttributeError("a slot is a node of a shared fleet: it has none of its own")
 
     def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
         """Slots have no methods of their own."""
-        raise NotImplementedError("a slot is a node of a shared fleet")
+        raise AttributeError("a slot is a node of a shared fleet: it has none of its own")
 
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Nothing is wrapped."""
