@@ -32,6 +32,7 @@ urlpatterns = [
     path(_V1 + "routing/", routing.RoutingView.as_view()),
     path(_V1 + "routing/picks/", routing.PickList.as_view()),
     path(_V1 + "routing/picks/<str:request_id>/", routing.PickDetail.as_view()),
+    path(_V1 + "routing/tickets/", routing.TicketList.as_view()),
     path(_V1 + "enrolments/", fleet.EnrolmentList.as_view()),
     path(_V1 + "enrol/", fleet.EnrolView.as_view()),
     path(_V1 + "events/", audit.EventList.as_view()),

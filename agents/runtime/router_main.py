@@ -28,6 +28,7 @@ from agents.runtime.router.recording import RecordingRouter
 from agents.wire.messages import FleetFile
 
 EXIT_REFUSED = 2
+MILLISECONDS_MAX = 60_000.0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -42,8 +43,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default="FailClose",
         help="whether to send blindly when no node is known to be ready",
     )
+    parser.add_argument("--hedge-after-ms", type=_milliseconds, default=0.0, help="ask one more node when an answer takes longer; 0: never")
     parser.add_argument("--journal", type=Path, default=None, help="folder to record this run in")
     return parser.parse_args(arguments)
+
+
+def _milliseconds(text: str) -> float:
+    value = float(text)
+    if not 0.0 <= value <= MILLISECONDS_MAX:
+        raise argparse.ArgumentTypeError(f"{text} is not within 0 and {MILLISECONDS_MAX:.0f}")
+    return value
 
 
 def read_fleet(path: Path) -> tuple[FleetFile, Profile]:
@@ -107,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return refuse(str(error))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(serve(fleet, profile, router, Limits(fail_open=options.failure_mode == "FailOpen")))
+            limits = Limits(fail_open=options.failure_mode == "FailOpen", hedge_seconds=options.hedge_after_ms / 1e3)
+            return runner.run(serve(fleet, profile, router, limits))
     finally:
         if isinstance(router, RecordingRouter):
             router.journal.close()

@@ -20,13 +20,20 @@ class Permission(StrEnum):
     NODE_PIN = "node.pin"
     NODE_RELEASE = "node.release"
     NODE_ENROL = "node.enrol"
+    ROUTE_FORCE = "route.force"
     WHATIF_RUN = "whatif.run"
     TOKEN_OWN = "token.own"  # noqa: S105 - a verb, not a secret
     TOKEN_ALL = "token.all"  # noqa: S105
 
 
 _VIEWER = {Permission.FLEET_READ, Permission.AUDIT_READ, Permission.TOKEN_OWN}
-_OPERATOR = _VIEWER | {Permission.NODE_OVERRIDE, Permission.NODE_PIN, Permission.NODE_RELEASE, Permission.WHATIF_RUN}
+_OPERATOR = _VIEWER | {
+    Permission.NODE_OVERRIDE,
+    Permission.NODE_PIN,
+    Permission.NODE_RELEASE,
+    Permission.ROUTE_FORCE,
+    Permission.WHATIF_RUN,
+}
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {
     Role.VIEWER: frozenset(_VIEWER),

@@ -3,15 +3,20 @@
 The router is found as its other clients find it, through the fleet file; its key never leaves this process.
 """
 
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
 import msgspec
 from django.conf import settings
 
+from agents.wire import tickets
 from agents.wire.messages import FleetFile
+from apps.accounts.policies import require
+from apps.audit.actions import Actor, record
+from apps.lib.permissions import Permission
 from apps.lib.problems import Missing, Problem
 
 TIMEOUT_SECONDS = 2.0  # a router answers in a millisecond; one that does not is away
@@ -39,6 +44,23 @@ def explained_pick(request_id: str) -> dict[str, Any]:
     """One pick with every candidate's components; `Missing` when it is not kept."""
     told: dict[str, Any] = _ask(f"/debug/picks/{quote(request_id, safe='')}")
     return told
+
+
+class IssuedTicket(NamedTuple):
+    """What a ticket's owner gets, once."""
+
+    ticket: str
+    expires_at: datetime
+
+
+def issue_ticket(actor: Actor, ttl_seconds: int, reason: str, now: datetime) -> IssuedTicket:
+    """A ticket with which its owner may force requests to a node and read the router's pages; audited with its reason."""
+    require(actor, Permission.ROUTE_FORCE)
+    fleet = _fleet(Path(settings.FLEET_FILE))
+    expires_at = (now + timedelta(seconds=ttl_seconds)).replace(microsecond=0)
+    ticket = tickets.Ticket(who=actor.name, expires_unix_seconds=int(expires_at.timestamp()))
+    record(actor, "route.ticket", "router", fleet.router.name, reason=reason, after={"expires_at": expires_at.isoformat()}, now=now)
+    return IssuedTicket(tickets.issue(ticket, fleet.fleet_key), expires_at)
 
 
 def _ask(path: str) -> Any:

@@ -1,14 +1,21 @@
-"""`/routing/`: the router's view of the fleet, and why it picked as it did."""
+"""`/routing/`: the router's view of the fleet, why it picked as it did, and tickets for those who may force a node."""
 
 from typing import Any
 
+from django.utils import timezone
 from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
+from rest_framework import serializers, status
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from apps.accounts.policies import actor_of
+from apps.fleet.serializers import reason_field
+from apps.lib.parsing import StrictIntegerField, StrictSerializer
+from apps.lib.permissions import Permission
 from apps.telemetry import routing
+
+TICKET_SECONDS_MIN, TICKET_SECONDS_MAX = 60, 3_600  # a test by hand, not a standing right
 
 
 class RouterDocument(serializers.Serializer[Any]):
@@ -104,6 +111,20 @@ class ExplainedPickDocument(PickDocument):
     nodes = CandidateDocument(many=True)
 
 
+class TicketRequest(StrictSerializer):
+    """For how long, and why."""
+
+    ttl_seconds = StrictIntegerField(min_value=TICKET_SECONDS_MIN, max_value=TICKET_SECONDS_MAX)
+    reason = reason_field()
+
+
+class TicketDocument(serializers.Serializer[Any]):
+    """A ticket, shown once: send it as `Authorization: Bearer` with `x-helm-force-node`."""
+
+    ticket = serializers.CharField()
+    expires_at = serializers.DateTimeField()
+
+
 class RoutingView(APIView):
     """The router's view of the fleet."""
 
@@ -129,3 +150,17 @@ class PickDetail(APIView):
     def get(self, request: Request, request_id: str) -> Response:
         """Every candidate's components."""
         return Response(ExplainedPickDocument(routing.explained_pick(request_id)).data)
+
+
+class TicketList(APIView):
+    """Tickets for the router."""
+
+    required_permission = Permission.ROUTE_FORCE
+
+    @extend_schema(operation_id="routing_tickets_create", request=TicketRequest, responses={201: TicketDocument})
+    def post(self, request: Request) -> Response:
+        """Make one; it is in this answer and nowhere else."""
+        wish = TicketRequest(data=request.data)
+        wish.is_valid(raise_exception=True)
+        made = routing.issue_ticket(actor_of(request.user, request.auth), now=timezone.now(), **wish.validated_data)
+        return Response(TicketDocument(made._asdict()).data, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})

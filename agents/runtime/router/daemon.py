@@ -20,19 +20,21 @@ from agents.router.reuse import ClusterReuseStatistics
 from agents.router.router import Pick, Router
 from agents.runtime.router import http, pages, steering
 from agents.runtime.router.attribution import Attribution, observed_ms, predicted_ms
-from agents.runtime.router.exchange import Exchange, connect_for
+from agents.runtime.router.exchange import Attempt, Exchange, connect_for
 from agents.runtime.router.facts import UNKNOWN, RequestFacts, read_facts
-from agents.runtime.router.guards import Breakers, RetryBudget
+from agents.runtime.router.guards import Breakers, Budget
 from agents.runtime.router.limits import Limits
 from agents.runtime.router.metrics import Counters, Gauges, LatencyWindow
 from agents.runtime.router.residency import listen
 from agents.runtime.router.server import ClientConnection, Inbound, Work
 from agents.runtime.router.upstream import NodePool, post
+from agents.wire import tickets
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
 
 log = structlog.get_logger("router")
 _ENCODER = msgspec.msgpack.Encoder()
+KEY_HOLDER = "the fleet's key"
 
 
 @dataclass
@@ -57,7 +59,8 @@ class RouterDaemon:
         self.pools = [NodePool(address, self.limits) for address in fleet.nodes]
         self._chance = random.Random(seed)  # noqa: S311 - jitter, not secrets
         self.breakers = Breakers(len(fleet.nodes), self.limits, self._chance)
-        self.budget = RetryBudget(self.limits)
+        self.retry_budget = Budget(self.limits.retry_ratio, self.limits.retry_burst)
+        self.hedge_budget = Budget(self.limits.hedge_ratio, self.limits.hedge_burst)
         self.draining = False
         self.latency = LatencyWindow()
         self.explained: OrderedDict[str, Explained] = OrderedDict()
@@ -178,7 +181,7 @@ class RouterDaemon:
             self._refuse(connection, request, refusal)
             return None
         try:
-            bars = steering.bars_of(request, path, self._steered, self.is_operator)
+            bars = steering.bars_of(request, path, self._steered, self.operator_of)
         except WireError as error:
             self._refuse(connection, request, error)
             return None
@@ -188,7 +191,8 @@ class RouterDaemon:
             self.counters.cold_requests_total += 1
         exchange = Exchange(self, connection, request, facts, teaches=infers, bars=bars)
         self._exchanges.add(exchange)
-        self.budget.request()
+        self.retry_budget.request()
+        self.hedge_budget.request()
         exchange.start()
         if infers and facts.user_key != 0 and exchange.first_choice is not None:
             self.statistics.seen(exchange.started_ns, facts.user_key, facts.history_tokens)
@@ -201,10 +205,13 @@ class RouterDaemon:
         connection.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, request.version))
         connection.answered(keep)
 
-    def is_operator(self, request: Inbound) -> bool:
-        """Whether the request carries the fleet's key: only people and tools that may change the fleet hold it."""
+    def operator_of(self, request: Inbound) -> str | None:
+        """Who may steer the router: the holder of a ticket by name, or whoever has the fleet's key. `None`: anybody else."""
         given = request.header(b"authorization") or b""
-        return hmac.compare_digest(given, b"Bearer " + self.fleet.fleet_key.encode())
+        if hmac.compare_digest(given, b"Bearer " + self.fleet.fleet_key.encode()):
+            return KEY_HOLDER
+        ticket = tickets.read(given.removeprefix(b"Bearer ").decode("latin-1"), self.fleet.fleet_key, time.time())
+        return None if ticket is None else ticket.who
 
     def _facts(self, request: Inbound) -> RequestFacts:
         head, encoding = request.text(b"inference-header-content-length"), request.text(b"content-encoding")
@@ -234,13 +241,16 @@ class RouterDaemon:
         start_ns = time.monotonic_ns()
         choice = self.brain.pick(start_ns, facts.user_key, facts.history_tokens, facts.candidates, barred, exchange.retry_gap_ns)
         self.counters.pick_seconds.add((time.monotonic_ns() - start_ns) / 1e9)
-        if exchange.attempts > 0 and choice.found:
-            self.counters.retries_total += 1
         if choice.sample >= 0:
-            self.explained[exchange.request.request_id.decode()] = Explained(choice, facts, time.time_ns())
-            if len(self.explained) > self.limits.explained_max:
-                self.explained.popitem(last=False)
+            self._keep(exchange.request.request_id.decode(), Explained(choice, facts, time.time_ns()))
         return choice
+
+    def _keep(self, request_id: str, told: Explained) -> None:
+        """Remember a pick for those who ask; one that found nobody does not replace the one that was sent."""
+        if told.choice.found or request_id not in self.explained:
+            self.explained[request_id] = told
+        if len(self.explained) > self.limits.explained_max:
+            self.explained.popitem(last=False)
 
     def blind_pick(self, exchange: Exchange, own: steering.Bars) -> int:
         """See `Desk.blind_pick`."""
@@ -253,6 +263,10 @@ class RouterDaemon:
     def later(self, retry: Callable[[], None]) -> None:
         """See `Desk.later`."""
         asyncio.get_running_loop().call_later(self._chance.uniform(0.0, self.limits.retry_pause_seconds), retry)
+
+    def after(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """See `Desk.after`."""
+        return asyncio.get_running_loop().call_later(seconds, call)
 
     def answered(self, exchange: Exchange, choice: Pick, headers: http.Headers, latency_ms: float) -> None:
         """See `Desk.answered`. Only sampled picks are compared: the others' components were not kept."""
@@ -267,11 +281,11 @@ class RouterDaemon:
         self.attribution.add(predicted, observed)
         told = self.explained.get(exchange.request.request_id.decode())
         if told is not None:
-            told.predicted_ms, told.observed_ms = predicted, observed
+            told.choice, told.predicted_ms, told.observed_ms = choice, predicted, observed
 
-    def spawn_connect(self, exchange: Exchange, pool: NodePool) -> None:
+    def spawn_connect(self, attempt: Attempt, pool: NodePool) -> None:
         """See `Desk.spawn_connect`."""
-        self._spawn(connect_for(exchange, pool))
+        self._spawn(connect_for(attempt, pool))
 
     def finished(self, exchange: Exchange, status: int) -> None:
         """See `Desk.finished`."""

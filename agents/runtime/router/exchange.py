@@ -1,12 +1,16 @@
-"""One proxied request from pick to last byte: the retries, and when they are over.
+"""One proxied request from pick to last byte: its attempts, and when they are over.
 
 A request is tried on another node when its node breaks before a byte was forwarded: never twice on
 the same, at most `retries_max` times, within the router's budget, after a short random pause, and only
 if doing it twice does no harm. Answers are held back until whole (up to a bound), so that a node dying
 in the middle of one costs the client nothing. A node's own "busy" (429, 503) is tried once elsewhere,
 then passed on.
+
+Where hedging is on, a request that waits for too long is sent to one more node, under the same rules and
+a budget of its own. The first answer wins; the other attempt is given up and its booking released.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -18,8 +22,9 @@ from agents.router.router import Pick
 from agents.router.state import Filter
 from agents.runtime.router import http
 from agents.runtime.router.facts import RequestFacts
-from agents.runtime.router.guards import Breakers, RetryBudget
+from agents.runtime.router.guards import Breakers, Budget
 from agents.runtime.router.limits import Limits
+from agents.runtime.router.metrics import Counters
 from agents.runtime.router.server import ClientConnection, Inbound
 from agents.runtime.router.steering import Bars, together
 from agents.runtime.router.upstream import NodePool, UpstreamConnection
@@ -28,6 +33,7 @@ from agents.wire.errors import ErrorCode, WireError
 _BUSY = (429, 503)
 _NOBODY = WireError(ErrorCode.NO_READY_NODE, "no node is ready")
 _NOBODY_ALLOWED = WireError(ErrorCode.NO_READY_NODE, "no node that this request may go to is ready")
+_LATE = WireError(ErrorCode.DEADLINE_EXCEEDED, "no node answered in time")
 
 
 class Brain(Protocol):
@@ -57,7 +63,9 @@ class Desk(Protocol):
     draining: bool
     pools: list[NodePool]
     breakers: Breakers
-    budget: RetryBudget
+    retry_budget: Budget
+    hedge_budget: Budget
+    counters: Counters
 
     @property
     def brain(self) -> Brain:
@@ -76,12 +84,16 @@ class Desk(Protocol):
         """Call back after a short, random pause."""
         ...
 
+    def after(self, seconds: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back after a time, unless cancelled."""
+        ...
+
     def answered(self, exchange: "Exchange", choice: Pick, headers: http.Headers, latency_ms: float) -> None:
         """A node's good answer, to be held against what was predicted of it."""
         ...
 
-    def spawn_connect(self, exchange: "Exchange", pool: NodePool) -> None:
-        """Open a connection in the background; the exchange hears `connected` or `upstream_lost`."""
+    def spawn_connect(self, attempt: "Attempt", pool: NodePool) -> None:
+        """Open a connection in the background; the attempt hears `connected` or `upstream_lost`."""
         ...
 
     def finished(self, exchange: "Exchange", status: int) -> None:
@@ -89,8 +101,37 @@ class Desk(Protocol):
         ...
 
 
+class Attempt:
+    """One node's try at a request; receives that node's answer."""
+
+    __slots__ = ("choice", "connection", "deadline_ns", "exchange", "sent_ns")
+
+    def __init__(self, exchange: "Exchange", choice: Pick, sent_ns: int, deadline_ns: int) -> None:
+        self.exchange = exchange
+        self.choice = choice
+        self.sent_ns = sent_ns
+        self.deadline_ns = deadline_ns
+        self.connection: UpstreamConnection | None = None
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """A connection to the picked node is there."""
+        self.exchange.connected(self, connection)
+
+    def answer_grew(self, connection: UpstreamConnection) -> None:
+        """See `Receiver.answer_grew`."""
+        self.exchange.answer_grew(self, connection)
+
+    def answer_ended(self, connection: UpstreamConnection) -> None:
+        """See `Receiver.answer_ended`."""
+        self.exchange.answer_ended(self, connection)
+
+    def upstream_lost(self, reason: str) -> None:
+        """See `Receiver.upstream_lost`."""
+        self.exchange.attempt_lost(self, reason)
+
+
 class Exchange:
-    """State of one proxied request. Receives its node's answer."""
+    """State of one proxied request."""
 
     def __init__(
         self, desk: Desk, client: ClientConnection, request: Inbound, facts: RequestFacts, teaches: bool, bars: Bars | None = None
@@ -101,160 +142,195 @@ class Exchange:
         self.facts = facts
         self._teaches = teaches  # whether its latency says something about the predictor
         self.started_ns = time.monotonic_ns()
-        self.deadline_ns = 0
-        self.attempts = 0
+        self._overall_ns = self.started_ns + int(desk.limits.request_seconds * 1e9)
         self.retry_gap_ns: int | None = None
-        self.choice: Pick | None = None
         self.first_choice: Pick | None = None
-        self._sent_ns = 0
         self._bars = bars  # where the request's own words keep it from
-        self._tried: Bars | None = None
+        self._live: list[Attempt] = []  # one, or two while a hedge runs
+        self._nodes: list[int] = []  # those that were tried
+        self._retries = 0
+        self._hedge: Attempt | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._pausing = False  # between a failed attempt and the next one
-        self._connection: UpstreamConnection | None = None
         self._streaming = False
         self._chunked = False
-        self._busy_elsewhere = False
+        self._busy_answer: Callable[[], None] | None = None  # passes a node's refusal on, if nothing better comes
         self._done = False
 
     # --- attempts ---
 
     def start(self) -> None:
         """First attempt."""
-        if not self._attempt():
+        if self._attempt(self._pick()) is None:
             self._refuse(_NOBODY if self._bars is None else _NOBODY_ALLOWED)
+            return
+        seconds = self._desk.limits.hedge_seconds
+        if seconds > 0.0 and not self._done and self._is_idempotent():
+            self._timer = self._desk.after(seconds, self._start_hedge)
 
     def _pick(self) -> Pick:
-        choice = self._desk.timed_pick(self, together(self._desk.breakers.mask, self._bars, self._tried))
+        """The best node that was not tried; a blind one where the router fails open."""
+        tried = self._tried()
+        choice = self._desk.timed_pick(self, together(self._desk.breakers.mask, self._bars, tried))
         if choice.found:
             return choice
-        own = together(np.zeros(len(self._desk.pools), dtype=np.int8), self._bars, self._tried)
+        own = together(np.zeros(len(self._desk.pools), dtype=np.int8), self._bars, tried)
         return choice._replace(node_index=self._desk.blind_pick(self, own))
 
-    def _attempt(self) -> bool:
-        """Pick and send; False when there is nobody to send to."""
-        breakers = self._desk.breakers
-        choice = self._pick()
+    def _tried(self) -> Bars | None:
+        if not self._nodes:
+            return None
+        tried: Bars = np.zeros(len(self._desk.pools), dtype=np.int8)
+        tried[self._nodes] = Filter.EXCLUDED
+        return tried
+
+    def _attempt(self, choice: Pick) -> Attempt | None:
+        """Send to the picked node; `None` when there is nobody to send to."""
         if not choice.found:
-            return False
-        self.choice = choice
+            return None
+        desk, node = self._desk, choice.node_index
         if self.first_choice is None:
             self.first_choice = choice
         self.retry_gap_ns = choice.reuse_gap_ns
-        self.attempts += 1
-        breakers.picked(choice.node_index)
-        limits = self._desk.limits
-        self._sent_ns = time.monotonic_ns()
-        overall_ns = self.started_ns + int(limits.request_seconds * 1e9)
-        self.deadline_ns = min(self._sent_ns + int(limits.attempt_seconds * 1e9), overall_ns)
-        pool = self._desk.pools[choice.node_index]
+        self._nodes.append(node)
+        desk.breakers.picked(node)
+        sent_ns = time.monotonic_ns()
+        attempt = Attempt(self, choice, sent_ns, min(sent_ns + int(desk.limits.attempt_seconds * 1e9), self._overall_ns))
+        self._live.append(attempt)
+        pool = desk.pools[node]
         connection = pool.take_idle()
         if connection is not None:
-            self.connected(connection)
+            self.connected(attempt, connection)
         else:
-            self._desk.spawn_connect(self, pool)
-        return True
+            desk.spawn_connect(attempt, pool)
+        return attempt
 
-    def connected(self, connection: UpstreamConnection, attempt: int | None = None) -> None:
-        """A connection to the picked node is there; `attempt` tells a late one from the one waited for."""
-        if self._done or self._pausing or (attempt is not None and attempt != self.attempts):
+    def connected(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+        """A connection to the picked node is there; one that comes too late serves others."""
+        if attempt not in self._live:
             connection.pool.put_back(connection)
             return
-        self._connection = connection
-        connection.send(self, self._head(connection.pool), self.request.body)
+        attempt.connection = connection
+        connection.send(attempt, self._head(connection.pool, attempt.choice), self.request.body)
 
-    def _head(self, pool: NodePool) -> bytes:
+    def _head(self, pool: NodePool, choice: Pick) -> bytes:
         request = self.request
-        choice = self.choice
         lines = [
-            b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (request.method, request.target, pool.endpoint),
-            b"x-request-id: %s\r\n" % request.request_id,
+            b"%s %s HTTP/1.1\r\nhost: %s\r\nx-request-id: %s\r\n" % (request.method, request.target, pool.endpoint, request.request_id),
             http.forwarded_lines(request.headers),
         ]
         if request.body or request.method == b"POST":
             lines.append(b"content-length: %d\r\n" % len(request.body))
-        if choice is not None and choice.reuse_gap_ns >= 0:
+        if choice.reuse_gap_ns >= 0:
             lines.append(b"x-helm-reuse-gap-ms: %d\r\n" % (choice.reuse_gap_ns // 1_000_000))
-        if choice is not None and choice.resident_elsewhere:
+        if choice.resident_elsewhere:
             lines.append(b"x-helm-resident-elsewhere: 1\r\n")
         lines.append(b"\r\n")
         return b"".join(lines)
 
     def _retry(self, otherwise: Callable[[], None]) -> None:
-        """Another node after a pause, if the request may have one; else what is left. The one in hand is released already."""
-        choice = self.choice
-        if choice is None or not self._may_retry() or not self._desk.budget.take():
+        """Another node after a pause, if the request may have one; else what is left. No attempt is live."""
+        if not self._may_retry() or not self._desk.retry_budget.take():
             otherwise()
             return
-        if self._tried is None:
-            self._tried = np.zeros(len(self._desk.pools), dtype=np.int8)
-        self._tried[choice.node_index] = Filter.EXCLUDED
         self._pausing = True
 
         def again() -> None:
             if self._done:
                 return
             self._pausing = False
-            if not self._attempt():
+            if self._attempt(self._pick()) is None:
                 otherwise()
+                return
+            self._retries += 1
+            self._desk.counters.retries_total += 1
 
         self._desk.later(again)
 
     def _may_retry(self) -> bool:
-        limits = self._desk.limits
-        if self._streaming or self.attempts > limits.retries_max or not self._is_idempotent():
+        if self._streaming or self._retries >= self._desk.limits.retries_max or not self._is_idempotent():
             return False
-        return time.monotonic_ns() < self.started_ns + int(limits.request_seconds * 1e9)
+        return time.monotonic_ns() < self._overall_ns
 
     def _is_idempotent(self) -> bool:
         """Reading and scoring change nothing; a POST to anything else of the protocol might."""
         return self.request.method == b"GET" or self._teaches
 
-    # --- the node's answer ---
+    def _start_hedge(self) -> None:
+        """The answer is late: one more node, if there is one and the budget allows it."""
+        if self._done or self._pausing or self._streaming or len(self._live) != 1 or not self._desk.hedge_budget.take():
+            return
+        barred = together(self._desk.breakers.mask, self._bars, self._tried())
+        self._hedge = self._attempt(self._desk.timed_pick(self, barred))
+        if self._hedge is not None:
+            self._desk.counters.hedges_total += 1
 
-    def answer_grew(self, connection: UpstreamConnection) -> None:
+    # --- the nodes' answers ---
+
+    def answer_grew(self, attempt: Attempt, connection: UpstreamConnection) -> None:
         """Hold the answer back until it is whole or too big to hold."""
-        if self._done:
+        if attempt not in self._live:
             connection.chunks.clear()
             return
         if not self._streaming and connection.body_bytes > self._desk.limits.response_buffer_bytes:
-            self._begin_streaming(connection)
+            self._win(attempt)
+            self._begin_streaming(attempt, connection)
         if self._streaming:
             self._stream(connection)
 
-    def answer_ended(self, connection: UpstreamConnection) -> None:
-        """The answer is whole: pass it on, or try another node when this one is busy."""
-        if self._done:
+    def answer_ended(self, attempt: Attempt, connection: UpstreamConnection) -> None:
+        """The answer is whole: pass it on, or see what other nodes say when this one is busy."""
+        if attempt not in self._live:
             return
-        self._connection = None
+        self._live.remove(attempt)
         status = connection.status
-        self._release(status, connection.headers)
+        self._release(attempt, status, connection.headers)
         if self._streaming:
             self._stream(connection)
             if self._chunked:
                 self._client.write(b"0\r\n\r\n")
             self._finish(status, self._keep_alive())
-            return
-        if status in _BUSY and not self._busy_elsewhere:
-            self._busy_elsewhere = True
-            headers, chunks = connection.headers, connection.chunks
-            self._retry(otherwise=lambda: self._pass_on(status, headers, chunks))
-            return
-        self._pass_on(status, connection.headers, connection.chunks)
+        elif status in _BUSY and (self._busy_answer is None or self._live):
+            self._put_off(attempt, status, connection)
+        else:
+            self._win(attempt)
+            self._pass_on(attempt, status, connection.headers, connection.chunks)
 
-    def _pass_on(self, status: int, headers: http.Headers, chunks: list[bytes]) -> None:
+    def _put_off(self, attempt: Attempt, status: int, connection: UpstreamConnection) -> None:
+        """Keep a node's refusal; the hedge that still runs, or one more node, may say better."""
+        headers, chunks = connection.headers, connection.chunks
+        self._busy_answer = lambda: self._pass_on(attempt, status, headers, chunks)
+        if not self._live:
+            self._retry(otherwise=self._busy_answer)
+
+    def _win(self, attempt: Attempt) -> None:
+        """This attempt's answer is the one: the other is given up, and nothing is learned of it."""
+        if attempt is self._hedge:
+            self._desk.counters.hedges_won_total += 1
+        for other in [one for one in self._live if one is not attempt]:
+            self._give_up(other)
+
+    def _give_up(self, attempt: Attempt) -> None:
+        self._live.remove(attempt)
+        if attempt.connection is not None:
+            attempt.connection.abort()
+        self._desk.brain.completed(time.monotonic_ns(), attempt.choice.reservation, None)
+        self._desk.breakers.released(attempt.choice.node_index)
+
+    def _pass_on(self, attempt: Attempt, status: int, headers: http.Headers, chunks: list[bytes]) -> None:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         keep = self._keep_alive()
         lines = [
             http.status_line(status),
             http.returned_lines(headers),
             b"content-length: %d\r\n" % len(body),
-            self._own_lines(keep),
+            self._own_lines(attempt, keep),
             b"\r\n",
         ]
         self._client.write_parts([b"".join(lines), body] if body else [b"".join(lines)])
         self._finish(status, keep)
 
-    def _begin_streaming(self, connection: UpstreamConnection) -> None:
+    def _begin_streaming(self, attempt: Attempt, connection: UpstreamConnection) -> None:
         self._streaming = True
         length = next((value for name, value in connection.headers if name == b"content-length"), None)
         self._chunked = length is None
@@ -262,7 +338,7 @@ class Exchange:
         if self._chunked and self.request.version == "1.0":
             self._chunked, framing = False, b""  # ends with the connection
             self.request.keep_alive = False
-        own = self._own_lines(self._keep_alive())
+        own = self._own_lines(attempt, self._keep_alive())
         self._client.write(b"".join([http.status_line(connection.status), http.returned_lines(connection.headers), framing, own, b"\r\n"]))
 
     def _stream(self, connection: UpstreamConnection) -> None:
@@ -270,86 +346,80 @@ class Exchange:
             self._client.write(b"%x\r\n%s\r\n" % (len(chunk), chunk) if self._chunked else chunk)
         connection.chunks.clear()
 
-    def _own_lines(self, keep: bool) -> bytes:
-        lines = [b"x-request-id: %s\r\n" % self.request.request_id]
-        if self.choice is not None and self.first_choice is not None:
-            served = self._desk.pools[self.choice.node_index].endpoint
-            lines.append(b"x-gateway-destination-endpoint: %s\r\n" % self._desk.pools[self.first_choice.node_index].endpoint)
-            lines.append(b"x-gateway-destination-endpoint-served: %s\r\n" % served)
-            lines.append(b"x-helm-predicted-ms: %.3f\r\n" % self.choice.predicted_ms)
-        if self.attempts > 1:
-            lines.append(b"x-helm-retries: %d\r\n" % (self.attempts - 1))
-        lines.append(http.connection_line(self.request.version, keep))
-        return b"".join(lines)
+    def _own_lines(self, attempt: Attempt, keep: bool) -> bytes:
+        pools, first = self._desk.pools, self.first_choice or attempt.choice
+        told = (
+            self.request.request_id,
+            pools[first.node_index].endpoint,
+            pools[attempt.choice.node_index].endpoint,
+            attempt.choice.predicted_ms,
+        )
+        lines = _OWN_LINES % told
+        if self._retries > 0:
+            lines += b"x-helm-retries: %d\r\n" % self._retries
+        if self._hedge is not None:
+            lines += b"x-helm-hedged: 1\r\n"
+        return lines + http.connection_line(self.request.version, keep)
 
     def _keep_alive(self) -> bool:
         return self.request.keep_alive and not self._desk.draining
 
     # --- failures ---
 
-    def upstream_lost(self, reason: str) -> None:
-        """The node broke off, could not be reached or did not answer in time."""
-        if self._done or self._pausing:
+    def attempt_lost(self, attempt: Attempt, reason: str) -> None:
+        """A node broke off, could not be reached or did not answer in time."""
+        if attempt not in self._live:
             return
-        self._connection = None
-        self._fail_choice(time.monotonic_ns())
+        self._fail(attempt, time.monotonic_ns())
         if self._streaming:
             self._finish(0, False)
             self._client.abort()  # a broken answer must look broken
-            return
-        failure = WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}")
-        self._retry(otherwise=lambda: self._refuse(failure))
+        elif not self._live:  # else the other one is still on its way
+            failure = WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}")
+            self._retry(otherwise=self._busy_answer or (lambda: self._refuse(failure)))
 
     def expire(self, now_ns: int) -> None:
         """Called by the daemon's sweep."""
-        if self._done or self._pausing or now_ns < self.deadline_ns:
-            return
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-        if not self._streaming and now_ns >= self.started_ns + int(self._desk.limits.request_seconds * 1e9):
-            self._fail_choice(now_ns)
-            self._refuse(WireError(ErrorCode.DEADLINE_EXCEEDED, "no node answered in time"))
-        else:
-            self.upstream_lost("no answer in time")
+        for attempt in [one for one in self._live if now_ns >= one.deadline_ns]:
+            if attempt.connection is not None:
+                attempt.connection.abort()
+            if self._streaming or now_ns < self._overall_ns:
+                self.attempt_lost(attempt, "no answer in time")
+            else:
+                self._fail(attempt, now_ns)
+        if not self._done and not self._pausing and not self._live and now_ns >= self._overall_ns:
+            self._refuse(_LATE)
+
+    def _fail(self, attempt: Attempt, now_ns: int) -> None:
+        self._live.remove(attempt)
+        self._desk.brain.completed(now_ns, attempt.choice.reservation, None, failed=True)
+        self._desk.breakers.failed(attempt.choice.node_index, now_ns)
 
     def cancel(self) -> None:
-        """The client went away: stop the node's work too."""
+        """The client went away: stop the nodes' work too."""
         if self._done:
             return
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
-        choice = self.choice
-        if choice is not None and not self._pausing:
-            self._desk.brain.completed(time.monotonic_ns(), choice.reservation, None)
-            self._desk.breakers.released(choice.node_index)
-        self._done = True
-        self._desk.finished(self, 0)
+        for attempt in list(self._live):
+            self._give_up(attempt)
+        self._end(0)
 
     def client_writable(self, writable: bool) -> None:
         """Hold the node back while the client does not read a streamed answer."""
-        if self._connection is not None:
-            self._connection.pause_reading(not writable)
+        for attempt in self._live:
+            if attempt.connection is not None:
+                attempt.connection.pause_reading(not writable)
 
     # --- ends ---
 
-    def _release(self, status: int, headers: http.Headers) -> None:
-        choice = self.choice
-        if choice is None:
-            return
+    def _release(self, attempt: Attempt, status: int, headers: http.Headers) -> None:
+        choice = attempt.choice
         now_ns = time.monotonic_ns()
         good = status == 200 and self._teaches
-        latency_ms = (now_ns - self._sent_ns) / 1e6 if good else None
+        latency_ms = (now_ns - attempt.sent_ns) / 1e6 if good else None
         self._desk.brain.completed(now_ns, choice.reservation, latency_ms)
         self._desk.breakers.succeeded(choice.node_index)
         if latency_ms is not None:
             self._desk.answered(self, choice, headers, latency_ms)
-
-    def _fail_choice(self, now_ns: int) -> None:
-        if self.choice is not None:
-            self._desk.brain.completed(now_ns, self.choice.reservation, None, failed=True)
-            self._desk.breakers.failed(self.choice.node_index, now_ns)
 
     def _refuse(self, error: WireError) -> None:
         keep = self._keep_alive()
@@ -358,18 +428,26 @@ class Exchange:
         self._finish(error.status, keep)
 
     def _finish(self, status: int, keep_alive: bool) -> None:
-        self._done = True
-        self._desk.finished(self, status)
+        self._end(status)
         self._client.answered(keep_alive)
 
+    def _end(self, status: int) -> None:
+        self._done = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._desk.finished(self, status)
 
-async def connect_for(exchange: Exchange, pool: NodePool) -> None:
+
+_OWN_LINES = (
+    b"x-request-id: %s\r\nx-gateway-destination-endpoint: %s\r\nx-gateway-destination-endpoint-served: %s\r\nx-helm-predicted-ms: %.3f\r\n"
+)
+
+
+async def connect_for(attempt: Attempt, pool: NodePool) -> None:
     """Open a connection and hand it over; a refusal is the node's failure."""
-    attempt = exchange.attempts
     try:
         connection = await pool.connect()
     except OSError as error:
-        if attempt == exchange.attempts:
-            exchange.upstream_lost(f"the node cannot be reached: {error or type(error).__name__}")
+        attempt.upstream_lost(f"the node cannot be reached: {error or type(error).__name__}")
         return
-    exchange.connected(connection, attempt)
+    attempt.connected(connection)

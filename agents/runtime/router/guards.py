@@ -1,4 +1,4 @@
-"""What keeps failures from spreading: a breaker per node and one retry budget. Told the time, no clock."""
+"""What keeps failures from spreading: a breaker per node, and budgets for extra attempts. Told the time, no clock."""
 
 import random
 
@@ -11,20 +11,20 @@ from agents.runtime.router.limits import Limits
 _EXCLUDED = int(Filter.EXCLUDED)
 
 
-class RetryBudget:
-    """Retries may be a share of requests, with a burst for a node that takes its whole queue with it."""
+class Budget:
+    """Extra attempts may be a share of requests, with a burst: of retries when a node takes its whole queue with it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._ratio = limits.retry_ratio
-        self._burst = limits.retry_burst
-        self.tokens = limits.retry_burst
+    def __init__(self, ratio: float, burst: float) -> None:
+        self._ratio = ratio
+        self._burst = burst
+        self.tokens = burst
 
     def request(self) -> None:
-        """A new request earns its share of a retry."""
+        """A new request earns its share of an extra attempt."""
         self.tokens = min(self._burst, self.tokens + self._ratio)
 
     def take(self) -> bool:
-        """Spend one retry if there is one."""
+        """Spend one extra attempt if there is one."""
         if self.tokens < 1.0:
             return False
         self.tokens -= 1.0

@@ -68,12 +68,12 @@ def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def forwarded_lines(headers: Headers) -> bytes:
     """Of a client's headers those that a node is to see."""
-    return b"".join([name + b": " + value + b"\r\n" for name, value in headers if name in FORWARDED and _UNSAFE.search(value) is None])
+    return header_lines([header for header in headers if header[0] in FORWARDED])
 
 
 def returned_lines(headers: Headers) -> bytes:
     """Of a node's headers those that the client is to see; what `Connection` names stays behind as well."""
-    named = {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
+    named = [part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")]
     return header_lines([header for header in headers if header[0] not in NOT_RETURNED and header[0] not in named])
 
 

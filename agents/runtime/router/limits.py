@@ -27,6 +27,9 @@ class Limits(NamedTuple):
     retry_pause_seconds: float = 0.005  # at most, drawn evenly: the load of a dead node must not arrive elsewhere at one instant
     fail_open: bool = False  # whether requests are sent blindly when no node is known to be ready; a probe's 503 is honest
     retry_burst: float = 128.0  # a whole node's queue and batch may die at once
+    hedge_seconds: float = 0.0  # after which one more node is asked; 0: never
+    hedge_ratio: float = 0.05  # of requests: what hedging may cost a fleet that is slow as a whole
+    hedge_burst: float = 8.0
     response_buffer_bytes: int = 256 * 1024  # held back, so that a node dying mid-answer costs the client nothing
     upstream_idle_seconds: float = 15.0  # below the nodes' own keep-alive: they never close on a request
     upstream_idle_max: int = 256  # idle connections kept per node

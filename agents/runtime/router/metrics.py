@@ -75,6 +75,8 @@ class Counters:
     def __init__(self) -> None:
         self.requests: dict[int, int] = {}  # by status; 0: the client went away
         self.retries_total = 0
+        self.hedges_total = 0  # second attempts while the first was still awaited
+        self.hedges_won_total = 0
         self.failures_total = 0  # answers the router itself gave because no node could
         self.blind_total = 0  # sent although no node was known to be ready
         self.cold_requests_total = 0  # inference without a readable user
@@ -118,6 +120,8 @@ class _Exposition(Collector):
         yield requests
         for name, text, value in (
             ("helm_router_retries", "Attempts on a second or third node", counters.retries_total),
+            ("helm_router_hedges", "Second attempts while the first was still awaited", counters.hedges_total),
+            ("helm_router_hedges_won", "Of them those that answered first", counters.hedges_won_total),
             ("helm_router_failures", "Requests that no node answered", counters.failures_total),
             ("helm_router_blind_picks", "Requests sent although no node was known to be ready", counters.blind_total),
             ("helm_router_cold_requests", "Inference requests without a readable user", counters.cold_requests_total),

@@ -58,8 +58,8 @@ def respond(daemon: "RouterDaemon", request: Inbound, path: bytes) -> Answer:
 
 
 def _authenticate(daemon: "RouterDaemon", request: Inbound) -> None:
-    if not daemon.is_operator(request):
-        raise WireError(ErrorCode.UNAUTHENTICATED, "a bearer key of this fleet is needed")
+    if daemon.operator_of(request) is None:
+        raise WireError(ErrorCode.UNAUTHENTICATED, "an operator's ticket or the fleet's key is needed")
 
 
 def _live(daemon: "RouterDaemon") -> Answer:
@@ -106,6 +106,8 @@ def fleet(daemon: "RouterDaemon") -> dict[str, Any]:
             "picks_per_second": daemon.picks_per_second,
             "requests_total": sum(counters.requests.values()),
             "retries_total": counters.retries_total,
+            "hedges_total": counters.hedges_total,
+            "hedges_won_total": counters.hedges_won_total,
             "failures_total": counters.failures_total,
             "cold_requests_total": counters.cold_requests_total,
             "in_flight": gauges.in_flight,

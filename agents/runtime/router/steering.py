@@ -8,11 +8,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from agents.router.state import Filter
 from agents.runtime.router.server import Inbound
 from agents.wire.errors import ErrorCode, WireError
+
+log = structlog.get_logger("router")
 
 SUBSET = b"x-gateway-destination-endpoint-subset"
 FORCED = b"x-helm-force-node"
@@ -30,10 +33,11 @@ class Fleet(NamedTuple):
     versions: Sequence[str]
 
 
-def bars_of(request: Inbound, path: bytes, fleet: Fleet, is_operator: Callable[[Inbound], bool]) -> Bars | None:
+def bars_of(request: Inbound, path: bytes, fleet: Fleet, operator_of: Callable[[Inbound], str | None]) -> Bars | None:
     """The `Filter` that keeps this request from each node (0: none); `None` when it may go anywhere.
 
-    `WireError` when the words name nothing of this fleet, or force a node without an operator's key.
+    `operator_of` names the operator who sent the request, `None` for anybody else. `WireError` when the words name
+    nothing of this fleet, or force a node without being an operator's.
     """
     version = _VERSION.match(path)
     subset, forced = request.header(SUBSET), request.header(FORCED)
@@ -41,9 +45,7 @@ def bars_of(request: Inbound, path: bytes, fleet: Fleet, is_operator: Callable[[
         return None
     bars: Bars = np.zeros(len(fleet.names), dtype=np.int8)
     if forced is not None:
-        if not is_operator(request):
-            raise WireError(ErrorCode.UNAUTHENTICATED, "forcing a node needs an operator's bearer key")
-        _bar(bars, _others(forced, fleet.names), Filter.FORCED)
+        _bar(bars, _forced_away(request, forced, fleet.names, operator_of(request)), Filter.FORCED)
     if subset is not None:
         _bar(bars, _outside(subset, fleet.endpoints), Filter.SUBSET)
     if version is not None:
@@ -64,10 +66,14 @@ def _bar(bars: Bars, which: list[int], reason: Filter) -> None:
     bars[which] = reason
 
 
-def _others(forced: bytes, names: Sequence[str]) -> list[int]:
+def _forced_away(request: Inbound, forced: bytes, names: Sequence[str], operator: str | None) -> list[int]:
+    """Every node but the forced one; who forced it is written down."""
+    if operator is None:
+        raise WireError(ErrorCode.UNAUTHENTICATED, "forcing a node needs an operator's ticket or the fleet's key")
     name = forced.decode("ascii", "replace")
     if name not in names:
         raise WireError(ErrorCode.INVALID_REQUEST, "the forced node is not a node of this fleet")
+    log.info("node forced", node=name, by=operator, request_id=request.request_id.decode())
     return [index for index, other in enumerate(names) if other != name]
 
 

@@ -1,6 +1,7 @@
 """The routing page's endpoints, fed by a real router's answers without a socket between."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from agents.router.router import Router, RouterConfig
 from agents.runtime.router import pages
 from agents.runtime.router.daemon import Explained, RouterDaemon
 from agents.runtime.router.facts import RequestFacts
+from agents.wire import tickets
 from agents.wire.messages import FleetFile, NodeAddress
+from apps.audit.models import AuditEntry
 from apps.telemetry import routing
 from tests.agents.router.nodes import load
 from tests.apps.test_schema import conforms
@@ -87,3 +90,34 @@ def test_a_router_that_is_unknown_or_away_is_503_and_says_which(viewer: APIClien
 
 def test_strangers_learn_nothing_of_the_router(router: RouterDaemon, db: None) -> None:
     assert APIClient().get("/api/v1/routing/").status_code in (401, 403)
+
+
+WISH = {"ttl_seconds": 600, "reason": "trying node-1 by hand"}
+
+
+def test_an_operators_ticket_opens_the_router_until_it_expires_and_is_audited(
+    schema: dict[str, Any], operator: APIClient, router: RouterDaemon
+) -> None:
+    made = operator.post("/api/v1/routing/tickets/", WISH, format="json")
+    assert (made.status_code, made["Cache-Control"]) == (201, "no-store")
+    conforms(schema, "routing/tickets/", "post", made)
+    expires = datetime.fromisoformat(made.json()["expires_at"]).timestamp()
+    ticket = tickets.read(made.json()["ticket"], FILE.fleet_key, expires - 1)
+    assert ticket is not None and ticket.who == "olga"
+    assert tickets.read(made.json()["ticket"], FILE.fleet_key, expires) is None
+    entry = AuditEntry.objects.get(action="route.ticket")
+    assert (entry.actor, entry.reason, entry.target) == ("olga", "trying node-1 by hand", "router")
+    assert made.json()["ticket"] not in str(entry.after)
+
+
+@pytest.mark.parametrize(("who", "status"), [("viewer", 403), ("outsider", 403), ("nobody", 401)])
+def test_nobody_but_operators_gets_a_ticket(people: Any, router: RouterDaemon, who: str, status: int) -> None:
+    answer = people.client(who).post("/api/v1/routing/tickets/", WISH, format="json")
+    assert (answer.status_code, answer["Content-Type"]) == (status, "application/problem+json")
+    assert not AuditEntry.objects.filter(action="route.ticket").exists()
+
+
+@pytest.mark.parametrize("change", [{"ttl_seconds": 59}, {"ttl_seconds": 3601}, {"ttl_seconds": True}, {"reason": "x"}, {"node": "node-1"}])
+def test_a_ticket_for_too_long_or_without_a_reason_is_refused(operator: APIClient, router: RouterDaemon, change: dict[str, Any]) -> None:
+    answer = operator.post("/api/v1/routing/tickets/", WISH | change, format="json")
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, f"/{next(iter(change))}")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from agents.runtime.router.guards import Breakers, RetryBudget
+from agents.runtime.router.guards import Breakers, Budget
 from agents.runtime.router.limits import Limits
 
 SECOND = 1_000_000_000
@@ -107,7 +107,7 @@ def test_waits_are_jittered_so_that_routers_do_not_try_together() -> None:
 
 
 def test_the_budget_is_a_burst_and_then_a_share_of_requests() -> None:
-    budget = RetryBudget(LIMITS)
+    budget = Budget(LIMITS.retry_ratio, LIMITS.retry_burst)
     assert [budget.take() for _ in range(3)] == [True, True, False]
     taken = 0
     for _ in range(100):
@@ -117,7 +117,7 @@ def test_the_budget_is_a_burst_and_then_a_share_of_requests() -> None:
 
 
 def test_a_quiet_hour_does_not_save_up_more_than_the_burst() -> None:
-    budget = RetryBudget(LIMITS)
+    budget = Budget(LIMITS.retry_ratio, LIMITS.retry_burst)
     for _ in range(10_000):
         budget.request()
     assert [budget.take() for _ in range(3)] == [True, True, False]

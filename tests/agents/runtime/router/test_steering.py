@@ -1,7 +1,12 @@
 """Requests that say where they may go: a version, a subset of endpoints, a node an operator forces."""
 
-import msgspec
+import time
 
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from agents.wire import tickets
 from agents.wire.messages import ResidencySnapshot
 from tests.agents.runtime.router.fakes import FAST, KEY, Fleet, ask, get, infer, infer_body, load, running
 
@@ -57,6 +62,33 @@ async def test_an_operator_forces_a_node_and_nobody_else_does() -> None:
         assert (await ask(fleet.port, infer(extra=OPERATOR + b"x-helm-force-node: node-9\r\n"))).status == 400
         assert [len(node.infers()) for node in fleet.nodes] == [0, 1]
         assert all(b"authorization" not in seen.headers and b"x-helm-force-node" not in seen.headers for seen in fleet.nodes[1].infers())
+
+
+def ticket(who: str = "olga", key: str = KEY, ttl_seconds: float = 60.0) -> str:
+    return tickets.issue(tickets.Ticket(who=who, expires_unix_seconds=int(time.time() + ttl_seconds)), key)
+
+
+def forcing(bearer: str) -> bytes:
+    return infer(extra=f"authorization: Bearer {bearer}\r\nx-helm-force-node: node-1\r\nx-request-id: r-1\r\n".encode())
+
+
+async def test_an_operators_ticket_forces_a_node_and_who_forced_it_is_written_down() -> None:
+    async with running(2) as fleet:
+        fleet.prefer(0)
+        with capture_logs() as logs:
+            reply = await ask(fleet.port, forcing(ticket()))
+        assert (reply.status, len(fleet.nodes[1].infers())) == (200, 1)
+        (entry,) = [entry for entry in logs if entry["event"] == "node forced"]
+        assert (entry["by"], entry["node"], entry["request_id"]) == ("olga", "node-1", "r-1")
+
+
+@pytest.mark.parametrize("bearer", [ticket(key="of another fleet"), ticket(ttl_seconds=-1.0), ticket()[:-1], "helm_" + "x" * 43, ""])
+async def test_a_forged_expired_or_cut_ticket_and_a_viewers_token_force_nothing(bearer: str) -> None:
+    async with running(2) as fleet:
+        reply = await ask(fleet.port, forcing(bearer))
+        assert (reply.status, reply.headers[b"x-helm-reason"]) == (401, b"unauthenticated")
+        assert reply.error == "forcing a node needs an operator's ticket or the fleet's key"
+        assert sum(len(node.infers()) for node in fleet.nodes) == 0
 
 
 async def test_a_forced_node_that_is_away_is_503_and_no_other_answers() -> None:
