@@ -146,6 +146,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "channels",
     "rest_framework",
+    "django_filters",
     "drf_spectacular",
     "apps.outbox",
     "apps.audit",
@@ -153,6 +154,7 @@ INSTALLED_APPS = [
     "apps.fleet",
     "apps.telemetry",
     "apps.whatif",
+    "apps.policies",
     "apps.live",
     "helmctl.apps.HelmctlConfig",
 ]

@@ -7,6 +7,7 @@ from apps.accounts import api as accounts
 from apps.audit import api as audit
 from apps.fleet import api as fleet
 from apps.live import pages
+from apps.policies import api as policies
 from apps.telemetry import api as telemetry
 from apps.telemetry import exposition
 from apps.telemetry import routing_api as routing
@@ -40,6 +41,14 @@ urlpatterns = [
     path(_V1 + "whatifs/", whatif.WhatIfList.as_view()),
     path(_V1 + "whatifs/<str:uid>/", whatif.WhatIfDetail.as_view(), name="whatif-detail"),
     path(_V1 + "whatifs/<str:uid>/figure/", whatif.WhatIfFigure.as_view()),
+    path(_V1 + "policies/", policies.PolicyList.as_view()),
+    path(_V1 + "policies/assignments/", policies.AssignmentList.as_view()),
+    path(_V1 + "policies/own/", policies.OwnControllerView.as_view()),
+    path(_V1 + "policies/rollback/", policies.RollBackView.as_view()),
+    path(_V1 + "policies/<str:digest>/", policies.PolicyDetail.as_view()),
+    path(_V1 + "policies/<str:digest>/artefact/", policies.PolicyArtefactView.as_view()),
+    path(_V1 + "policies/<str:digest>/judge/", policies.PolicyJudge.as_view()),
+    path(_V1 + "policies/<str:digest>/use/", policies.PolicyUseView.as_view()),
     path(_V1 + "schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
     path(_V1 + "docs/", pages.api_docs),
     path("metrics", exposition.metrics),

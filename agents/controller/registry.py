@@ -74,6 +74,13 @@ _SCHEDULE = "schedule-"
 _BURST = re.compile(r"(?P<inner>.+)\+burst(?:-(?P<preset>\d(?:\.\d+)?))?")
 
 
+def learned(policy: FrozenPolicy, rails: GuardRails) -> Shadowed:
+    """The three layers over `policy`, watched by B5: what decides on a node that was told to decide by a version."""
+    paper = bool(policy.head[0]["paper_features"])
+    layers = ThreeLayers(rails, name="paper" if paper else "helm", policy=policy, check_ns=PAPER_PERIOD_NS if paper else CHECK_NS)
+    return Shadowed(layers, B5(rails), rails)
+
+
 def make_controller(name: str, rails: GuardRails) -> Controller:
     """Construct a method by its name; `ValueError` names the known ones if it is not among them."""
     if burst := _BURST.fullmatch(name):

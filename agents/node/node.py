@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.artifacts.policy_file import read_policy
 from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
+from agents.controller.frozen import freeze
 from agents.controller.guard import Guard, GuardInputs, refill_room_ratio
 from agents.controller.interface import Controller, Observation, Proposal
 from agents.controller.landscape import LandscapePoint, landscape
-from agents.controller.registry import make_controller, uses_cluster_reuse
+from agents.controller.registry import learned, make_controller, uses_cluster_reuse
 from agents.controller.status import (
     ControllerStatus,
     controller_events,
@@ -94,6 +96,11 @@ class _Ticket(NamedTuple):
     entries: NDArray[np.int32]
 
 
+def valuation_for(controller: Controller) -> Valuation:
+    """In which unit, and by whose stream of users, a controller wants the caches valued."""
+    return Valuation(getattr(controller, "unit", "ms"), getattr(controller, "kv_stream", "cluster"))
+
+
 class Node:
     """One node. One thread owns it."""
 
@@ -118,8 +125,8 @@ class Node:
         self._controller: Controller = controller or make_controller(config.controller, config.guard_rails)
         self._status = ControllerStatus()
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
-        wanted = Valuation(getattr(self._controller, "unit", "ms"), getattr(self._controller, "kv_stream", "cluster"))
-        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, wanted)
+        self._valuation = valuation_for(self._controller)
+        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, self._valuation)
         self._reporter = Reporter(name, profile, config.controller)
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
@@ -389,13 +396,27 @@ class Node:
     def use_policy(self, weights: bytes, card: bytes) -> str:
         """Decide by another policy from the next decision on; returns its digest.
 
-        Raises `ArtefactError` for files that are refused, and `WireError` where the controller takes no policy; then
-        nothing changes.
+        A controller without layers makes room for the three layers. Raises `ArtefactError` for files that are refused,
+        and `WireError` where the caches are valued in a way that no policy knows; then nothing changes.
         """
-        layers = layers_of(self._controller)
-        if layers is None:
+        if layers_of(self._controller) is not None:
+            return use_policy(self._controller, weights, card)
+        policy = freeze(read_policy(weights, card))
+        controller = learned(policy, self._desired.guard_rails)
+        if valuation_for(controller) != self._valuation:
             raise WireError(ErrorCode.INVALID_REQUEST, f"the controller {self.config.controller} takes no policy", "policy_digest")
-        return use_policy(self._controller, weights, card)
+        self._hand_over(controller)
+        return policy.policy.card.digest
+
+    def use_own_controller(self) -> None:
+        """Decide by the controller the node was made with, from the next decision on; what the adapter has learned stays."""
+        state = self.adapter_state()
+        self._hand_over(make_controller(self.config.controller, self._desired.guard_rails))
+        self.restore_adapter(state)
+
+    def _hand_over(self, controller: Controller) -> None:
+        self._controller, self._status = controller, ControllerStatus()
+        self._reporter.decided_by(controller.name)
 
     def adapter_state(self) -> dict[str, float]:
         """What the residual adapter has learned, to be kept over a restart; empty without one."""

@@ -27,6 +27,15 @@ from agents.wire.messages import (
 )
 
 REUSE_STALE_NS = 10_000_000_000
+_LEARNED_CONDITIONS = ("Recovering", "PolicyDemoted", "PolicyMissing")
+
+
+class PolicyFacts(NamedTuple):
+    """Whether the node decides by what it was told to decide by; no reason: it was never told."""
+
+    applied: bool = False
+    reason: str = ""
+    message: str = ""
 
 
 class BodyFacts(NamedTuple):
@@ -45,6 +54,7 @@ class BodyFacts(NamedTuple):
     model_version: str
     started_ns: int
     refill_bytes_per_second: float = 0.0
+    policy: PolicyFacts = PolicyFacts()
 
 
 class Reporter:
@@ -59,6 +69,13 @@ class Reporter:
         self._last_reuse_age_ns = 0
         self._last_status = ControllerStatus()
         self._last_reasons: list[str] = []
+
+    def decided_by(self, controller: str) -> None:
+        """Another controller has taken over; its own conditions come with its first decision."""
+        self._controller = controller
+        self._last_status = ControllerStatus()
+        for kind in _LEARNED_CONDITIONS:
+            self._conditions.pop(kind, None)
 
     def decision(
         self,
@@ -172,6 +189,7 @@ class Reporter:
             model_version=facts.model_version,
             override_remaining_ms=None if desired.deadline_ns is None else max(0, (desired.deadline_ns - now_ns) // 1_000_000),
             landscape=[list(point) for point in predicted],
+            policy_digest=self._last_status.policy_digest,
         )
 
     def _conditions_now(self, facts: BodyFacts, desired: Desired, target_pages: int, emb_pages: int) -> list[Condition]:
@@ -181,6 +199,8 @@ class Reporter:
         self._condition(facts, desired, "Migrating", moving, "MovingPages" if moving else "AtTarget")
         self._condition(facts, desired, "ReuseStale", stale, "NoRouterStatistics" if stale else "Fresh")
         self._controller_conditions(facts, desired)
+        if facts.policy.reason:
+            self._condition(facts, desired, "PolicyApplied", facts.policy.applied, facts.policy.reason, facts.policy.message)
         return list(self._conditions.values())
 
     def _controller_conditions(self, facts: BodyFacts, desired: Desired) -> None:

@@ -56,6 +56,16 @@ class NodeSettings:
         return self.state_folder / "nodes" / self.name / "adapter.json"
 
     @property
+    def policy_file(self) -> Path:
+        """Where the digest of the policy that the node was told to decide by survives a restart."""
+        return self.state_folder / "nodes" / self.name / "policy"
+
+    @property
+    def policy_folder(self) -> Path:
+        """Where fetched policies lie by digest, shared by the nodes of the machine."""
+        return self.state_folder / "policies"
+
+    @property
     def table_folder(self) -> Path:
         """Where the embedding table lies, shared by the nodes of the machine."""
         return self.state_folder / "tables"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from agents.node.batch import BatchPlan, MissReason, StageTimings
 from agents.node.node import TickInputs
-from agents.node.report import BodyFacts
+from agents.node.report import BodyFacts, PolicyFacts
 from agents.profiles import Profile
 from agents.runtime.clock import Clock
 from agents.runtime.device.base import DeviceExecutor, Execution
@@ -32,7 +32,17 @@ from agents.runtime.seen_log import SeenLog
 from agents.runtime.waiting_room import Waiting, WaitingRoom, retry_after_seconds
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
-from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeLoad, NodeSpec, NodeTelemetry, Phase, UsersSeen
+from agents.wire.messages import (
+    ClusterReuse,
+    ControllerMode,
+    ControlRequest,
+    DecisionRecord,
+    NodeLoad,
+    NodeSpec,
+    NodeTelemetry,
+    Phase,
+    UsersSeen,
+)
 
 PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon guesses and only add wait
 REFILL_HOLD_SECONDS_MAX = 30.0  # a chunk is 20 ms of the refill budget; longer means that the device stands still
@@ -70,6 +80,7 @@ class Engine:
         self.profile = profile
         self.model_version = model_version
         self.phase = Phase.READY
+        self.policy_facts = PolicyFacts()
         self.failures_total = 0
         self.requests_total = 0
         self.rejections_total: dict[ErrorCode, int] = {}
@@ -367,6 +378,11 @@ class Engine:
         """Local override, pin or release; `WireError` if refused."""
         self._brain.control(self.clock.now_ns(), request)
 
+    @property
+    def controller_mode(self) -> ControllerMode:
+        """Whether what the controller decides is done."""
+        return self._brain.desired.controller
+
     def reuse(self, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
         self._brain.reuse(self.clock.now_ns(), message)
@@ -408,6 +424,7 @@ class Engine:
             emulated=self._device.emulated,
             model_version=self.model_version,
             started_ns=self._started_ns,
+            policy=self.policy_facts,
         )
         return self._brain.telemetry(self.clock.now_ns(), facts)
 

@@ -61,6 +61,8 @@ class Brain(Protocol):
     def control(self, now_ns: int, request: ControlRequest) -> None: ...  # noqa: D102
     def reuse(self, now_ns: int, message: ClusterReuse) -> None: ...  # noqa: D102
     def version_flip(self, now_ns: int) -> None: ...  # noqa: D102
+    def use_policy(self, weights: bytes, card: bytes) -> str: ...  # noqa: D102
+    def use_own_controller(self) -> None: ...  # noqa: D102
     def residency_since(self, seq: int) -> ResidencySnapshot | ResidencyDelta | None: ...  # noqa: D102
     def load(self, now_ns: int, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad: ...  # noqa: D102
     def predict_ms(self, now_ns: int, user_key: int, history_tokens: int, candidates: int) -> float: ...  # noqa: D102
@@ -261,6 +263,17 @@ class RecordingNode:
         """See `Node.version_flip`."""
         self._node.version_flip(now_ns)
         self._writer.put(lambda: journal.VersionFlip(now_ns=now_ns))
+
+    def use_policy(self, weights: bytes, card: bytes) -> str:
+        """See `Node.use_policy`; a refusal changes nothing and is not recorded."""
+        digest = self._node.use_policy(weights, card)
+        self._writer.put(lambda: journal.UsePolicy(weights=weights, card=card))
+        return digest
+
+    def use_own_controller(self) -> None:
+        """See `Node.use_own_controller`."""
+        self._node.use_own_controller()
+        self._writer.put(lambda: journal.UsePolicy(weights=b"", card=b""))
 
     def residency_since(self, seq: int) -> ResidencySnapshot | ResidencyDelta | None:
         """See `Node.residency_since`."""

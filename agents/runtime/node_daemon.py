@@ -8,8 +8,10 @@ from pathlib import Path
 
 import structlog
 
+from agents.artifacts.policy_file import PolicyFile
 from agents.node.node import Node, NodeConfig
 from agents.node.record_sampling import RecordSampling
+from agents.node.warm import warm_up_policy
 from agents.runtime.adapter_store import AdapterStore
 from agents.runtime.clock import Clock, SystemClock
 from agents.runtime.config import NodeSettings, SettingsError
@@ -24,6 +26,9 @@ from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
 from agents.runtime.listener import Listener
 from agents.runtime.node_metrics import NodeMetrics
+from agents.runtime.policy_fetch import fetch_from
+from agents.runtime.policy_follower import PolicyFollower
+from agents.runtime.policy_store import PolicyStore
 from agents.runtime.rehearsal import rehearse
 from agents.runtime.versions import DEMO_VERSION, Loaded, current_version, demo_version, load_version, try_out
 from agents.wire.errors import ErrorCode, WireError
@@ -78,6 +83,7 @@ class NodeDaemon:
         self.engine.on_event.append(self._remember_event)
         self._adapter = AdapterStore(settings.adapter_file, self._node.adapter_state, self._node.restore_adapter)
         self.engine.on_decision.append(self._adapter.noted)
+        self._policy = self._make_follower()
         instance = str(self._started_unix_ns)
         gateway = Gateway(
             self.engine,
@@ -100,6 +106,7 @@ class NodeDaemon:
         self._restore()
         if self._writer is None:  # a journal must replay from a node that has learned nothing
             self._adapter.load()
+        self._policy.restore()
         self.engine.start()
         self.port = bound.getsockname()[1]
         await self._listener.open(bound)
@@ -117,6 +124,7 @@ class NodeDaemon:
         if self._link_task is not None:
             self._link_task.cancel()
             await asyncio.gather(self._link_task, return_exceptions=True)
+        await self._policy.close()
         await self.engine.close()
         self._adapter.save()
         if self._writer is not None:
@@ -133,6 +141,7 @@ class NodeDaemon:
         """A command of the control plane; `WireError` if refused."""
         self.engine.apply(spec)
         self._save_hold()
+        self._policy.want(spec.policy_digest)
 
     async def take_up(self, version: str) -> None:
         """Load another version of the model beside the one that serves, then flip; `WireError` if refused, and nothing changes."""
@@ -152,6 +161,24 @@ class NodeDaemon:
         parts = make_parts(self._device, self._settings.profile, loaded.weights, loaded.table)
         try_out(parts.model)
         return parts
+
+    def _make_follower(self) -> PolicyFollower:
+        settings = self._settings
+        return PolicyFollower(
+            store=PolicyStore(settings.policy_folder, settings.policy_file),
+            fetch=fetch_from(settings.control_url, settings.credential_file),
+            switch=self._switch_policy,
+            warm=warm_up_policy,
+            tell=lambda facts: setattr(self.engine, "policy_facts", facts),
+            announce=self._announce,
+            chance=random.Random(self._started_unix_ns),  # noqa: S311 - jitter, not a secret
+        )
+
+    def _switch_policy(self, file: PolicyFile | None) -> None:
+        if file is None:
+            self._brain.use_own_controller()
+        else:
+            self._brain.use_policy(file.weights, file.card)
 
     def _save_hold(self) -> None:
         hold = saved(self._brain.desired, self._clock.now_ns(), self._clock.unix_ns())

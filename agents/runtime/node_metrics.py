@@ -101,6 +101,9 @@ class _NodeCollector(Collector):
         yield _total("helm_pool_moved_pages", "Pages that changed between the caches", [], moved)
         build = {"version": SERVER_VERSION, "profile": status.profile, "device": status.device, "emulated": str(status.emulated).lower()}
         yield InfoMetricFamily("helm_build", "What runs here", build)
+        if status.policy_digest:
+            policy = {"policy": status.controller, "version": status.policy_digest, "stage": self._engine.controller_mode.value}
+            yield InfoMetricFamily("helm_policy", "The learned policy in force", policy)
 
     def _pool_requests(self) -> Metric:
         count = self._ledger.counter

@@ -108,6 +108,10 @@ class _Player:
                 self._node.reuse(record.now_ns, record.message)
             case journal.VersionFlip():
                 self._node.version_flip(record.now_ns)
+            case journal.UsePolicy(weights=weights, card=card) if weights:
+                self._node.use_policy(weights, card)
+            case journal.UsePolicy():
+                self._node.use_own_controller()
             case journal.End():
                 self.ended = record.reason
             case journal.Header():

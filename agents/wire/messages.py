@@ -162,6 +162,7 @@ class NodeTelemetry(msgspec.Struct, frozen=True, kw_only=True, tag="telemetry"):
     override_remaining_ms: int | None = None
     refill_bytes_per_second: float = 0.0  # over the last seconds
     landscape: list[list[float]] = []  # rows of [emb_ratio, mean_ms, p99_ms, low_ms, high_ms]
+    policy_digest: str = ""  # of the learned policy in force at the last decision
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True, tag="decision"):

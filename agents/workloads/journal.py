@@ -132,13 +132,20 @@ class VersionFlip(msgspec.Struct, frozen=True, kw_only=True, tag="version_flip")
     now_ns: int
 
 
+class UsePolicy(msgspec.Struct, frozen=True, kw_only=True, tag="use_policy"):
+    """Another policy decides from the next decision on; without bytes the node's own controller."""
+
+    weights: bytes
+    card: bytes
+
+
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
     """Why the journal stops here: `closed`, `limit_bytes`, `writer_overrun`; all before it replays."""
 
     reason: str
 
 
-Record = Header | Admit | Complete | Abort | Tick | MovesDone | RefillCommit | Apply | Control | Reuse | VersionFlip | End
+Record = Header | Admit | Complete | Abort | Tick | MovesDone | RefillCommit | Apply | Control | Reuse | VersionFlip | UsePolicy | End
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Record)

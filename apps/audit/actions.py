@@ -16,6 +16,7 @@ _SEVERITY = {
     EventKind.NODE_DRAINING: Event.Severity.WARNING,
     EventKind.CONDITION_CHANGED: Event.Severity.WARNING,
     EventKind.POLICY_DEMOTED: Event.Severity.WARNING,
+    EventKind.POLICY_REFUSED: Event.Severity.WARNING,
     EventKind.FRAME_REJECTED: Event.Severity.WARNING,
 }
 

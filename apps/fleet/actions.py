@@ -10,7 +10,7 @@ from django.db import transaction
 
 from agents.profiles.profile import load_profile
 from agents.wire.events import EventKind
-from agents.wire.messages import Mode
+from agents.wire.messages import ControllerMode, Mode
 from apps.accounts.policies import require
 from apps.audit.actions import SYSTEM, Actor, announce, record
 from apps.fleet import queries
@@ -83,6 +83,36 @@ def leap_generation(node: Node, observed_generation: int, now: datetime) -> Node
         if changed:
             record(SYSTEM, "node.leap_generation", "node", node.name, before=before, after=queries.spec_summary(node), now=now)
             _send(node, now)
+        return node
+
+
+def decide_by(
+    actor: Actor, node: Node, digest: str, controller: ControllerMode, reason: str, now: datetime, verb: str = "node.policy"
+) -> Node:
+    """Let a node decide by a policy version (an opaque digest; empty: by its own controller). Whose verb it is asks who may."""
+    with transaction.atomic():
+        before = queries.policy_summary(node)
+        changed = Node.objects.filter(pk=node.pk, resource_version=node.resource_version).update(
+            policy_digest=digest,
+            controller=controller.value,
+            generation=node.generation + 1,
+            resource_version=node.resource_version + 1,
+        )
+        if not changed:
+            raise Conflict("concurrent_write", f"Somebody else changed {node.name} at the same moment: try again.")
+        node = queries.node_by_name(node.name)
+        after = queries.policy_summary(node)
+        record(actor, verb, "node", node.name, reason=reason, before=before, after=after, now=now)
+        _send(node, now)
+        what = f"policy {digest[:12]}, {controller.value}" if digest else f"its own controller, {controller.value}"
+        announce(
+            EventKind.POLICY_REQUESTED,
+            node.name,
+            f"{actor.name} let {node.name} decide by {what}",
+            actor=actor.name,
+            detail={"reason": reason, **after},
+            now=now,
+        )
         return node
 
 

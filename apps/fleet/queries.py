@@ -88,6 +88,11 @@ def spec_summary(node: Node) -> dict[str, Any]:
     }
 
 
+def policy_summary(node: Node) -> dict[str, Any]:
+    """Who decides on a node, and how; what audit entries about policies hold."""
+    return {"policy_digest": node.policy_digest, "controller": node.controller, "generation": node.generation}
+
+
 def status_of(node: Node) -> NodeStatus | None:
     """The status row, if the node ever had one."""
     try:

@@ -22,6 +22,7 @@ class Permission(StrEnum):
     NODE_ENROL = "node.enrol"
     ROUTE_FORCE = "route.force"
     WHATIF_RUN = "whatif.run"
+    POLICY_MANAGE = "policy.manage"
     TOKEN_OWN = "token.own"  # noqa: S105 - a verb, not a secret
     TOKEN_ALL = "token.all"  # noqa: S105
 
@@ -33,6 +34,7 @@ _OPERATOR = _VIEWER | {
     Permission.NODE_RELEASE,
     Permission.ROUTE_FORCE,
     Permission.WHATIF_RUN,
+    Permission.POLICY_MANAGE,
 }
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {

@@ -57,6 +57,7 @@ class FleetCollector(Collector):
                 counter.add_metric([node], frame[field])
             yield counter
         yield from _pools(frames)
+        yield _policies(nodes)
         yield _rejected(nodes)
         waiting = OutboxMessage.objects.filter(state__in=["pending", "sent"]).count()
         yield GaugeMetricFamily("helm_outbox_open_messages", "Facts waiting for delivery or acknowledgement.", value=waiting)
@@ -88,6 +89,15 @@ def _pools(frames: list[tuple[str, dict[str, object]]]) -> Iterator[Metric]:
             if frame[f"{name}_hit_ratio"] is not None:
                 hits.add_metric([node, name], float(frame[f"{name}_hit_ratio"]))  # type: ignore[arg-type]
     yield from (split, pool, hits)
+
+
+def _policies(nodes: list[Node]) -> Metric:
+    info = InfoMetricFamily("helm_policy", "The learned policy in force on a node.", labels=["node"])
+    for node in nodes:
+        frame = node.status.frame if queries.status_of(node) else None
+        if frame and frame.get("policy_digest"):
+            info.add_metric([node.name], {"policy": frame["controller"], "version": frame["policy_digest"], "stage": node.controller})
+    return info
 
 
 def _rejected(nodes: list[Node]) -> Metric:

@@ -19,9 +19,9 @@ from apps.lib.permissions import Permission
 from apps.lib.problems import Conflict
 from apps.outbox.idempotency import once
 from apps.whatif import actions, queries, scenarios
-from apps.whatif.lifecycle import Status
 from apps.whatif.models import WhatIf
 
+Status = WhatIf.Status
 IDEMPOTENCY = OpenApiParameter(
     "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER, required=False, description="Sent twice, the run is started once."
 )
@@ -125,7 +125,7 @@ class WhatIfDetail(APIView):
     @extend_schema(operation_id="whatifs_retrieve", responses=WhatIfDocument)
     def get(self, request: Request, uid: str) -> Response:
         """State, progress and result."""
-        return Response(queries.document(queries.by_uid(uid)))
+        return Response(queries.document(actions.JOBS.by_uid(uid)))
 
     @extend_schema(operation_id="whatifs_cancel", responses={202: WhatIfDocument})
     def delete(self, request: Request, uid: str) -> Response:
@@ -142,7 +142,7 @@ class WhatIfFigure(APIView):
         """Plotly JSON (`data`, `layout`)."""
         from apps.whatif.figure import figure  # plotly takes half a second to import; most processes never need it
 
-        row = queries.by_uid(uid)
+        row = actions.JOBS.by_uid(uid)
         if row.status != Status.SUCCEEDED or row.result is None:
             raise Conflict("not_finished", f"This run is {row.status}; a figure needs a result.")
         return Response(figure(row.result))

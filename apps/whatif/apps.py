@@ -11,8 +11,8 @@ class WhatifConfig(AppConfig):
 
     def ready(self) -> None:
         """Give the outbox its way to the workers."""
+        from apps.jobs.queueing import sender
         from apps.outbox.dispatch import register
         from apps.whatif.actions import TOPIC_JOB
-        from apps.whatif.queueing import send_job
 
-        register(TOPIC_JOB, send_job)
+        register(TOPIC_JOB, sender("whatif.run"))

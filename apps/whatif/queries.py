@@ -1,29 +1,16 @@
 """Reading what-if runs."""
 
-import uuid
 from typing import Any
 
 from django.db.models import QuerySet
 
 from apps.fleet.queries import iso
-from apps.lib.problems import Missing
 from apps.whatif.models import WhatIf
 
 
 def runs() -> QuerySet[WhatIf]:
     """All runs, newest first."""
     return WhatIf.objects.order_by("-id")
-
-
-def by_uid(uid: str) -> WhatIf:
-    """One run, or a 404."""
-    try:
-        row = WhatIf.objects.filter(uid=uuid.UUID(uid)).first()
-    except ValueError:
-        row = None
-    if row is None:
-        raise Missing("unknown_whatif", "There is no such what-if.")
-    return row
 
 
 def document(row: WhatIf, *, whole: bool = True) -> dict[str, Any]:

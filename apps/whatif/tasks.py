@@ -7,8 +7,9 @@ from typing import Any
 from celery import shared_task
 from django.utils import timezone
 
+from apps.jobs.pulse import Cancelled
 from apps.whatif import actions
-from apps.whatif.running import Cancelled, Outcome, carry_out
+from apps.whatif.running import Outcome, carry_out
 from apps.whatif.scenarios import Run
 
 WARMUP_SECONDS = 30.0

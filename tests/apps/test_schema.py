@@ -9,6 +9,7 @@ from rest_framework.test import APIClient
 
 from apps.audit.actions import SYSTEM, announce, record
 from apps.fleet.queries import from_unix_ns
+from apps.policies.models import PolicyVersion
 from apps.telemetry.frames import point_of
 from apps.telemetry.models import Decision, Point
 from apps.whatif.models import WhatIf
@@ -69,10 +70,15 @@ def world(node: Any, make_node: Any) -> Any:
         "nodes/{name}/decisions/",
         "events/",
         "audit/",
+        "policies/",
+        "policies/{digest}/",
+        "policies/{digest}/artefact/",
+        "policies/assignments/",
     ],
 )
 def test_reads_have_the_promised_shape(schema: dict[str, Any], viewer: APIClient, world: Any, path: str) -> None:
-    response = viewer.get("/api/v1/" + path.replace("{name}", "node-0"))
+    digest = PolicyVersion.objects.values_list("digest", flat=True)[0]
+    response = viewer.get("/api/v1/" + path.replace("{name}", "node-0").replace("{digest}", digest))
     assert response.status_code == 200
     conforms(schema, path, "get", response)
 
@@ -143,6 +149,15 @@ def test_operation_ids_are_stable(schema: dict[str, Any]) -> None:
         "nodes_release",
         "nodes_retrieve",
         "nodes_series",
+        "policies_artefact",
+        "policies_assignments",
+        "policies_import",
+        "policies_judge",
+        "policies_list",
+        "policies_own",
+        "policies_retrieve",
+        "policies_roll_back",
+        "policies_use",
         "routing_pick",
         "routing_picks",
         "routing_retrieve",

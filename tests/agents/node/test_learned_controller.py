@@ -5,6 +5,7 @@ import pytest
 
 from agents.artifacts.policy_file import ArtefactError
 from agents.node.node import Node
+from agents.node.report import PolicyFacts
 from agents.wire.errors import WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import Condition, ControllerMode, Mode, NodeSpec
@@ -49,7 +50,7 @@ def test_without_a_policy_it_says_that_a_rule_decides(monkeypatch: pytest.Monkey
     assert found["PolicyDemoted"].status == "False"
 
 
-def test_a_refused_policy_changes_nothing_and_another_controller_takes_none() -> None:
+def test_a_refused_policy_changes_nothing_and_a_node_that_values_hits_takes_none() -> None:
     node, file = tiny_node("helm"), random_file(card())
     node.use_policy(file.weights, file.card)
     with pytest.raises(ArtefactError):
@@ -57,7 +58,7 @@ def test_a_refused_policy_changes_nothing_and_another_controller_takes_none() ->
     lived(node, range(1, 3))
     assert conditions(node, 3 * SECOND)["PolicyMissing"].status == "False"
     with pytest.raises(WireError, match="takes no policy"):
-        tiny_node("b5").use_policy(file.weights, file.card)
+        tiny_node("b5-hits").use_policy(file.weights, file.card)
 
 
 def test_features_that_are_not_known_yet_are_a_condition_by_name() -> None:
@@ -96,3 +97,29 @@ def test_a_surge_shows_as_mode_and_event_and_caps_the_refill() -> None:
     events = lived(node, range(64, 160))
     assert EventKind.RECOVERY_ENDED in [kind for kind, _ in events]
     assert node.mode is Mode.AUTO
+
+
+def test_a_node_with_a_rule_is_handed_to_a_policy_and_back_without_missing_a_decision() -> None:
+    node, file = tiny_node("b5"), random_file(card())
+    lived(node, range(1, 12))
+    assert node.use_policy(file.weights, file.card) == file.digest
+    lived(node, range(12, 24))
+    told = node.telemetry(24 * SECOND, FACTS)
+    assert (told.controller, told.policy_digest) == ("helm", file.digest)
+    assert "PolicyMissing" in conditions(node, 24 * SECOND)
+    node.use_own_controller()
+    lived(node, range(24, 36))
+    told = node.telemetry(36 * SECOND, FACTS)
+    assert (told.controller, told.policy_digest) == ("b5", "")
+    assert "PolicyMissing" not in conditions(node, 36 * SECOND)
+    records = node.decisions(512)[::-1]
+    assert [record.seq for record in records] == list(range(1, len(records) + 1))
+    assert {record.controller for record in records} == {"b5", "helm"}
+
+
+def test_whether_the_policy_applied_is_a_condition_only_once_one_was_asked_for() -> None:
+    node = tiny_node("b5")
+    assert "PolicyApplied" not in conditions(node, SECOND)
+    facts = FACTS._replace(policy=PolicyFacts(False, "FetchFailed", "policy ab: away"))
+    found = {condition.type: condition for condition in node.telemetry(SECOND, facts).conditions}["PolicyApplied"]
+    assert (found.status, found.reason, found.message) == ("False", "FetchFailed", "policy ab: away")

@@ -10,11 +10,12 @@ import pytest
 from rest_framework.test import APIClient
 
 from apps.audit.models import AuditEntry, Event
+from apps.jobs.pulse import Cancelled, Pulse
 from apps.outbox.models import OutboxMessage
 from apps.whatif import actions, running, tasks
 from apps.whatif.figure import figure
 from apps.whatif.models import WhatIf
-from apps.whatif.running import Cancelled, Outcome, carry_out
+from apps.whatif.running import Outcome, carry_out
 from apps.whatif.scenarios import Run, runs
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -25,7 +26,7 @@ SERIES = {name: [0.0, 1.0] for name in ("at_seconds", "emb_ratio", "latency_ms_p
 class StillPulse:
     """A pulse that never beats: tests of the flow need no second thread."""
 
-    def __init__(self, pk: int) -> None:
+    def __init__(self, pk: int, heartbeat: Any) -> None:
         self.progress, self.stage, self.stop_wanted = 0.0, "", False
         StillPulse.last = self
 
@@ -229,7 +230,7 @@ def test_a_pulse_beats_from_the_start_and_stops_with_its_run(monkeypatch: pytest
         return False
 
     monkeypatch.setattr(actions, "heartbeat", heartbeat)
-    with running.Pulse(1) as pulse:
+    with Pulse(1, actions.heartbeat) as pulse:
         assert told.wait(10)
     assert beats == [(0.0, "starting")]
     assert pulse.stop_wanted is True

@@ -17,11 +17,13 @@ from agents.runtime.ranking import batch_of
 from agents.wire.errors import WireError
 from agents.wire.messages import ClusterReuse, ControlRequest, GuardRails, Mode, NodeSpec
 from agents.workloads import journal
+from tests.agents.controller.policies import card, random_file
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, request_of, tiny_profile
 
 SECOND = 1_000_000_000
 PROFILE = tiny_profile()
 CONFIG = NodeConfig(admission="none", seed=4, guard_rails=GuardRails(emb_ratio_min=0.2))
+POLICY = random_file(card())
 REUSE = ClusterReuse(
     router_id="r",
     at_unix_ns=1,
@@ -53,6 +55,10 @@ def live_a_little(node: Any) -> None:
             node.complete(now_ns, ticket, StageTimings(timings[:2], timings[2], timings[3], timings[:2], timings[4]))
         if step % 30 == 10:
             node.control(now_ns, ControlRequest(mode=Mode.PIN, emb_ratio=0.25 if step % 60 == 10 else 0.75, reason="swing"))
+        if step == 40:
+            node.use_policy(POLICY.weights, POLICY.card)
+        if step == 80:
+            node.use_own_controller()
         effects = node.tick(now_ns, TickInputs(1, 2.0, 3, 0))
         node.moves_done(now_ns, effects.serial)
         node.refill_commit(now_ns, effects.refill_rows[:10])
@@ -105,6 +111,10 @@ def replay(path: Path) -> tuple[Node, int]:
                 node.reuse(entry.now_ns, entry.message)
             case journal.VersionFlip():
                 node.version_flip(entry.now_ns)
+            case journal.UsePolicy(weights=weights, card=card) if weights:
+                node.use_policy(weights, card)
+            case journal.UsePolicy():
+                node.use_own_controller()
             case journal.Apply() | journal.Control():
                 _replay_command(node, entry)
     return node, compared
@@ -148,9 +158,10 @@ def test_each_call_is_recorded_once_and_in_order(tmp_path: Path) -> None:
         "Reuse": 1,
         "Apply": 2,
         "VersionFlip": 1,
+        "UsePolicy": 2,
         "End": 1,
     }
-    times = [entry.now_ns for entry in records[1:-1]]  # type: ignore[union-attr]
+    times = [entry.now_ns for entry in records[1:-1] if not isinstance(entry, journal.UsePolicy)]  # type: ignore[union-attr]
     assert times == sorted(times)
     ticks = [entry for entry in records if isinstance(entry, journal.Tick)]
     assert ticks[-1].moved_pages_total >= 10

@@ -1,0 +1,60 @@
+"""Policy versions (what may decide) and assignments (who was told to decide by what)."""
+
+from django.db import models
+
+
+class PolicyVersion(models.Model):
+    """One artefact: weights and card under the digest of both. Never changed but for its state."""
+
+    class State(models.TextChoices):
+        """A `candidate` was not compared with anything yet; a `rejected` one is kept and may only advise."""
+
+        CANDIDATE = "candidate"
+        USABLE = "usable"
+        REJECTED = "rejected"
+
+    class Source(models.TextChoices):
+        """How it came here."""
+
+        SHIPPED = "shipped"
+        IMPORTED = "imported"
+        TUNED = "tuned"
+
+    digest = models.CharField(max_length=64, unique=True)
+    name = models.CharField(max_length=64)
+    number = models.PositiveIntegerField()  # 1, 2, ... per name: what people say
+    variant = models.CharField(max_length=16)  # which set of features it looks at
+    source = models.CharField(max_length=16, choices=Source.choices)
+    state = models.CharField(max_length=16, choices=State.choices, default=State.CANDIDATE)
+    state_reason = models.CharField(max_length=200, blank=True)
+    parent = models.ForeignKey("self", null=True, on_delete=models.PROTECT, related_name="children")
+    evaluation = models.JSONField(null=True)
+    card = models.TextField()  # the very bytes, as JSON text
+    weights = models.BinaryField()  # safetensors
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["name", "number"], name="policy_number_once")]
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.name} v{self.number}"
+
+
+class Assignment(models.Model):
+    """One node was told to decide by a version, or by its own controller (`digest` empty); what was so before stands beside it."""
+
+    node_name = models.CharField(max_length=63)
+    digest = models.CharField(max_length=64, blank=True)
+    controller = models.CharField(max_length=16)
+    before_digest = models.CharField(max_length=64, blank=True)
+    before_controller = models.CharField(max_length=16)
+    reason = models.CharField(max_length=200)
+    actor = models.CharField(max_length=150)
+    at = models.DateTimeField()
+    undone_at = models.DateTimeField(null=True)  # rolled back: the one before it is in force again
+
+    class Meta:
+        indexes = [models.Index(fields=["node_name", "-id"], name="assignment_node")]
