@@ -115,6 +115,13 @@ def window_add(state: WindowState, now_ns: int, ms: float) -> None:
     add(state.counts[place], ms)
 
 
+@kernel
+def window_add_all(state: WindowState, times_ns: NDArray[np.int64], ms: NDArray[np.float64]) -> None:
+    """Count N latencies, each at its own time."""
+    for i in range(times_ns.shape[0]):
+        window_add(state, times_ns[i], ms[i])
+
+
 @allocating_kernel
 def window_counts(state: WindowState, now_ns: int) -> NDArray[np.int64]:
     """Merged sketch of the window that ends with the slot of `now_ns`."""

@@ -7,6 +7,7 @@ is why they come in three: references, reusable prefix tokens, and their squares
 
 import numpy as np
 
+from agents.numerics.jit import bound
 from agents.numerics.reuse import record_user
 from agents.numerics.reuse_curve import Pace, edges, histogram_per_second, sampling_rate
 from agents.numerics.reuse_state import new_reuse
@@ -54,13 +55,14 @@ class ClusterReuseStatistics:
             seed=seed,
             now_ns=now_ns,
         )
+        self._record = bound(record_user, self.state, 0, np.uint64(0), 0)
 
     def seen(self, now_ns: int, user_key: int, history_tokens: int) -> float:
         """One request of a user; returns its distance in tokens, infinite for a cold or unsampled one.
 
         Only full blocks can be cached, so only they take room and only they are reused.
         """
-        return record_user(self.state, now_ns, np.uint64(user_key), history_tokens // self._block_tokens * self._block_tokens)
+        return self._record(self.state, now_ns, user_key, history_tokens // self._block_tokens * self._block_tokens)  # type: ignore[arg-type]
 
     def message(self, now_ns: int, at_unix_ns: int, nodes: int | None = None) -> ClusterReuse:
         """What every node is told once a second; `nodes` are those that share the stream now."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.numerics.jit import bound
 from agents.router import load as load_kernels
 from agents.router import users as user_kernels
 from agents.router.hashing import name_hash
@@ -78,6 +79,8 @@ class Router:
         self.config = config or RouterConfig()
         self.state: RouterState = router_state([name_hash(name) for name in self.names], self.config, seed & _MASK_64)
         self._nobody: NDArray[np.int8] = np.zeros(len(self.names), dtype=np.int8)
+        self._pick = bound(pick, self.state, 0, np.uint64(0), 0, 0, self._nobody, FIRST_TRY)
+        self._complete = bound(load_kernels.complete, self.state, 0, 0.0, False)
         self._sweep_slots = max(1, self.state.users.shape[0] // _SWEEP_SHARE)
 
     def pick(
@@ -97,8 +100,14 @@ class Router:
         """
         barred = self._nobody if barred is None else barred
         gap_ns = FIRST_TRY if retry_gap_ns is None else retry_gap_ns
-        node, reservation, predicted, service, rent, gap, elsewhere, cached, sample = pick(
-            self.state, now_ns, np.uint64(user_key), history_tokens, candidates, barred, gap_ns
+        node, reservation, predicted, service, rent, gap, elsewhere, cached, sample = self._pick(
+            self.state,
+            now_ns,
+            user_key,  # type: ignore[arg-type]
+            history_tokens,
+            candidates,
+            barred,
+            gap_ns,
         )
         return Pick(node, reservation, predicted, service, rent, gap, elsewhere == 1, cached, sample)
 
@@ -106,7 +115,7 @@ class Router:
         """End a reservation; `latency_ms` of a good answer teaches, `None` only releases. False if it had ended before."""
         del now_ns  # part of the journal's record; the release itself is timeless
         latency = -1.0 if latency_ms is None else latency_ms
-        return load_kernels.complete(self.state, reservation, latency, failed)
+        return self._complete(self.state, reservation, latency, failed)
 
     def node_load(self, index: int, now_ns: int, load: NodeLoad) -> None:
         """A node's own report of its queue and its cost coefficients.

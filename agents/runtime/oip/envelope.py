@@ -158,11 +158,21 @@ def peek(body: bytes, head_header: str | None = None, encoding: str | None = Non
     Lengths come from the shapes, so tensors are never decoded; whether a shape is true is the node's business.
     """
     try:
-        json_bytes = json_bytes_of(head_header)
-        wanted = BODY_BYTES_MAX if json_bytes is None else min(json_bytes, BODY_BYTES_MAX)
-        plain = decompressed(body, encoding, wanted) if encoding else body
-        parsed = _GLANCE.decode(plain if json_bytes is None else memoryview(plain)[:json_bytes])
+        parsed = _GLANCE.decode(body if head_header is None and not encoding else _json_head(body, head_header, encoding))
     except (WireError, DecompressionError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    lengths = {tensor.name: max(0, tensor.shape[-1]) for tensor in parsed.inputs if tensor.shape}
-    return Peek(parsed.parameters.user_id, lengths.get(HISTORY_INPUTS[0], 0), lengths.get(CANDIDATES, 0))
+    history, candidates = 0, 0
+    for tensor in parsed.inputs:
+        if not tensor.shape:
+            continue
+        if tensor.name == HISTORY_INPUTS[0]:
+            history = max(0, tensor.shape[-1])
+        elif tensor.name == CANDIDATES:
+            candidates = max(0, tensor.shape[-1])
+    return Peek(parsed.parameters.user_id, history, candidates)
+
+
+def _json_head(body: bytes, head_header: str | None, encoding: str | None) -> memoryview:
+    json_bytes = json_bytes_of(head_header)
+    wanted = BODY_BYTES_MAX if json_bytes is None else min(json_bytes, BODY_BYTES_MAX)
+    return memoryview(decompressed(body, encoding, wanted) if encoding else body)[:json_bytes]

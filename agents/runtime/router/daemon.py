@@ -62,6 +62,7 @@ class RouterDaemon:
         self.retry_budget = Budget(self.limits.retry_ratio, self.limits.retry_burst)
         self.hedge_budget = Budget(self.limits.hedge_ratio, self.limits.hedge_burst)
         self.draining = False
+        self.now_ns = time.monotonic_ns()
         self.latency = LatencyWindow()
         self.explained: OrderedDict[str, Explained] = OrderedDict()
         self.attribution = Attribution()
@@ -237,9 +238,9 @@ class RouterDaemon:
 
     def timed_pick(self, exchange: Exchange, barred: NDArray[np.int8]) -> Pick:
         """See `Desk.timed_pick`."""
-        facts = exchange.facts
+        user_key, history_tokens, candidates = facts = exchange.facts
         start_ns = time.monotonic_ns()
-        choice = self.brain.pick(start_ns, facts.user_key, facts.history_tokens, facts.candidates, barred, exchange.retry_gap_ns)
+        choice = self.brain.pick(start_ns, user_key, history_tokens, candidates, barred, exchange.retry_gap_ns)
         self.counters.pick_seconds.add((time.monotonic_ns() - start_ns) / 1e9)
         if choice.sample >= 0:
             self._keep(exchange.request.request_id.decode(), Explained(choice, facts, time.time_ns()))
@@ -269,9 +270,7 @@ class RouterDaemon:
         return asyncio.get_running_loop().call_later(seconds, call)
 
     def answered(self, exchange: Exchange, choice: Pick, headers: http.Headers, latency_ms: float) -> None:
-        """See `Desk.answered`. Only sampled picks are compared: the others' components were not kept."""
-        if choice.sample < 0:
-            return
+        """See `Desk.answered`."""
         row = self.brain.sampled(choice.sample, choice.node_index)
         timing = next((value for name, value in headers if name == b"server-timing"), None)
         observed = observed_ms(timing, latency_ms) if timing is not None and row is not None else None
@@ -295,8 +294,8 @@ class RouterDaemon:
             self._drained.set()
         if status in (502, 503):
             self.counters.failures_total += 1
-        now_ns = time.monotonic_ns()
         if status == 200:
+            now_ns = time.monotonic_ns()
             latency_ms = (now_ns - exchange.started_ns) / 1e6
             self.counters.latency_seconds.add(latency_ms / 1e3)
             self.latency.add(now_ns, latency_ms)
@@ -346,7 +345,7 @@ class RouterDaemon:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self.limits.sweep_seconds)
-            now_ns = time.monotonic_ns()
+            self.now_ns = now_ns = time.monotonic_ns()
             self.breakers.sweep(now_ns)
             for exchange in list(self._exchanges):
                 exchange.expire(now_ns)

@@ -89,7 +89,7 @@ class Desk(Protocol):
         ...
 
     def answered(self, exchange: "Exchange", choice: Pick, headers: http.Headers, latency_ms: float) -> None:
-        """A node's good answer, to be held against what was predicted of it."""
+        """A node's good answer to a sampled pick, to be held against what was predicted; of other picks no components are kept."""
         ...
 
     def spawn_connect(self, attempt: "Attempt", pool: NodePool) -> None:
@@ -132,6 +132,29 @@ class Attempt:
 
 class Exchange:
     """State of one proxied request."""
+
+    __slots__ = (
+        "_bars",
+        "_busy_answer",
+        "_chunked",
+        "_client",
+        "_desk",
+        "_done",
+        "_hedge",
+        "_live",
+        "_nodes",
+        "_overall_ns",
+        "_pausing",
+        "_retries",
+        "_streaming",
+        "_teaches",
+        "_timer",
+        "facts",
+        "first_choice",
+        "request",
+        "retry_gap_ns",
+        "started_ns",
+    )
 
     def __init__(
         self, desk: Desk, client: ClientConnection, request: Inbound, facts: RequestFacts, teaches: bool, bars: Bars | None = None
@@ -268,15 +291,14 @@ class Exchange:
     # --- the nodes' answers ---
 
     def answer_grew(self, attempt: Attempt, connection: UpstreamConnection) -> None:
-        """Hold the answer back until it is whole or too big to hold."""
+        """The answer is too big to hold back: from here on it goes through as it comes."""
         if attempt not in self._live:
             connection.chunks.clear()
             return
-        if not self._streaming and connection.body_bytes > self._desk.limits.response_buffer_bytes:
+        if not self._streaming:
             self._win(attempt)
             self._begin_streaming(attempt, connection)
-        if self._streaming:
-            self._stream(connection)
+        self._stream(connection)
 
     def answer_ended(self, attempt: Attempt, connection: UpstreamConnection) -> None:
         """The answer is whole: pass it on, or see what other nodes say when this one is busy."""
@@ -307,8 +329,9 @@ class Exchange:
         """This attempt's answer is the one: the other is given up, and nothing is learned of it."""
         if attempt is self._hedge:
             self._desk.counters.hedges_won_total += 1
-        for other in [one for one in self._live if one is not attempt]:
-            self._give_up(other)
+        for other in tuple(self._live):
+            if other is not attempt:
+                self._give_up(other)
 
     def _give_up(self, attempt: Attempt) -> None:
         self._live.remove(attempt)
@@ -418,7 +441,7 @@ class Exchange:
         latency_ms = (now_ns - attempt.sent_ns) / 1e6 if good else None
         self._desk.brain.completed(now_ns, choice.reservation, latency_ms)
         self._desk.breakers.succeeded(choice.node_index)
-        if latency_ms is not None:
+        if latency_ms is not None and choice.sample >= 0:
             self._desk.answered(self, choice, headers, latency_ms)
 
     def _refuse(self, error: WireError) -> None:

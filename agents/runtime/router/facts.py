@@ -35,9 +35,12 @@ def read_facts(body: bytes, salt: bytes, tokens_max: int, head_header: str | Non
 
 
 def _key(user_id: str | int | None, salt: bytes) -> int:
-    if user_id is None or len(str(user_id).encode(errors="replace")) > USER_ID_BYTES_MAX:
+    if user_id is None:
+        return 0
+    text = str(user_id)
+    if 4 * len(text) > USER_ID_BYTES_MAX and len(text.encode(errors="replace")) > USER_ID_BYTES_MAX:
         return 0
     try:
-        return user_key(user_id, salt)
+        return user_key(text, salt)
     except UnicodeEncodeError:
         return 0

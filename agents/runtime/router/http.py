@@ -11,8 +11,8 @@ from agents.wire.errors import WireError
 Headers = list[tuple[bytes, bytes]]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME_BYTES = b"!#$%&'*+.^_`|~-" + b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_VALUE_BYTES = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
 
 # The node's protocol uses these and no others. An allow-list, because what a router adds (user's reuse
 # gap, residency) must not be forgeable by a client, and credentials are not the node's business.
@@ -58,7 +58,7 @@ def status_line(status: int) -> bytes:
 
 def is_safe(name: bytes, value: bytes) -> bool:
     """Whether a parsed header can be written again without becoming another one."""
-    return _TOKEN.fullmatch(name) is not None and _UNSAFE.search(value) is None
+    return name != b"" and not name.translate(None, _NAME_BYTES) and not value.translate(None, _VALUE_BYTES)
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -107,17 +107,23 @@ def framing_problem(headers: Headers, http_version: str) -> str | None:
 
     Two parsers that disagree about where a body ends are how requests are smuggled, so a doubt is a refusal.
     """
-    lengths = [value for name, value in headers if name == b"content-length"]
-    encodings = [value for name, value in headers if name == b"transfer-encoding"]
-    hosts = [value for name, value in headers if name == b"host"]
-    if len(lengths) > 1:
+    lengths, encodings, hosts = 0, 0, 0
+    length, encoding = b"0", b"chunked"
+    for name, value in headers:
+        if name == b"content-length":
+            lengths, length = lengths + 1, value
+        elif name == b"transfer-encoding":
+            encodings, encoding = encodings + 1, value
+        elif name == b"host":
+            hosts += 1
+    if lengths > 1:
         return "content-length must not be repeated"
-    if lengths and not lengths[0].isdigit():
+    if not length.isdigit():
         return "content-length must be a number"
     if lengths and encodings:
         return "content-length and transfer-encoding must not be combined"
-    if len(encodings) > 1 or (encodings and encodings[0].strip().lower() != b"chunked"):
+    if encodings > 1 or encoding.strip().lower() != b"chunked":
         return "transfer-encoding must be chunked, once"
-    if len(hosts) > 1 or (not hosts and http_version == "1.1"):
+    if hosts > 1 or (hosts == 0 and http_version == "1.1"):
         return "host must be given exactly once"
     return None

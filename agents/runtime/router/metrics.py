@@ -1,5 +1,6 @@
 """Counters of the daemon and their Prometheus exposition. No user, request id or free text in a label."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 
 
 class Histogram:
-    """Fixed buckets, counted with one comparison loop: no locks, one thread."""
+    """Fixed buckets: no locks, one thread."""
 
     def __init__(self, bounds_seconds: tuple[float, ...]) -> None:
         self._bounds = bounds_seconds
@@ -30,11 +31,7 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one duration."""
         self.sum_seconds += seconds
-        for i, bound in enumerate(self._bounds):
-            if seconds <= bound:
-                self.counts[i] += 1
-                return
-        self.counts[-1] += 1
+        self.counts[bisect_left(self._bounds, seconds)] += 1
 
     def cumulative(self) -> list[tuple[str, float]]:
         """Buckets as Prometheus wants them."""
@@ -50,12 +47,16 @@ class LatencyWindow:
 
     def __init__(self) -> None:
         self._window = sketch.new_window()
-        self._pending: list[tuple[int, float]] = []
+        self._times_ns = np.zeros(_PENDING_MAX, dtype=np.int64)
+        self._ms = np.zeros(_PENDING_MAX)
+        self._pending = 0
 
     def add(self, now_ns: int, ms: float) -> None:
         """One latency."""
-        self._pending.append((now_ns, ms))
-        if len(self._pending) >= _PENDING_MAX:
+        self._times_ns[self._pending] = now_ns
+        self._ms[self._pending] = ms
+        self._pending += 1
+        if self._pending == _PENDING_MAX:
             self._take_pending()
 
     def counts(self, now_ns: int) -> NDArray[np.int64]:
@@ -64,9 +65,8 @@ class LatencyWindow:
         return sketch.window_counts(self._window, now_ns)
 
     def _take_pending(self) -> None:
-        for now_ns, ms in self._pending:
-            sketch.window_add(self._window, now_ns, ms)
-        self._pending.clear()
+        sketch.window_add_all(self._window, self._times_ns[: self._pending], self._ms[: self._pending])
+        self._pending = 0
 
 
 class Counters:

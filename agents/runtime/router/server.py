@@ -25,7 +25,7 @@ class Inbound:
         self.target = b""
         self.version = "1.1"
         self.headers: http.Headers = []
-        self.first: dict[bytes, bytes] = {}
+        self.first: dict[bytes, bytes] = {}  # value by name
         self.body = b""
         self.keep_alive = True
         self.problem: WireError | None = None
@@ -58,6 +58,7 @@ class Front(Protocol):
 
     limits: Limits
     draining: bool
+    now_ns: int  # of the last sweep: near enough for deadlines, which only a sweep enforces
 
     def opened(self, connection: "ClientConnection") -> bool:
         """Count a connection; False when there are too many."""
@@ -109,6 +110,7 @@ class ClientConnection(asyncio.Protocol):
         self._work: Work | None = None
         self._busy = False
         self._serving = False
+        self._reading = True
         self._write_blocked_ns = 0
 
     # --- asyncio ---
@@ -191,10 +193,12 @@ class ClientConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, its name in lower case."""
-        headers = self._request.headers
+        request = self._request
+        headers = request.headers
         name = name.lower()
         headers.append((name, value))
-        self._request.first.setdefault(name, value)
+        if name not in request.first:
+            request.first[name] = value
         self._header_bytes += len(name) + len(value)
         if len(headers) > self._limits.headers_max:
             raise WireError(ErrorCode.TOO_LARGE, f"more than {self._limits.headers_max} headers")
@@ -212,12 +216,12 @@ class ClientConnection(asyncio.Protocol):
         problem = http.framing_problem(request.headers, request.version)
         if problem is not None:
             raise WireError(ErrorCode.INVALID_REQUEST, problem)
-        length = int(request.header(b"content-length") or b"0")
+        length = int(request.first.get(b"content-length", b"0"))
         if length > self._limits.body_bytes_max:
             raise self._too_large()
         self._arm(_Phase.BODY, self._limits.body_seconds)
-        if length and (request.header(b"expect") or b"").lower() == b"100-continue" and not self._busy and self.transport is not None:
-            self.transport.write(_CONTINUE)
+        if b"expect" in request.first and length:
+            self._continue(request.first[b"expect"])
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, bounded per request and over all clients."""
@@ -236,10 +240,14 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = []
         self._queue.append(request)
         self._head_bytes = 0
-        self._phase = _Phase.IDLE
         self._arm(_Phase.IDLE, self._limits.idle_seconds)
         if len(self._queue) > self._limits.pipelined_max:
             raise WireError(ErrorCode.QUEUE_FULL, "too many pipelined requests")
+
+    def _continue(self, expected: bytes) -> None:
+        """Ask for the body that a client holds back, unless answers are owed before it."""
+        if expected.lower() == b"100-continue" and not self._busy and self.transport is not None:
+            self.transport.write(_CONTINUE)
 
     # --- answering ---
 
@@ -311,17 +319,22 @@ class ClientConnection(asyncio.Protocol):
             if self._busy:
                 self._work = work
         self._serving = False
-        if self.transport is None or self.transport.is_closing():
-            return
         # keep reading while busy, or a client's departure would go unnoticed; not while it sends ahead
-        if self._queue and self.transport.is_reading():
-            self.transport.pause_reading()
-        elif not self._queue and not self.transport.is_reading():
+        if self._reading is not (not self._queue):
+            self._read(not self._queue)
+
+    def _read(self, wanted: bool) -> None:
+        if wanted is self._reading or self.transport is None or self.transport.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
             self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
 
     def _arm(self, phase: _Phase, seconds: float) -> None:
         self._phase = phase
-        self._deadline_ns = time.monotonic_ns() + int(seconds * 1e9)
+        self._deadline_ns = self._front.now_ns + int(seconds * 1e9)
 
     def _long_head(self) -> WireError:
         return WireError(ErrorCode.TOO_LARGE, f"headers exceed {self._limits.head_bytes_max} bytes")
@@ -347,8 +360,7 @@ class ClientConnection(asyncio.Protocol):
         if self.transport is not None and not self.transport.is_closing():
             if self.transport.can_write_eof():
                 self.transport.write_eof()
-            if not self.transport.is_reading():
-                self.transport.resume_reading()
+            self._read(True)
 
     def _close(self) -> None:
         if self.transport is not None:

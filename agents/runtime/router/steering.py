@@ -39,7 +39,7 @@ def bars_of(request: Inbound, path: bytes, fleet: Fleet, operator_of: Callable[[
     `operator_of` names the operator who sent the request, `None` for anybody else. `WireError` when the words name
     nothing of this fleet, or force a node without being an operator's.
     """
-    version = _VERSION.match(path)
+    version = _VERSION.match(path) if b"/versions/" in path else None
     subset, forced = request.header(SUBSET), request.header(FORCED)
     if version is None and subset is None and forced is None:
         return None

@@ -11,13 +11,14 @@ from agents.runtime.router.limits import Limits
 from agents.wire.messages import NodeAddress
 
 _HEAD_BYTES_MAX = 64 * 1024  # of a node's answer: our own nodes send one kilobyte
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Receiver(Protocol):
     """Who waits for a node's answer."""
 
     def answer_grew(self, connection: "UpstreamConnection") -> None:
-        """More of the body has arrived, in `connection.chunks`."""
+        """More of the body has arrived, in `connection.chunks`, and it is more than is held back."""
         ...
 
     def answer_ended(self, connection: "UpstreamConnection") -> None:
@@ -44,6 +45,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._head_bytes = 0
         self._head_done = False
+        self._framed = False  # the head says where the body ends
+        self._paused = False
 
     # --- asyncio ---
 
@@ -90,10 +93,14 @@ class UpstreamConnection(asyncio.Protocol):
         self.chunks = []
         self.body_bytes = 0
         self._head_done = False
+        self._framed = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header, its name in lower case."""
-        self.headers.append((name.lower(), value))
+        name = name.lower()
+        self.headers.append((name, value))
+        if name in _FRAMING:
+            self._framed = True
 
     def on_headers_complete(self) -> None:
         """The status is known."""
@@ -105,7 +112,7 @@ class UpstreamConnection(asyncio.Protocol):
         """A piece of the body."""
         self.chunks.append(data)
         self.body_bytes += len(data)
-        if self.receiver is not None:
+        if self.body_bytes > self.pool.hold_bytes and self.receiver is not None:
             self.receiver.answer_grew(self)
 
     def on_message_complete(self) -> None:
@@ -139,11 +146,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_reading(self, paused: bool) -> None:
         """Hold the node back while the client does not read."""
-        if self.transport is None or self.transport.is_closing():
+        if paused is self._paused or self.transport is None or self.transport.is_closing():
             return
-        if paused and self.transport.is_reading():
+        self._paused = paused
+        if paused:
             self.transport.pause_reading()
-        elif not paused and not self.transport.is_reading():
+        else:
             self.transport.resume_reading()
 
     def close(self) -> None:
@@ -168,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
         """An answer without length or chunks ends when the node closes."""
         if not self._head_done or self.status < 200 or self.status in (204, 304):
             return False
-        return not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+        return not self._framed
 
 
 class NodePool:
@@ -177,6 +185,7 @@ class NodePool:
     def __init__(self, address: NodeAddress, limits: Limits) -> None:
         self.address = address
         self.endpoint = f"{address.host}:{address.port}".encode()
+        self.hold_bytes = limits.response_buffer_bytes
         self._limits = limits
         self._idle: list[UpstreamConnection] = []  # used from the end, so that the rest can age
         self._open: set[UpstreamConnection] = set()
@@ -233,7 +242,7 @@ class NodePool:
 
 
 class Call:
-    """A receiver for the router's own requests to a node: one future."""
+    """A receiver for the router's own requests to a node: one future, and nothing kept of a long body."""
 
     def __init__(self) -> None:
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
