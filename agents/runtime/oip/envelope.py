@@ -150,6 +150,8 @@ class Peek(NamedTuple):
 
 
 _GLANCE = msgspec.json.Decoder(_GlanceBody)
+_DATA_KEY = b'"data"'
+_OPENING_BYTES_MAX = 4  # between the key and its array: a colon and a space; others are parsed digit by digit
 
 
 def peek(body: bytes, head_header: str | None = None, encoding: str | None = None) -> Peek | None:
@@ -158,7 +160,7 @@ def peek(body: bytes, head_header: str | None = None, encoding: str | None = Non
     Lengths come from the shapes, so tensors are never decoded; whether a shape is true is the node's business.
     """
     try:
-        parsed = _GLANCE.decode(body if head_header is None and not encoding else _json_head(body, head_header, encoding))
+        parsed = _GLANCE.decode(_without_numbers(body) if head_header is None and not encoding else _json_head(body, head_header, encoding))
     except (WireError, DecompressionError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     history, candidates = 0, 0
@@ -170,6 +172,27 @@ def peek(body: bytes, head_header: str | None = None, encoding: str | None = Non
         elif tensor.name == CANDIDATES:
             candidates = max(0, tensor.shape[-1])
     return Peek(parsed.parameters.user_id, history, candidates)
+
+
+def _without_numbers(body: bytes) -> bytes:
+    """The same JSON with emptied `data` arrays, where they hold nothing but numbers.
+
+    A parser looks at every digit of what it skips; a search for the closing bracket is ten times faster, and the
+    numbers are nine tenths of a request. A quote that is not escaped begins or ends a string, so `"data":` is a key.
+    """
+    kept, start = [], 0
+    while (place := body.find(_DATA_KEY, start)) >= 0:
+        after = place + len(_DATA_KEY)
+        opening = body.find(b"[", after, after + _OPENING_BYTES_MAX)
+        closing = body.find(b"]", opening)
+        if body[after:opening].strip() != b":" or closing < 0:
+            return body
+        if body.find(b'"', opening, closing) >= 0 or body.find(b"[", opening + 1, closing) >= 0:
+            return body
+        kept.append(body[start : opening + 1])
+        start = closing
+    kept.append(body[start:])
+    return b"".join(kept)
 
 
 def _json_head(body: bytes, head_header: str | None, encoding: str | None) -> memoryview:

@@ -74,7 +74,7 @@ class RouterDaemon:
             now_ns=time.monotonic_ns(),
         )
         self._steered = steering.Fleet(router.names, [pool.endpoint for pool in self.pools], router.model_versions)
-        self._profile = profile
+        self._tokens_max = profile.model.tokens_max
         self._salt = bytes.fromhex(fleet.cluster_salt_hex)
         self._connections: set[ClientConnection] = set()
         self._exchanges: set[Exchange] = set()
@@ -193,7 +193,8 @@ class RouterDaemon:
         exchange = Exchange(self, connection, request, facts, teaches=infers, bars=bars)
         self._exchanges.add(exchange)
         self.retry_budget.request()
-        self.hedge_budget.request()
+        if self.limits.hedge_seconds > 0.0:
+            self.hedge_budget.request()
         exchange.start()
         if infers and facts.user_key != 0 and exchange.first_choice is not None:
             self.statistics.seen(exchange.started_ns, facts.user_key, facts.history_tokens)
@@ -216,7 +217,7 @@ class RouterDaemon:
 
     def _facts(self, request: Inbound) -> RequestFacts:
         head, encoding = request.text(b"inference-header-content-length"), request.text(b"content-encoding")
-        return read_facts(request.body, self._salt, self._profile.model.tokens_max, head, encoding)
+        return read_facts(request.body, self._salt, self._tokens_max, head, encoding)
 
     def _refusal(self, request: Inbound) -> WireError | None:
         if request.method not in (b"GET", b"POST"):

@@ -58,12 +58,16 @@ def status_line(status: int) -> bytes:
 
 def is_safe(name: bytes, value: bytes) -> bool:
     """Whether a parsed header can be written again without becoming another one."""
-    return name != b"" and not name.translate(None, _NAME_BYTES) and not value.translate(None, _VALUE_BYTES)
+    return not (value.translate(None, _VALUE_BYTES) or name.translate(None, _NAME_BYTES) or name == b"")
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers as they go over the wire; unsafe ones are left out."""
-    return b"".join([name + b": " + value + b"\r\n" for name, value in headers if is_safe(name, value)])
+    lines = []
+    for name, value in headers:
+        if is_safe(name, value):
+            lines += (name, b": ", value, b"\r\n")
+    return b"".join(lines)
 
 
 def forwarded_lines(headers: Headers) -> bytes:
@@ -73,8 +77,16 @@ def forwarded_lines(headers: Headers) -> bytes:
 
 def returned_lines(headers: Headers) -> bytes:
     """Of a node's headers those that the client is to see; what `Connection` names stays behind as well."""
-    named = [part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")]
-    return header_lines([header for header in headers if header[0] not in NOT_RETURNED and header[0] not in named])
+    returned, named = [], b""
+    for header in headers:
+        if header[0] not in NOT_RETURNED:
+            returned.append(header)
+        elif header[0] == b"connection":
+            named += b"," + header[1]
+    if named:
+        private = {part.strip().lower() for part in named.split(b",")}
+        returned = [header for header in returned if header[0] not in private]
+    return header_lines(returned)
 
 
 def connection_line(version: str, keep_alive: bool) -> bytes:

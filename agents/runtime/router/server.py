@@ -37,7 +37,7 @@ class Inbound:
 
     def text(self, name: bytes) -> str | None:
         """The same as text; bytes beyond ASCII are replaced, no header we read has any."""
-        value = self.header(name)
+        value = self.first.get(name)
         return None if value is None else value.decode("ascii", "replace")
 
 

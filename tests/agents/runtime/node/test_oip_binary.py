@@ -195,3 +195,29 @@ def test_what_was_compressed_can_be_read_up_to_a_limit() -> None:
         assert unpack(small) == content
         assert compression.decompressed(small, encoding, 300) == content[:300]
         assert compression.decompressed(small, encoding, 0) == b""
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        ('"data":[1,2,3]', 3),
+        ('"data": [1, 2, 3]', 3),
+        ('"data" : [ 1 ]', 3),
+        ('"data":[[1,2],[3]]', 3),
+        ('"data":["1]","2"]', 3),
+        ('"data":[]', 3),
+        ('"data":null', 3),
+        ('"note":"\\"data\\":[","data":[1]', 3),
+        ('"note":"data","data":[1]', 3),
+    ],
+)
+def test_a_glance_sees_past_numbers_however_they_are_written(data: str, length: int) -> None:
+    body = f'{{"inputs":[{{"name":"history_items",{data},"shape":[1,{length}]}}],"parameters":{{"user_id":"u"}}}}'
+    assert oip.peek(body.encode()) == oip.Peek("u", length, 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"inputs":[{"data":[1,2', b'{"inputs":[{"data":[', b'{"data"', b'"data":[1]', b'{"inputs":[{"data":[1]]}']
+)
+def test_a_glance_at_what_was_cut_off_sees_nothing(body: bytes) -> None:
+    assert oip.peek(body) is None
