@@ -63,7 +63,7 @@ def is_safe(name: bytes, value: bytes) -> bool:
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers as they go over the wire; unsafe ones are left out."""
-    lines = []
+    lines: list[bytes] = []
     for name, value in headers:
         if is_safe(name, value):
             lines += (name, b": ", value, b"\r\n")
