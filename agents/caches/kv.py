@@ -49,11 +49,17 @@ def hash_position(key: np.uint64, mask: int) -> int:
 @kernel
 def find_entry(state: PoolState, key: np.uint64) -> int:
     """Entry of a user, -1 when there is none."""
-    mask = state.users.shape[0] - 1
+    return entry_of(state.users, key)
+
+
+@kernel
+def entry_of(users: NDArray[np.void], key: np.uint64) -> int:
+    """The same from a pool's index alone: from Python, every array that is handed over takes its time."""
+    mask = users.shape[0] - 1
     position = hash_position(key, mask)
-    while state.users[position].key != 0:
-        if state.users[position].key == key:
-            return int(state.users[position].entry)
+    while users[position].key != 0:
+        if users[position].key == key:
+            return int(users[position].entry)
         position = (position + 1) & mask
     return -1
 

@@ -13,6 +13,7 @@ from agents.controller.landscape import Measured
 from agents.node.batch import Batch, BatchPlan, StageTimings
 from agents.node.meters import (
     HALF_LIFE_SECONDS,
+    HIT_RATIO_UNKNOWN,
     Known,
     Meter,
     Meters,
@@ -23,7 +24,6 @@ from agents.node.meters import (
     emb_hit_ratio_of,
     load_of,
     new_node_meters,
-    predict_ms,
 )
 from agents.numerics import cost as cost_model
 from agents.numerics import sketch
@@ -71,6 +71,7 @@ class NodeEstimators:
     def __init__(self, profile: Profile, row_sampling_rate: float, policy: CachePolicy, valuation: Valuation = PROPER) -> None:
         self._profile = profile
         self.meters: Meters = new_node_meters(profile, row_sampling_rate, policy)
+        self._batch_costs: Cost | None = None  # as of the last completed batch
         self._valuation = valuation
         self._own_users = self._own_stream(profile, policy) if valuation.kv_stream == "node" else None
         self._reuse: dict[str, tuple[int, ClusterReuse]] = {}
@@ -98,6 +99,7 @@ class NodeEstimators:
 
     def completed(self, now_ns: int, batch: Batch, plan: BatchPlan, timings: StageTimings) -> None:
         """A batch was served: costs and latencies, from what the body measured."""
+        self._batch_costs = None
         batch_completed(
             self.meters,
             now_ns,
@@ -193,7 +195,11 @@ class NodeEstimators:
 
     def predict_ms(self, cached_tokens: int, history_tokens: int, candidates: int) -> float:
         """Expected service time of a request here."""
-        return predict_ms(self.meters, cached_tokens, history_tokens, candidates)
+        if self._batch_costs is None:
+            self._batch_costs = self.costs
+        hit_ratio = self.emb_hit_ratio
+        known = HIT_RATIO_UNKNOWN if math.isnan(hit_ratio) else hit_ratio
+        return float(cost_model.request_ms(self._batch_costs, float(history_tokens), float(cached_tokens), float(candidates), known))
 
     def load(self, state: PoolState, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad:
         """Coefficients and load for a router."""

@@ -89,7 +89,7 @@ _HIT_ROW_MS, _FLOOR_MS, _COMPUTE_RATIO = int(Known.MS_PER_HIT_ROW), int(Known.MS
 _ROWS_PER_SAMPLE, _WINDOW_NS = int(Known.ROWS_PER_SAMPLED_ROW), int(Known.KV_WINDOW_NS)
 _BACKLOG_BYTES = int(Known.REFILL_BACKLOG_BYTES)
 _KV_PAGES, _KV_PAGES_USED = int(Counter.KV_PAGES), int(Counter.KV_PAGES_USED)
-_HIT_RATIO_UNKNOWN = 0.5  # for predictions, only until the first minute has data
+HIT_RATIO_UNKNOWN = 0.5  # for predictions, only until the first minute has data
 
 
 class Meters(NamedTuple):
@@ -164,7 +164,7 @@ def cost_of(meters: Meters) -> Cost:
 def emb_hit_ratio_of(meters: Meters) -> float:
     """Share of rows found lately, with a guess before anything is known."""
     ratio = meters.known[_EMB_HIT]
-    return float(_HIT_RATIO_UNKNOWN if np.isnan(ratio) else ratio)
+    return float(HIT_RATIO_UNKNOWN if np.isnan(ratio) else ratio)
 
 
 @kernel

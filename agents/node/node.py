@@ -485,8 +485,8 @@ class Node:
 
     def predict_ms(self, now_ns: int, user_key: int, history_tokens: int, candidates: int) -> float:
         """Expected service time of one request here, for queue estimates and deadlines."""
-        entry = kv.find_entry(self.state, np.uint64(user_key)) if user_key else -1
-        cached = int(self.state.entries[entry]["blocks"]) * self.profile.block_tokens if entry != -1 else 0
+        entry = kv.entry_of(self.state.users, np.uint64(user_key)) if user_key else -1
+        cached = int(self.state.entries["blocks"][entry]) * self.profile.block_tokens if entry != -1 else 0
         return self._estimators.predict_ms(min(cached, history_tokens), history_tokens, candidates)
 
     def telemetry(self, now_ns: int, facts: BodyFacts) -> NodeTelemetry:

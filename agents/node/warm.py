@@ -5,7 +5,8 @@ import numpy as np
 from agents.node.batch import Batch, StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
 from agents.node.queue import RequestQueue
-from agents.numerics.integers import first_outside, parse_integers
+from agents.numerics.decimals import BYTES_MAX, write_decimals
+from agents.numerics.integers import LISTS_MAX, first_outside, parse_integers, take_lists
 from agents.numerics.prefix import block_hashes
 from agents.profiles import load_profile
 from agents.wire.messages import ControlRequest, Mode, Phase
@@ -38,9 +39,16 @@ def warm_up() -> None:
     queue.expire(0)
     queue.close(0, 1, np.empty(0, np.uint64), True)
     queue.drop(1)
-    numbers = np.empty(4, np.int64)
-    parse_integers(np.frombuffer(b"[1, 2]", np.uint8), numbers)
+    _read_and_write()
+
+
+def _read_and_write() -> None:
+    """The numbers of a body and of its answer."""
+    text, numbers = np.frombuffer(b'{"data": [1, 2]}', np.uint8), np.empty(4, np.int64)
+    take_lists(text, np.empty(text.shape[0] + LISTS_MAX, np.uint8), numbers, np.empty(LISTS_MAX, np.int64))
+    parse_integers(text, numbers)
     first_outside(numbers, 4)
+    write_decimals(np.zeros(1, np.float32), np.empty(BYTES_MAX + 2, np.uint8))
 
 
 def warm_up_policy() -> None:

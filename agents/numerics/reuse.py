@@ -26,7 +26,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import kernel, prefetch
 from agents.numerics.reuse_state import BY_SAMPLE, FOR_ITSELF, FREE, GAPS, HASH_BITS, NOBODY, OUT_OF_STACK, PACES, STRATA, ReuseState
 
 _HASH_SHIFT = np.uint64(64 - HASH_BITS)
@@ -38,7 +38,10 @@ _EXPONENT_MAX = 32.0  # decay weights are renormalised before 2**32, far from lo
 _HOT_SHARE_OF_KEYS = 2  # half of the followed keys may be hot
 _HOT_COUNT_MIN = 2  # before it, a key's share of the traffic is not known
 _AGEING_PER_KEY = 64  # references per followed key between two halvings of the counters
-_SQRT_HALF = 0.7071067811865476
+_FETCH_AHEAD = 24  # references between asking for a row's place and needing it
+_MANTISSA_BITS = 52  # of a float64
+_EXPONENT_BIAS = 1022  # of one whose fraction lies in 0.5 to 1
+_MANTISSA_OF_SQRT_HALF = int(np.array(0.7071067811865476).view(np.int64)) & ((1 << _MANTISSA_BITS) - 1)
 _COLD_COLUMN = -2  # columns of `bins` from the end; before them lies what is deeper than the last bin
 _OFFERED_COLUMN = -1
 
@@ -47,26 +50,21 @@ _OFFERED_COLUMN = -1
 def record_user(state: ReuseState, now_ns: int, key: np.uint64, size: int) -> float:
     """One reference; returns its distance, infinite if the key is cold or not followed."""
     _advance(state, now_ns)
-    return _record(state, key, size)
+    distance = _record(state, key, size)
+    _add_offers(state, size)
+    return distance
 
 
 @kernel
 def record_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_bytes: int) -> None:
     """References of rows [N] (already distinct within their batch) that all weigh `row_bytes`."""
     _advance(state, now_ns)
-    _fetch_places(state, rows)
-    for i in range(rows.shape[0]):
-        _record(state, np.uint64(rows[i]), row_bytes)
-
-
-@kernel
-def _fetch_places(state: ReuseState, rows: NDArray[np.int64]) -> None:
-    """Read every row's place before any is needed: the waits for memory then overlap instead of adding up."""
-    seed, mask = state.head[0]["seed"], np.uint64(state.places.shape[0] - 1)
-    fetched = 0
-    for i in range(rows.shape[0]):
-        fetched += state.places[np.int64(hash_of(np.uint64(rows[i]), seed) & mask)]["hot"]
-    state.head[0]["fetched"] = fetched  # used by nobody, but what is not used is not read
+    for i in range(rows.shape[0] + _FETCH_AHEAD):
+        if i < rows.shape[0]:  # long before it is needed: waits for memory overlap instead of adding up
+            prefetch(state.places, _home(state, hash_of(np.uint64(rows[i]), state.head[0]["seed"])))
+        if i >= _FETCH_AHEAD:
+            _record(state, np.uint64(rows[i - _FETCH_AHEAD]), row_bytes)
+    _add_offers(state, row_bytes)
 
 
 @kernel
@@ -76,10 +74,10 @@ def _record(state: ReuseState, key: np.uint64, size: int) -> float:
     hashed = hash_of(key, head["seed"])
     sampled = hashed >> _HASH_SHIFT < head["threshold"]
     if head["threshold"] == _EVERYTHING:  # nobody need be hot, nothing is missed
-        _offer(state, 0, size)
+        head["offers"][0] += 1
         return _touch(state, key, hashed, _find(state, key, hashed), 0, size)
     # counted for its group of keys, followed or not, or being hot would depend on the sample
-    place = state.places[np.int64(hashed & np.uint64(state.places.shape[0] - 1))]
+    place = state.places[_home(state, hashed)]
     gap_class = _class_of_gap(place["last"], np.uint32(head["references"]))
     place["last"] = np.uint32(head["references"])
     place["references"] += 1
@@ -91,14 +89,14 @@ def _record(state: ReuseState, key: np.uint64, size: int) -> float:
     if slot >= 0 and state.entries[slot]["stratum"] == FOR_ITSELF:
         distance = _touch(state, key, hashed, slot, gap_class, size)
     else:
-        _offer(state, gap_class, size)
+        head["offers"][gap_class] += 1
         if sampled:
             distance = _touch(state, key, hashed, slot, gap_class, size)
             if slot >= 0 and state.entries[slot]["waiting"] and _entered_now(state, slot):
                 _change_stratum(state, slot, FOR_ITSELF)
         elif slot >= 0:
             _let_in(state, slot, size)
-        if place["hot"] == 0 and place["references"] >= _hot_count(state):
+        if place["hot"] == 0 and _makes_hot(state, place["references"]):
             _promote(state, key, hashed, size)
     if head["period"] >= _AGEING_PER_KEY * state.entries.shape[0]:
         _age(state)
@@ -119,9 +117,10 @@ def _class_of_gap(last: np.uint32, now: np.uint32) -> int:
     """0 for a group never touched, else 1 + the half octave of the references since; ordinals may wrap."""
     if last == np.uint32(0):
         return 0
-    fraction, exponent = math.frexp(np.float64(np.uint32(now - last)))
-    upper_half = 1 if fraction >= _SQRT_HALF else 0
-    return max(1, min(2 * exponent - 1 + upper_half, GAPS - 1))
+    bits = np.float64(np.uint32(now - last)).view(np.int64)  # read, not computed: this is done for every reference
+    exponent = (bits >> _MANTISSA_BITS) - _EXPONENT_BIAS
+    upper_half = np.int64((bits & ((1 << _MANTISSA_BITS) - 1)) >= _MANTISSA_OF_SQRT_HALF)
+    return max(1, min(int(2 * exponent - 1 + upper_half), GAPS - 1))
 
 
 @kernel
@@ -145,9 +144,14 @@ def _advance(state: ReuseState, now_ns: int) -> None:
 
 
 @kernel
-def _offer(state: ReuseState, gap_class: int, size: int) -> None:
-    """Count a reference of a key that does not stand for itself, followed or not."""
-    _add(state, BY_SAMPLE, gap_class, state.bins.shape[1] + _OFFERED_COLUMN, size, 1.0 / state.head[0]["stream_rate"], 0.0)
+def _add_offers(state: ReuseState, size: int) -> None:
+    """Count the references of keys that do not stand for themselves, followed or not; all of them weigh `size`."""
+    head = state.head[0]
+    column = state.bins.shape[1] + _OFFERED_COLUMN
+    for gap_class in range(GAPS):
+        if head["offers"][gap_class] > 0:
+            _add(state, BY_SAMPLE, gap_class, column, size, head["offers"][gap_class] / head["stream_rate"], 0.0)
+            head["offers"][gap_class] = 0
 
 
 @kernel
@@ -226,6 +230,12 @@ def _column(state: ReuseState, distance: float) -> int:
 def _hot_count(state: ReuseState) -> int:
     """References in this period that make a key hot: half of a followed key's share of the traffic."""
     return int(max(_HOT_COUNT_MIN, state.head[0]["period"] // (2 * state.entries.shape[0])))
+
+
+@kernel
+def _makes_hot(state: ReuseState, references: int) -> bool:
+    """Whether there are `_hot_count` of them; without the division, as it is asked at every reference."""
+    return bool(references >= _HOT_COUNT_MIN and (references + 1) * (2 * state.entries.shape[0]) > state.head[0]["period"])
 
 
 @kernel

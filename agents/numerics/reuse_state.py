@@ -73,7 +73,7 @@ HEAD = np.dtype(
         ("capacity_max", np.float64),
         ("bins", np.int64),  # up to capacity_max
         ("channels", np.int64),
-        ("fetched", np.int64),  # see `reuse`
+        ("offers", np.int64, GAPS),  # scratch: references by class of gap, until they are added to the bins
         ("origin_ns", np.int64, PACES),  # times at which a contribution weighs 1
         ("half_life_ns", np.float64, PACES),
         ("weight", np.float64, PACES),  # of a contribution now

@@ -7,6 +7,7 @@ real brain believes its arena empty.
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.node.batch import StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
@@ -28,11 +29,12 @@ def rehearse(profile: Profile, device: DeviceExecutor) -> None:
     node = Node("rehearsal", _crowded(profile), NodeConfig(admission="none"))
     for step, emb_ratio in enumerate((0.5, 0.4, 0.6, 0.5)):
         now_ns = step * _SECOND
-        request = _request(profile, user=step)
+        inputs = _inputs(profile, user=step)
+        request = rank_request(inputs, UserKeys(b"", ""), profile.block_tokens)
         _rehearse_queue(request)
         node.control(now_ns, ControlRequest(mode=Mode.PIN, emb_ratio=emb_ratio, reason="rehearsal"))
         node.predict_ms(now_ns, request.user_key, request.items.shape[0], request.candidates.shape[0])
-        _serve(node, device, now_ns, request)
+        oip.encode_result(inputs, _serve(node, device, now_ns, request), "rehearsal")
         for tick in range(1, _TICKS):
             _tick(node, device, now_ns + tick * _SECOND // _TICKS)
     rows = np.arange(1, dtype=np.int64)
@@ -48,11 +50,12 @@ def _crowded(profile: Profile) -> Profile:
     return msgspec.structs.replace(profile, pool_bytes=pages * profile.page_bytes, move_ratio_per_second=1.0)
 
 
-def _serve(node: Node, device: DeviceExecutor, now_ns: int, request: RankRequest) -> None:
+def _serve(node: Node, device: DeviceExecutor, now_ns: int, request: RankRequest) -> NDArray[np.float32]:
     batch = batch_of([request])
     ticket, plan = node.admit(now_ns, batch)
-    timings = device.execute(plan, batch, request.actions, request.timestamps).timings
+    (scores,), timings = device.execute(plan, batch, request.actions, request.timestamps)
     node.complete(now_ns, ticket, StageTimings(np.zeros(1), timings.emb_ms, timings.kv_ms, timings.compute_ms, timings.service_ms))
+    return scores
 
 
 def _tick(node: Node, device: DeviceExecutor, now_ns: int) -> None:
@@ -62,8 +65,8 @@ def _tick(node: Node, device: DeviceExecutor, now_ns: int) -> None:
     node.moves_done(now_ns, effects.serial)
 
 
-def _request(profile: Profile, user: int) -> RankRequest:
-    """As it would come over the wire, so that reading it is rehearsed too."""
+def _inputs(profile: Profile, user: int) -> oip.RankInputs:
+    """As they would come over the wire, so that reading it is rehearsed too."""
     tokens = np.arange(profile.model.tokens_max, dtype=np.int64)
     values = {
         "history_items": (tokens + user * tokens.shape[0]) % profile.rows,
@@ -73,7 +76,7 @@ def _request(profile: Profile, user: int) -> RankRequest:
     }
     inputs = [{"name": name, "shape": [1, len(content)], "datatype": "INT64", "data": content.tolist()} for name, content in values.items()]
     body = msgspec.json.encode({"inputs": inputs, "parameters": {"user_id": user}})
-    return rank_request(oip.decode_infer(body, profile), UserKeys(b"", ""), profile.block_tokens)
+    return oip.decode_infer(body, profile)
 
 
 def _rehearse_queue(request: RankRequest) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.numerics.decimals import BYTES_MAX, write_decimals
 from agents.runtime.oip.metadata import MODEL_NAME, OUTPUT
 from agents.runtime.oip.request import RankInputs
 from agents.wire.errors import WireError
@@ -24,7 +25,8 @@ def encode_result(inputs: RankInputs, scores: NDArray[np.float32], model_version
     """Body of a successful answer, in the form the client asked for; it says so when the history was truncated."""
     output: dict[str, Any] = {"name": OUTPUT, "shape": [1, scores.shape[0]], "datatype": "FP32"}
     if not inputs.binary_scores:
-        output["data"] = scores.tolist()
+        text = np.empty(BYTES_MAX * scores.shape[0] + 2, np.uint8)
+        output["data"] = msgspec.Raw(text[: write_decimals(scores, text)].data)
         return Answer(_ENCODER.encode(_head(inputs, output, model_version)))
     raw = scores.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(raw)}

@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from typing import Annotated, NamedTuple
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from agents.numerics.integers import LISTS_MAX, UNREAD, take_lists
 from agents.runtime.compression import DecompressionError, decompressed
 from agents.runtime.oip.metadata import CANDIDATES, HISTORY_INPUTS
 from agents.wire.errors import ErrorCode, WireError
@@ -71,6 +74,16 @@ class InferBody(msgspec.Struct, frozen=True):
 
 
 _BODY = msgspec.json.Decoder(InferBody)
+MARK_BYTES = 3  # of what stands for a list: a digit in brackets
+_MARKS = [f"[{number}]".encode() for number in range(LISTS_MAX)]
+
+
+class Envelope(NamedTuple):
+    """A request that was opened: its head, and the contents of tensors that were read on the way."""
+
+    head: InferBody
+    tails: dict[str, memoryview]  # raw bytes of the binary tensors by name
+    lists: dict[bytes, NDArray[np.int64]]  # contents by what stands for them in the head's `data`
 
 
 def invalid(detail: str, field: str | None = None) -> WireError:
@@ -87,19 +100,34 @@ def json_bytes_of(header: str | None) -> int | None:
     return int(header)
 
 
-def open_envelope(body: bytes, json_bytes: int | None) -> tuple[InferBody, dict[str, memoryview]]:
-    """Head of a request and the raw bytes of its binary tensors by name."""
+def open_envelope(body: bytes, json_bytes: int | None, integers_max: int) -> Envelope:
+    """Open a request whose tensors have no more than `integers_max` elements together; larger ones are just read more slowly."""
     if json_bytes is None:
-        request = _decode(body)
-        return request, dict(_tails(request.inputs, memoryview(b"")))
+        head, lists = _decode(body, integers_max)
+        return Envelope(head, dict(_tails(head.inputs, memoryview(b""))), lists)
     if json_bytes > len(body):
         raise invalid(f"header {HEAD_HEADER} is {json_bytes}, the body has {len(body)} bytes", HEAD_HEADER)
     content = memoryview(body)
-    request = _decode(content[:json_bytes])
-    return request, dict(_tails(request.inputs, content[json_bytes:]))
+    head, lists = _decode(content[:json_bytes], integers_max)
+    return Envelope(head, dict(_tails(head.inputs, content[json_bytes:])), lists)
 
 
-def _decode(head: bytes | memoryview) -> InferBody:
+def _decode(head: bytes | memoryview, integers_max: int) -> tuple[InferBody, dict[bytes, NDArray[np.int64]]]:
+    """The head, and the lists of integers in it: read beside it, because a general reader skips each twice."""
+    rest = np.empty(len(head) + LISTS_MAX, np.uint8)
+    values, ends = np.empty(min(integers_max, len(head) // 2) + 1, np.int64), np.empty(LISTS_MAX, np.int64)
+    size, count = take_lists(np.frombuffer(head, np.uint8), rest, values, ends)
+    if count == UNREAD:
+        return _decode_whole(head), {}
+    try:
+        decoded = _BODY.decode(rest[:size].data)
+    except (msgspec.DecodeError, RecursionError):
+        return _decode_whole(head), {}  # whose complaint names the client's own bytes
+    stops = ends[:count].tolist()
+    return decoded, {mark: values[start:stop] for mark, start, stop in zip(_MARKS, [0, *stops], stops, strict=False)}
+
+
+def _decode_whole(head: bytes | memoryview) -> InferBody:
     try:
         return _BODY.decode(head)
     except msgspec.ValidationError as error:

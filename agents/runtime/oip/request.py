@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from agents.numerics.integers import UNREAD, first_outside, parse_integers
 from agents.numerics.prefix import window_start
 from agents.profiles import Profile
-from agents.runtime.oip.envelope import InferBody, InferInput, InferOutput, InferParameters, invalid, open_envelope
+from agents.runtime.oip.envelope import MARK_BYTES, Envelope, InferBody, InferInput, InferOutput, InferParameters, invalid, open_envelope
 from agents.runtime.oip.metadata import CANDIDATES, HISTORY_INPUTS, INPUTS, OUTPUT
 from agents.wire.ids import USER_ID_BYTES_MAX
 
@@ -52,11 +52,12 @@ def decode_infer(body: bytes, profile: Profile, json_bytes: int | None = None) -
 
     `json_bytes` is the length of the JSON head where raw tensors follow it.
     """
-    request, tails = open_envelope(body, json_bytes)
+    envelope = open_envelope(body, json_bytes, integers_max(profile))
+    request = envelope.head
     _check_id(request.id)
     _check_parameters(request.parameters)
     _check_outputs(request.outputs)
-    tensors = _tensors(request.inputs, tails)
+    tensors = _tensors(envelope)
     items, actions, timestamps = (tensors[name] for name in HISTORY_INPUTS)
     candidates = tensors[CANDIDATES]
     tokens = _check_lengths(tensors, profile)
@@ -75,6 +76,12 @@ def decode_infer(body: bytes, profile: Profile, json_bytes: int | None = None) -
         timeout_ms=request.parameters.timeout / 1e3 if request.parameters.timeout else None,
         binary_scores=_wants_binary(request),
     )
+
+
+def integers_max(profile: Profile) -> int:
+    """Elements of all tensors of the largest request that is taken."""
+    history_tokens = HISTORY_MULTIPLE_MAX * profile.model.tokens_max
+    return len(HISTORY_INPUTS) * history_tokens + CANDIDATES_MULTIPLE_MAX * profile.candidates
 
 
 def _wants_binary(request: InferBody) -> bool:
@@ -106,35 +113,38 @@ def _check_outputs(outputs: list[InferOutput]) -> None:
         raise invalid(f"output {OUTPUT!r} is asked for twice", OUTPUT)
 
 
-def _tensors(inputs: list[InferInput], tails: dict[str, memoryview]) -> dict[str, NDArray[np.int64]]:
+def _tensors(envelope: Envelope) -> dict[str, NDArray[np.int64]]:
     tensors: dict[str, NDArray[np.int64]] = {}
-    for tensor in inputs:
+    for tensor in envelope.head.inputs:
         if tensor.name not in INPUTS:
             raise invalid(f"unexpected input {tensor.name!r}; this model has {', '.join(INPUTS)}", tensor.name)
         if tensor.name in tensors:
             raise invalid(f"input {tensor.name!r} is given twice", tensor.name)
-        tensors[tensor.name] = _tensor(tensor, tails.get(tensor.name))
+        tensors[tensor.name] = _tensor(tensor, envelope)
     for name in INPUTS:
         if name not in tensors:
             raise invalid(f"input {name!r} is missing", name)
     return tensors
 
 
-def _tensor(tensor: InferInput, tail: memoryview | None) -> NDArray[np.int64]:
+def _tensor(tensor: InferInput, envelope: Envelope) -> NDArray[np.int64]:
     """The values of one tensor `[1, n]` as an array of n."""
     name, shape = tensor.name, tensor.shape
     if tensor.datatype != "INT64":
         raise invalid(f"input {name!r} has datatype {tensor.datatype!r}, expected 'INT64'", name)
     if len(shape) != 2 or shape[0] != 1 or shape[1] < 0:
         raise invalid(f"input {name!r} has shape {shape}, expected [1, n]", name)
-    values = _integers(tensor) if tail is None else _raw_integers(name, tail)
+    tail = envelope.tails.get(name)
+    values = _integers(tensor, envelope.lists) if tail is None else _raw_integers(name, tail)
     if values.shape[0] != shape[1]:
         raise invalid(f"input {name!r} has shape {shape} but {values.shape[0]} values", name)
     return values
 
 
-def _integers(tensor: InferInput) -> NDArray[np.int64]:
+def _integers(tensor: InferInput, lists: dict[bytes, NDArray[np.int64]]) -> NDArray[np.int64]:
     """Contents of a tensor: JSON numbers, flat in row-major order or nested as the shape says."""
+    if len(memoryview(tensor.data)) == MARK_BYTES and (taken := lists.get(bytes(tensor.data))) is not None:
+        return taken
     read = np.empty(min(tensor.shape[1], len(memoryview(tensor.data))), np.int64)
     count = parse_integers(np.frombuffer(tensor.data, np.uint8), read)
     if count != UNREAD:
