@@ -21,6 +21,7 @@ from agents.artifacts.shipped import shipped_policy
 from agents.controller.baselines.b5 import B5
 from agents.controller.baselines.b7 import B7
 from agents.controller.baselines.b9 import B9
+from agents.controller.baselines.b10 import B10
 from agents.controller.baselines.b11 import B11
 from agents.controller.baselines.burst import Burst
 from agents.controller.baselines.s3 import parse_schedule
@@ -59,6 +60,7 @@ _BUILT_IN: dict[str, ControllerFactory] = {
     "b5-p99": lambda rails: B5(rails, tail=True),
     "b7": B7,
     "b9": B9,
+    "b10": B10,
     "b11": B11,
     "helm": lambda rails: _shadowed(rails, "helm"),
     "paper": lambda rails: _shadowed(rails, "paper"),

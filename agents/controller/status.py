@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from agents.controller.baselines.b10 import Residents
 from agents.controller.baselines.burst import Burst
 from agents.controller.interface import Controller, Proposal
 from agents.controller.recovery import REFILL_SHARES, Phase
@@ -67,6 +68,15 @@ def set_rails(controller: Controller, rails: GuardRails) -> None:
     tell = getattr(controller, "set_rails", None)
     if tell is not None:
         tell(rails)
+
+
+def show_residents(controller: Controller, residents: Residents) -> None:
+    """Let a method that compares residents look at the node's."""
+    if isinstance(controller, Shadowed | Burst):
+        show_residents(controller.inner, residents)
+    show = getattr(controller, "show", None)
+    if show is not None:
+        show(residents)
 
 
 def tell_hold(controller: Controller, held: bool) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from agents.artifacts.policy_file import read_policy
 from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
+from agents.controller.baselines.b10 import Residents
 from agents.controller.frozen import freeze
 from agents.controller.guard import Guard, GuardInputs, refill_room_ratio
 from agents.controller.interface import Controller, Observation, Proposal
@@ -24,6 +25,7 @@ from agents.controller.status import (
     layers_of,
     mode_in_force,
     set_rails,
+    show_residents,
     status_of,
     tell_hold,
     use_policy,
@@ -128,6 +130,7 @@ class Node:
         self._valuation = valuation_for(self._controller)
         self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, self._valuation)
         self._reporter = Reporter(name, profile, config.controller)
+        show_residents(self._controller, self._residents())
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
         rows_max = profile.batch_max * (profile.model.tokens_max + profile.candidates)
@@ -147,11 +150,22 @@ class Node:
         self.state = state
         self.ledger = Ledger(state, self.rows_per_page)
         self._estimators.meters = meters
+        show_residents(self._controller, self._residents())
 
     @property
     def meters(self) -> Meters:
         """What is counted of every batch."""
         return self._estimators.meters
+
+    def _residents(self) -> Residents:
+        return Residents(
+            state=self.state,
+            rows_per_page=self.rows_per_page,
+            rows_per_followed_row=1.0 / self.config.row_sampling_rate,
+            block_tokens=self.profile.block_tokens,
+            page_bytes=self.profile.page_bytes,
+            cost=lambda: self._estimators.costs,
+        )
 
     # --- per batch ------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.cost import Cost, prefill_ms
+from agents.numerics.least_squares import nonnegative
 from agents.profiles import FittedTerm
 
 DELTA_FORMULA = "prefill(n) - (1 - kv_hit_compute_ratio) * prefill(cached), at least ms_kv_hit_floor"
@@ -86,19 +87,8 @@ def _chosen(samples: Sequence[Sample], term: str, at_least: int) -> _Columns:
 
 
 def _nonnegative(measured: NDArray[np.float64], causes: Sequence[NDArray[np.float64]]) -> list[float]:
-    """Least squares of `measured` on one and the causes; what comes out negative is left out, the worst first."""
-    columns = np.stack([np.ones_like(measured), *causes], axis=1)
-    scales = columns.max(axis=0)  # n and n^2 differ by thousands: solve in comparable units
-    scaled = columns / np.where(scales > 0, scales, 1.0)
-    kept = list(range(columns.shape[1]))
-    coefficients = np.zeros(columns.shape[1])
-    while kept:
-        solved = np.linalg.lstsq(scaled[:, kept], measured, rcond=None)[0]
-        if solved.min() >= 0:
-            coefficients[kept] = solved / scales[kept]
-            break
-        del kept[int(solved.argmin())]
-    return [float(value) for value in coefficients]
+    """Least squares of `measured` on one and the causes, none negative."""
+    return nonnegative(measured, np.stack([np.ones_like(measured), *causes], axis=1))
 
 
 def _with_hits(cost: Cost, delta: _Columns, compute_fixed: float) -> Cost:

@@ -21,8 +21,9 @@ from agents.router.state import NO_SLOT
 from agents.router.users import put_resident
 from agents.sim.device import compute_ms, cost_constants, gather_ms
 from agents.sim.memory import meters_at, pool_at
-from agents.sim.world import HOP_NS, NOT_BUSY, RESIDENCY_DELAY_NS, Stop, World
+from agents.sim.world import NOT_BUSY, RESIDENCY_DELAY_NS, Stop, World
 from agents.workloads.blocks import RequestBlock
+from agents.workloads.quantiles import mixed
 
 _TIME, _BLOCK, _FULL = int(Stop.TIME), int(Stop.BLOCK), int(Stop.FULL)
 _RESIDENCY_SEQ = int(Counter.RESIDENCY_SEQ)
@@ -31,6 +32,7 @@ _TRIES_MAX = 3  # a request whose nodes die under it is given up at last
 _NOBODY_BUSY = np.empty(0, np.uint64)
 _BLOCKS, _HISTORY, _CANDIDATES, _READ, _WRITE, _ROWS = 0, 1, 2, 3, 4, 5  # rows of Booking.offsets
 _NEVER_NS = np.int64(1) << 62
+_JITTER_SEED = np.uint64(0x6A69747465)  # no stream's seed
 
 
 @inlined_kernel
@@ -139,7 +141,7 @@ def _send(world: World, slot: int, now_ns: int) -> None:
         give_slot(world, slot)
         return
     place = (head.entering_first + head.entering) % world.entering.shape[0]
-    world.entering[place].at_ns = now_ns + HOP_NS
+    world.entering[place].at_ns = now_ns + head.hop_ns
     world.entering[place].what = slot
     head.entering += 1
 
@@ -287,18 +289,27 @@ def _gather(world: World, node: int, size: int) -> None:
 
 
 @inlined_kernel
+def _jitter(world: World, number: int) -> float:
+    """Factor on the device time of the batch that a request leads: by its number, so that every method meets the same."""
+    place = mixed(_JITTER_SEED, np.uint64(number)) % np.uint64(world.jitter.shape[0])
+    return float(world.jitter[np.int64(place)])
+
+
+@inlined_kernel
 def _price(world: World, node: int, size: int, now_ns: int) -> None:
     """How long the device takes; and who caused it, for the optimum: a request's own compute and its part of the rows."""
     head, body, flight = world.head[0], world.bodies[node], world.in_flight
     cost = cost_constants(body)
     scale = head.row_scale
-    body.emb_ms = gather_ms(cost, body.rows * scale, body.missing * scale, body.link_share)
+    slower = _jitter(world, world.requests[flight.slot[node, 0]].number)
+    body.emb_ms = gather_ms(cost, body.rows * scale, body.missing * scale, body.link_share) * slower
     second = (now_ns - head.origin_ns) // 1_000_000_000
     counted = head.settling == 0 and 0 <= second < world.service_ms.shape[1]
     total_ms = body.emb_ms
     for member in range(size):
         request = world.requests[flight.slot[node, member]]
-        own_ms = compute_ms(cost, flight.history_tokens[node, member], flight.cached_tokens[node, member], flight.candidates[node, member])
+        tokens, cached = flight.history_tokens[node, member], flight.cached_tokens[node, member]
+        own_ms = compute_ms(cost, tokens, cached, flight.candidates[node, member]) * slower
         flight.compute_ms[node, member] = own_ms
         flight.queue_ms[node, member] = (now_ns - request.arrival_ns) / 1e6
         total_ms += own_ms
@@ -329,7 +340,7 @@ def finish(world: World, node: int) -> None:
         body.service_ms,
     )
     for member in range(size):
-        _answer(world, node, member, now_ns + HOP_NS)
+        _answer(world, node, member, now_ns + world.head[0].hop_ns)
     _publish_later(world, node, now_ns)
     serve(world, node, now_ns)
 

@@ -62,7 +62,7 @@ def begin(fleet: "SimulatedFleet", now_ns: int, fault: Fault) -> None:
         _forget_residency(fleet, fault.node)
         fleet.renew(fault.node)
     elif fault.kind is FaultKind.SLOW_LINK:
-        fleet.link_factors[fault.node] = SLOW_LINK_SHARE
+        fleet.set_link(fault.node, SLOW_LINK_SHARE)
     else:
         for node in fleet.nodes:
             node.version_flip(now_ns)
@@ -74,7 +74,7 @@ def end(fleet: "SimulatedFleet", now_ns: int, fault: Fault) -> None:
         fleet.renew(fault.node)
         fleet.world.bodies[fault.node]["phase"] = 1
     elif fault.kind is FaultKind.SLOW_LINK:
-        fleet.link_factors[fault.node] = 1.0
+        fleet.set_link(fault.node, 1.0)
 
 
 def _forget_residency(fleet: "SimulatedFleet", node: int) -> None:

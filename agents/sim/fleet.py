@@ -23,7 +23,7 @@ from agents.sim.events import queued_ms, run_until
 from agents.sim.faults import Fault
 from agents.sim.memory import leaves, part, room_for
 from agents.sim.statistics import RunStatistics
-from agents.sim.world import LINK_SHARE_MIN, ROUTED, Memory, Stop, new_world, roomy
+from agents.sim.world import HOP_NS, LINK_SHARE_MIN, ROUTED, Memory, Stop, new_world, roomy
 from agents.workloads.blocks import BlockWorkload, RequestBlock
 
 ORIGIN_NS = 100_000_000_000  # the stream's time zero: what happens before is the settling
@@ -50,6 +50,8 @@ class FleetSetup(NamedTuple):
     routed: NDArray[np.void] | None = None  # open loop: where every request of the stream goes
     controllers: Callable[[int], Controller] | None = None  # node's number to its own controller, instead of `method`
     router_settings: dict[str, Any] = {}
+    hop_ns: int = HOP_NS  # router and gateway, each way
+    jitter: tuple[float, ...] = ()  # equally likely factors on a batch's device time
 
 
 class SimulatedFleet:
@@ -84,6 +86,8 @@ class SimulatedFleet:
             row_shift=self._row_shift,
             seconds=math.ceil(setup.duration_seconds) + 1,
             origin_ns=ORIGIN_NS,
+            hop_ns=setup.hop_ns,
+            jitter=setup.jitter,
         )
         self.link_factors = np.ones(count)
         self.wishes = np.zeros(count, np.int64)  # rows that the last tick wanted refilled, sampled
@@ -134,6 +138,12 @@ class SimulatedFleet:
         memory = Memory(world.pool, world.pool_bounds, world.meters, world.meters_bounds)
         self.nodes[index] = _moved_in(self._new_node(index), index, memory)
         world.bodies[index]["published"] = 0
+
+    def set_link(self, index: int, factor: float) -> None:
+        """The node's link gives so much of what it should, from now on; what refill has of it stays refill's until the next tick."""
+        body = self.world.bodies[index]
+        body["link_share"] = max(LINK_SHARE_MIN, float(body["link_share"]) - self.link_factors[index] + factor)
+        self.link_factors[index] = factor
 
     def _settle(self, workload: BlockWorkload) -> None:
         """Live the first minute once before time starts; its blocks are kept, because the run sees them again."""

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from agents.caches.policy import CachePolicy
-from agents.node.batch import Batch, StageTimings
+from agents.node.batch import Batch, BatchPlan, StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
 from agents.profiles import load_profile
 from agents.wire.errors import WireError
@@ -21,6 +21,21 @@ from agents.wire.messages import ControlRequest, GuardRails
 from agents.workloads import journal
 
 MISMATCHES_KEPT = 20  # enough to see a pattern; after the first the states differ and all else follows
+
+
+class Served(NamedTuple):
+    """One batch as the node booked it and its device timed it."""
+
+    now_ns: int  # when it was done, on the node's clock
+    requests: int
+    prefixes_found: int
+    rows_found: int
+    rows_missing: int
+    tokens: float  # of histories, those of found prefixes taken off
+    tokens_squared: float  # sum of n^2 - cached^2
+    candidates: int
+    queue_ms: np.ndarray  # [requests]
+    service_ms: float
 
 
 class Parity(NamedTuple):
@@ -41,18 +56,23 @@ class Parity(NamedTuple):
         return not self.mismatches
 
 
-def replay_file(path: Path, policy: CachePolicy | None = None) -> Parity:
-    """Replay one journal; `policy` replaces the caches' constants (a mutation must be noticed)."""
+def replay_file(path: Path, policy: CachePolicy | None = None, served: list[Served] | None = None) -> Parity:
+    """Replay one journal; `policy` replaces the caches' constants (a mutation must be noticed).
+
+    Every served batch is appended to `served`, if given.
+    """
     records = journal.read_records(path)
     header = journal.read_header(path)
     next(iter(records), None)  # the header itself
-    return replay(header, records, policy)
+    return replay(header, records, policy, served)
 
 
-def replay(header: journal.Header, records: Iterable[journal.Record], policy: CachePolicy | None = None) -> Parity:
+def replay(
+    header: journal.Header, records: Iterable[journal.Record], policy: CachePolicy | None = None, served: list[Served] | None = None
+) -> Parity:
     """Replay records that follow `header`."""
     node = Node(header.name, load_profile(header.profile), _config(header.config), policy)
-    player = _Player(node)
+    player = _Player(node, served)
     count = 0
     for record in records:
         count += 1
@@ -77,8 +97,10 @@ def _config(values: dict[str, Any]) -> NodeConfig:
 class _Player:
     """Makes the calls and compares; knows nothing of how decisions come about."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, served: list[Served] | None) -> None:
         self._node = node
+        self._served = served
+        self._booked: dict[int, tuple[Batch, BatchPlan]] = {}
         self.batches = 0
         self.decisions = 0
         self.mismatches: list[str] = []
@@ -90,8 +112,9 @@ class _Player:
             case journal.Admit():
                 self._admit(record)
             case journal.Complete():
-                self._node.complete(record.now_ns, record.ticket, _timings(record))
+                self._complete(record)
             case journal.Abort():
+                self._booked.pop(record.ticket)
                 self._node.abort(record.now_ns, record.ticket)
             case journal.Tick():
                 self._tick(record)
@@ -121,8 +144,16 @@ class _Player:
         batch = Batch(*(journal.unpack(part) for part in record.batch))
         ticket, plan = self._node.admit(record.now_ns, batch)
         self.batches += 1
+        self._booked[ticket] = batch, plan
         self._compare(f"ticket at {record.now_ns}", ticket, record.ticket)
         self._compare(f"plan of batch {record.ticket}", journal.digest(plan), record.digest)
+
+    def _complete(self, record: journal.Complete) -> None:
+        timings = _timings(record)
+        self._node.complete(record.now_ns, record.ticket, timings)
+        batch, plan = self._booked.pop(record.ticket)
+        if self._served is not None:
+            self._served.append(_served(record.now_ns, batch, plan, timings))
 
     def _tick(self, record: journal.Tick) -> None:
         inputs = TickInputs(record.queue_depth, record.queued_ms, record.refill_backlog_bytes, record.failures)
@@ -146,6 +177,22 @@ class _Player:
     def _compare(self, what: str, recomputed: object, recorded: object) -> None:
         if recomputed != recorded and len(self.mismatches) < MISMATCHES_KEPT:
             self.mismatches.append(f"{what}: recomputed {recomputed}, recorded {recorded}")
+
+
+def _served(now_ns: int, batch: Batch, plan: BatchPlan, timings: StageTimings) -> Served:
+    tokens, cached = batch.history_tokens.astype(np.float64), plan.cached_tokens.astype(np.float64)
+    return Served(
+        now_ns=now_ns,
+        requests=tokens.shape[0],
+        prefixes_found=int((plan.cached_tokens > 0).sum()),
+        rows_found=plan.rows.shape[0] - plan.missing.shape[0],
+        rows_missing=plan.missing.shape[0],
+        tokens=float((tokens - cached).sum()),
+        tokens_squared=float((tokens**2 - cached**2).sum()),
+        candidates=int(batch.candidate_offsets[-1]),
+        queue_ms=timings.queue_ms,
+        service_ms=timings.service_ms,
+    )
 
 
 def _timings(record: journal.Complete) -> StageTimings:

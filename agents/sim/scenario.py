@@ -18,6 +18,7 @@ from agents.router.state import POLICIES
 from agents.sim.faults import Fault, parse_fault
 from agents.sim.fleet import FleetSetup, SimulatedFleet
 from agents.sim.possible import require_possible
+from agents.sim.world import HOP_NS
 from agents.wire.messages import GuardRails
 from agents.workloads.block_adapter import ROW_SHIFT_MAX, BlockAdapter
 from agents.workloads.blocks import BlockWorkload
@@ -59,6 +60,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     settled: bool = True
     cost_factors: dict[str, float] = {}  # on the profiles' cost constants, by name
     rent: bool = True  # the joint router charges for the copy that a second copy displaces
+    hop_ms: float = HOP_NS / 1e6  # router and gateway, each way
+    jitter: tuple[float, ...] = ()  # equally likely factors on a batch's device time, where a device was measured
 
     def __post_init__(self) -> None:
         """Refuse the impossible, naming the field."""
@@ -76,6 +79,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _require(start is None or 0.0 < start < 1.0, "emb_ratio_start: must lie inside (0, 1)")
         _require(self.seed >= 0, "seed: must not be negative")
         _require(self.row_shift is None or 0 <= self.row_shift <= ROW_SHIFT_MAX, f"row_shift: must be 0 to {ROW_SHIFT_MAX}")
+        _require(math.isfinite(self.hop_ms) and 0.0 <= self.hop_ms <= 1e4, "hop_ms: must be 0 to 10000")
+        _require(all(math.isfinite(one) and one > 0.0 for one in self.jitter), "jitter: must be above zero")
         for fault in self.parsed_faults:
             _require(fault.node < self.nodes, f"fault: there is no node {fault.node} among {self.nodes}")
 
@@ -120,10 +125,12 @@ def fleet_for(
     routed: NDArray[np.void] | None = None,
     controllers: Callable[[int], Controller] | None = None,
     emb_ratio_start: float | None = None,
+    stream: BlockWorkload | None = None,
 ) -> SimulatedFleet:
     """The fleet that a scenario describes, ready to run.
 
     `routed` makes it an open loop over recorded routes; `controllers` gives each node one of its own, from `emb_ratio_start`.
+    `stream` takes the place of the workload that the scenario names.
     """
     profiles, workload = checked(scenario)
     setup = FleetSetup(
@@ -139,9 +146,11 @@ def fleet_for(
         faults=scenario.parsed_faults,
         routed=routed,
         controllers=controllers,
+        hop_ns=round(scenario.hop_ms * 1e6),
+        jitter=scenario.jitter,
         router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
     )
-    return SimulatedFleet(setup, workload)
+    return SimulatedFleet(setup, workload if stream is None else stream)
 
 
 def checked(scenario: Scenario) -> tuple[tuple[Profile, ...], BlockWorkload]:

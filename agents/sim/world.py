@@ -4,6 +4,7 @@ Only the kernels of `events` write it while time runs; between two runs of the k
 nodes, whose states are views into the same memory.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from agents.router.state import RouterState
 NOT_BUSY = np.int64(1) << 62  # `done_ns` of an idle device: never
 RESIDENCY_DELAY_NS = 20_000_000  # a live delta is on its way for about so long
 LOAD_PERIOD_NS = 200_000_000
-HOP_NS = 500_000  # router and gateway together
+HOP_NS = 500_000  # router and gateway together, each way
 DEADLINE_SLOS = 8  # as the live engine's default deadline
 LINK_SHARE_MIN = 0.05  # refill never takes the whole link: it yields to the foreground
 
@@ -96,6 +97,7 @@ HEAD = np.dtype(
         ("open_loop", "i8"),  # routes are given, not picked
         ("settling", "i8"),  # devices take no time
         ("arrived", "i8"),  # requests of the stream so far
+        ("hop_ns", "i8"),  # router and gateway, there and back each
     ],
     align=True,
 )
@@ -145,6 +147,7 @@ class World(NamedTuple):
     answers: NDArray[np.void]  # [answers] ANSWER
     service_ms: NDArray[np.float64]  # [N, seconds, 2] device time by half of the requests
     barred: NDArray[np.int8]  # [N] nobody
+    jitter: NDArray[np.float64]  # [J] equally likely factors on a batch's device time; a single 1.0 where it is exact
     queues: QueueState  # [N, queue_max] each
     in_flight: InFlight
     booking: Booking
@@ -187,6 +190,8 @@ def new_world(
     row_shift: int,
     seconds: int,
     origin_ns: int,
+    hop_ns: int = HOP_NS,
+    jitter: Sequence[float] = (),
 ) -> World:
     """An empty fleet at `origin_ns`; one profile per node."""
     nodes, queue_max, batch_max = len(profiles), max(p.queue_max for p in profiles), max(p.batch_max for p in profiles)
@@ -194,7 +199,7 @@ def new_world(
     head: NDArray[Any] = np.zeros(1, HEAD)
     head["now_ns"] = head["origin_ns"] = origin_ns
     head["report_ns"], head["report_period_ns"] = origin_ns, max(1, LOAD_PERIOD_NS // nodes)
-    head["free"], head["row_scale"] = slots, float(1 << row_shift)
+    head["free"], head["row_scale"], head["hop_ns"] = slots, float(1 << row_shift), hop_ns
     return World(
         head=head,
         bodies=_bodies(profiles, row_shift),
@@ -207,6 +212,7 @@ def new_world(
         answers=np.zeros(ANSWERS_MAX, ANSWER),
         service_ms=np.zeros((nodes, seconds, 2)),
         barred=np.zeros(nodes, np.int8),
+        jitter=np.array(jitter or (1.0,), np.float64),
         queues=_queues(nodes, queue_max),
         in_flight=_in_flight(nodes, batch_max),
         booking=_booking(queue_max, batch_max, 1, 1),

@@ -65,10 +65,11 @@ class BenchFleet:
         """The product's router in front of the nodes."""
         self.start("router", "agents.runtime.router_main", "--fleet", str(self.path), "--policy", policy, core=core)
 
-    def start_nodes(self) -> None:
-        """The product's nodes, all that the fleet file names."""
+    def start_nodes(self, journals: Path | None = None) -> None:
+        """The product's nodes, all that the fleet file names; each records its run in a folder of `journals`, if given."""
         for address in self.file.nodes:
-            self.start(address.name, "agents.runtime.node_main", "--fleet", str(self.path), "--name", address.name)
+            recorded = () if journals is None else ("--journal", str(journals / address.name))
+            self.start(address.name, "agents.runtime.node_main", "--fleet", str(self.path), "--name", address.name, *recorded)
 
     def wait_ready(self, *addresses: NodeAddress) -> None:
         """Until each says it is ready; `BenchError` when one ends or takes too long."""

@@ -24,6 +24,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._buffer = b""
         self._done: asyncio.Future[int] | None = None
+        self.head = b""  # status line and headers of the last answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
         length = _LENGTH.search(self._buffer)
         if length is None or len(self._buffer) < head + 4 + int(length[1]):
             return
-        status = int(self._buffer[9:12])
+        status, self.head = int(self._buffer[9:12]), self._buffer[:head]
         self._buffer = b""
         self._done.set_result(status)
 

@@ -1,4 +1,4 @@
-"""`helmctl sim`: one simulated run, one scenario under several methods, and parity of a live journal with the simulator's body."""
+"""`helmctl sim`: one simulated run, one scenario under several methods, parity and validation against live nodes."""
 
 import json
 from collections.abc import Sequence
@@ -11,8 +11,10 @@ import typer
 from agents.sim.replay import replay_file
 from agents.sim.scenario import Scenario, SimResult, mix_of, run
 from agents.sim.sweep import Row, rows, sweep, variants
+from helmctl.cli.sim_validate import validate_command
 
 app = typer.Typer(no_args_is_help=True, help="Run the fleet under a virtual clock.")
+app.command("validate")(validate_command)
 
 NODES = 4
 

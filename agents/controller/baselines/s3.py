@@ -106,8 +106,10 @@ class Schedule:
     period_ns = 1_000_000_000
     uses_cluster_reuse = False
 
-    def __init__(self, starts_ns: NDArray[np.int64], emb_ratios: NDArray[np.float64], name: str = "s3") -> None:
-        """`starts_ns` [W] increasing times from which `emb_ratios` [W] are in force."""
+    def __init__(
+        self, starts_ns: NDArray[np.int64], emb_ratios: NDArray[np.float64], name: str = "s3", *, from_first: bool = False
+    ) -> None:
+        """`starts_ns` [W] increasing times from which `emb_ratios` [W] are in force, on the node's clock or `from_first` decision on."""
         if starts_ns.shape != emb_ratios.shape or starts_ns.ndim != 1 or starts_ns.shape[0] < 1:
             raise ValueError("starts_ns and emb_ratios must be of one length, at least 1")
         if not (np.diff(starts_ns) > 0).all():
@@ -117,16 +119,19 @@ class Schedule:
         self.name = name
         self._starts_ns = starts_ns
         self._emb_ratios = emb_ratios
+        self._zero_ns: int | None = None if from_first else 0
 
     def propose(self, observation: Observation) -> Proposal:
         """The ratio in force now."""
-        window = max(0, int(np.searchsorted(self._starts_ns, observation.now_ns, side="right")) - 1)
+        if self._zero_ns is None:
+            self._zero_ns = observation.now_ns
+        window = max(0, int(np.searchsorted(self._starts_ns, observation.now_ns - self._zero_ns, side="right")) - 1)
         ratio = float(self._emb_ratios[window])
         return Proposal(ratio, "schedule", {"schedule": ratio})
 
 
 def parse_schedule(text: str) -> Schedule:
-    """`0:0.50,60:0.35`: from second 0 on 0.50, from second 60 on 0.35."""
+    """`0:0.50,60:0.35`: from the first decision on 0.50, from 60 s after it on 0.35."""
     try:
         pairs = [(float(at), float(ratio)) for at, ratio in (part.split(":") for part in text.split(","))]
     except ValueError:
@@ -134,4 +139,4 @@ def parse_schedule(text: str) -> Schedule:
     if not all(math.isfinite(at) and abs(at) < 1e9 for at, _ in pairs):
         raise ValueError("schedule: seconds must be finite")
     starts_ns = np.array([round(at * 1e9) for at, _ in pairs], np.int64)
-    return Schedule(starts_ns, np.array([ratio for _, ratio in pairs]), name=f"schedule-{text}")
+    return Schedule(starts_ns, np.array([ratio for _, ratio in pairs]), name=f"schedule-{text}", from_first=True)

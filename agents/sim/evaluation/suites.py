@@ -25,7 +25,7 @@ from agents.sim.scenario import Scenario
 CATALOGUES = ("taobao", "amazon-books", "amazon-video-games")
 REGIMES = ("steady", "trend", "burst")
 ADMISSIONS = ("none", "shipped")
-METHODS = ("b5", "b5+burst", "b7", "b7+burst", "b9", "b11", "paper", "helm")
+METHODS = ("b5", "b5+burst", "b7", "b7+burst", "b9", "b10", "b10+burst", "b11", "paper", "helm")
 ROUTERS = ("round-robin", "least-loaded", "consistent-hash", "kv-affinity", "joint")
 ABLATION = ("helm-base", "helm-residual", "helm-recovery", "helm", "helm-on-hold", "helm-on-b7", "paper")
 QUICK_METHODS = ("b5", "b7", "helm", "helm-base", "helm-on-hold")

@@ -112,7 +112,7 @@ def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name(
     assert make_controller("thirds+burst", RAILS).name == "thirds+burst"
     assert isinstance(make_controller("b5", RAILS), B5)
     learned = ["helm", "helm-base", "helm-on-b5", "helm-on-b7", "helm-on-hold", "helm-recovery", "helm-residual"]
-    rules = ["b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9"]
+    rules = ["b10", "b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9"]
     assert known_controllers() == [*rules, *learned, "paper", "static-0.50", "thirds", "NAME+burst"]
 
 
