@@ -37,6 +37,16 @@ def _flag(name: str, default: bool) -> bool:
     raise ImproperlyConfigured(f"{name}: expected true or false, got {word!r}")
 
 
+def _whole(name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    word = _text(name)
+    if not word:
+        return default
+    if not (word.isascii() and word.isdigit() and 1 <= int(word) <= most):
+        raise ImproperlyConfigured(f"{name}: expected a whole number from 1 to {most}, got {word!r}")
+    return int(word)
+
+
 def _database(url: str, state_dir: Path) -> dict[str, object]:
     """Django's database settings from `sqlite:///path` or `postgres://user:password@host:port/name`."""
     parts = urlsplit(url)
@@ -117,6 +127,8 @@ def _public_url() -> tuple[str, str]:
 STATE_DIR = Path(_text("HELM_STATE_DIR", str(BASE_DIR / ".helm"))).absolute()
 STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 FLEET_FILE = Path(_text("HELM_FLEET_FILE", str(STATE_DIR / "fleet.json")))  # where the router is, for the console's routing page
+
+WHATIF_PIECES_AT_ONCE = _whole("HELM_WHATIF_PIECES_AT_ONCE", 2, 64)  # of one run; roll-ups need a slot of the workers too
 
 SECRET_KEY = _secret_key(STATE_DIR)
 DEBUG = _flag("HELM_DEBUG", default=False)

@@ -35,6 +35,12 @@ class WhatIfRequest(StrictSerializer):
     static_ratios = serializers.ListField(child=FiniteFloatField(min_value=0.05, max_value=0.95), min_length=2, max_length=2)
     method = serializers.ChoiceField(choices=scenarios.METHODS, default="b5")
     seed = StrictIntegerField(min_value=0, max_value=scenarios.SEED_MAX, default=1)
+    seeds = StrictIntegerField(
+        min_value=1,
+        max_value=scenarios.SEEDS_MAX,
+        default=1,
+        help_text="Streams to run on, from `seed` upwards; figures are medians over them.",
+    )
     duration_seconds = StrictIntegerField(min_value=scenarios.DURATION_SECONDS_MIN, max_value=scenarios.DURATION_SECONDS_MAX, default=300)
     rate_per_second = FiniteFloatField(
         required=False, allow_null=True, min_value=0.1, max_value=scenarios.RATE_PER_SECOND_MAX, default=None
@@ -51,6 +57,7 @@ class ScenarioDocument(serializers.Serializer[Any]):
     static_ratios = serializers.ListField(child=serializers.FloatField())
     method = serializers.CharField()
     seed = serializers.IntegerField()
+    seeds = serializers.IntegerField(required=False, help_text="1 where it is absent.")
     duration_seconds = serializers.IntegerField()
     rate_per_second = serializers.FloatField(allow_null=True)
     profile = serializers.CharField()
@@ -63,13 +70,38 @@ class WhatIfRun(serializers.Serializer[Any]):
     label = serializers.CharField()
     method = serializers.CharField()
     cell = serializers.DictField()
+    cells = serializers.ListField(child=serializers.DictField(), required=False, help_text="One per seed.")
     series = serializers.DictField(child=serializers.ListField(child=serializers.FloatField(allow_null=True)), required=False)
+
+
+class WhatIfMeasured(serializers.Serializer[Any]):
+    """The live run that the simulator was last held against. Errors are predicted over measured less one; hit ratios differ by as much."""
+
+    at = serializers.DateTimeField()
+    profile = serializers.CharField()
+    workload = serializers.CharField()
+    nodes = serializers.IntegerField()
+    rate_per_node = serializers.FloatField()
+    utilisation = serializers.FloatField()
+    latency_p50_error = serializers.FloatField()
+    latency_p99_error = serializers.FloatField()
+    node_p50_error_max = serializers.FloatField()
+    node_p99_error_max = serializers.FloatField()
+    hit_ratio_error = serializers.FloatField()
+
+
+class WhatIfValidation(serializers.Serializer[Any]):
+    """How far to believe a result: how near the simulator was to a live run, and why this question lies outside of that (if it does)."""
+
+    measured = WhatIfMeasured(allow_null=True)
+    outside = serializers.ListField(child=serializers.CharField())
 
 
 class WhatIfResult(serializers.Serializer[Any]):
     """The static ratios in the order asked, then the controller."""
 
     runs = WhatIfRun(many=True)
+    validation = WhatIfValidation(required=False)
 
 
 class WhatIfDocument(serializers.Serializer[Any]):

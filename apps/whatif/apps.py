@@ -14,5 +14,7 @@ class WhatifConfig(AppConfig):
         from apps.jobs.queueing import sender
         from apps.outbox.dispatch import register
         from apps.whatif.actions import TOPIC_JOB
+        from apps.whatif.pieces import TOPIC_PIECE
 
         register(TOPIC_JOB, sender("whatif.run"))
+        register(TOPIC_PIECE, sender("whatif.piece"))

@@ -18,6 +18,8 @@ PROFILE = "cpu-demo"
 NODES_MAX = 16
 SECONDS_MIN, SECONDS_MAX = 30.0, 900.0
 RATE_PER_SECOND_MAX = 1_000.0
+SATURATED_CPU_RATIO = 0.95
+LATE_MS_MAX = 50.0  # the 99th percentile: beyond it another stream was sent
 FIRST_PART_RATIO = 0.4  # of the traffic: caches fill, and the device is fitted
 
 
@@ -29,7 +31,10 @@ def validate_command(
     seed: Annotated[int, typer.Option(min=0, help="of the stream")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
 ) -> None:
-    """Predicted against measured P50, P99 and hit ratios per node. What-ifs show the result, and how far it reaches."""
+    """Predicted against measured P50, P99 and hit ratios per node. What-ifs show the result, and how far it reaches.
+
+    Exit code 1, and nothing is kept, when the machine was too busy to tell.
+    """
     from helmctl.bench.fleet import BenchError
     from helmctl.bench.recorded import record
 
@@ -52,10 +57,20 @@ def validate_command(
     except (BenchError, ValueError) as error:
         _refuse(str(error))
     kept = _kept(run, found, scenario)
+    typer.echo(json.dumps(_plain(kept, found)) if as_json else _in_words(kept, found))
+    if run.host_cpu_ratio >= SATURATED_CPU_RATIO or run.late_ms_p99 > LATE_MS_MAX:
+        typer.echo(_saturated(run), err=True)
+        raise typer.Exit(1)
     folder = find_state_folder()
     folder.prepare()
     keep_validation(folder.root, kept)
-    typer.echo(json.dumps(_plain(kept, found)) if as_json else _in_words(kept, found))
+
+
+def _saturated(run: LiveRun) -> str:
+    return (
+        f"helmctl sim validate: not kept, the machine was saturated (CPU {run.host_cpu_ratio:.0%}, requests sent {run.late_ms_p99:.0f} ms "
+        "late): its latencies are the machine's, not the fleet's"
+    )
 
 
 def _refuse(what: str) -> None:

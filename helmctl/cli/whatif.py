@@ -22,12 +22,14 @@ def run(
     static: Annotated[list[str], typer.Option("--static", help="A static ratio; give it twice.")],
     nodes: Annotated[int, typer.Option(min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Streams, from the seed upwards; figures are medians over them.")] = 1,
     duration_seconds: Annotated[int, typer.Option("--seconds", help="Simulated seconds.")] = 300,
     as_json: AsJson = False,
 ) -> None:
     """Run one what-if and wait for its result."""
     ratios = [parse_ratio(text) for text in static]
-    body = {"workload": workload, "nodes": nodes, "static_ratios": ratios, "seed": seed, "duration_seconds": duration_seconds}
+    asked = {"workload": workload, "nodes": nodes, "static_ratios": ratios, "seed": seed, "seeds": seeds}
+    body = {**asked, "duration_seconds": duration_seconds}
     with open_client() as client:
         job = client.post("whatifs/", body)
         while job["status"] not in TERMINAL:
@@ -43,6 +45,16 @@ def run(
         raise CommandRefused(f"the run {job['status']}: {job['error'] or 'no result'}")
 
 
+def _belief(validation: dict[str, Any] | None) -> str:
+    """How near the simulator was to a live run, and why this question lies outside of it."""
+    measured = (validation or {}).get("measured")
+    if validation is None or measured is None:
+        return "never held against a live run on this machine; helmctl sim validate does that"
+    p50, p99 = measured["latency_p50_error"], measured["latency_p99_error"]
+    held = f"held against {measured['workload']} live at {measured['at']}: P50 {p50:+.0%}, P99 {p99:+.0%}"
+    return held if not validation["outside"] else f"{held}; outside of it: {'; '.join(validation['outside'])}"
+
+
 def _show(result: dict[str, Any]) -> None:
     for one in result["runs"]:
         cell = one["cell"]
@@ -51,3 +63,4 @@ def _show(result: dict[str, Any]) -> None:
             f"  SLO {number(cell.get('slo_ratio'), 3)}  EMB hit {number(cell.get('emb_hit_ratio'), 2)}"
             f"  KV hit {number(cell.get('kv_hit_ratio'), 2)}\n"
         )
+    sys.stdout.write(f"simulator: {_belief(result.get('validation'))}\n")

@@ -146,8 +146,8 @@ def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str, hosts: 
             ports=((plan.host, plan.web_port, "WEB_PORT"),),
         ),
         Service(
-            name="worker",  # two slots, so that roll-ups go on while a what-if runs; polite, so that neither slows a node
-            command=("nice", "-n", "10", *celery, "worker", "--concurrency", "2", "--loglevel", "WARNING", *QUIET_WORKER),
+            name="worker",  # three slots, so that roll-ups go on while two simulations run; polite, so that none slows a node
+            command=("nice", "-n", "10", *celery, "worker", "--concurrency", "3", "--loglevel", "WARNING", *QUIET_WORKER),
             env=env,
             health_url=f"{bus.url}#worker",
             needs=(*needs, "web"),

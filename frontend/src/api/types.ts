@@ -25,6 +25,7 @@ export type Candidate = Schemas["CandidateDocument"];
 export type WhatIf = Schemas["WhatIfDocument"];
 export type WhatIfRequest = Schemas["WhatIfRequestRequest"];
 export type WhatIfRun = Schemas["WhatIfRun"];
+export type WhatIfResult = Schemas["WhatIfResult"];
 
 export type Telemetry = Schemas["NodeTelemetry"];
 export type Decision = Schemas["Decision"];

@@ -14,7 +14,7 @@ import { duration, logTime } from "../../format/time";
 import { ScenarioForm } from "./ScenarioForm";
 import { type Draft, draftOf, START, titleOf } from "./scenario";
 import { SummaryTable } from "./SummaryTable";
-import { bestStatic, finding } from "./summary";
+import { belief, bestStatic, finding } from "./summary";
 import s from "./WhatIfPage.module.css";
 
 const ResultFigure = lazy(() => import("./ResultFigure"));
@@ -204,11 +204,31 @@ function Progress({ run }: { run: WhatIf }) {
   );
 }
 
+/** How near the simulator was to a live run, and why this question lies outside of that, if it does. */
+function Belief({ run }: { run: WhatIf }) {
+  const validation = run.result?.validation;
+  const sentence = belief(validation);
+  if (!validation || sentence === null) return null;
+  const outside = validation.measured ? validation.outside : [];
+  return (
+    <p className="small quiet" style={{ padding: "8px 12px" }} data-testid="whatif-validation">
+      {sentence}{" "}
+      {outside.length > 0 && <span style={{ color: "var(--warn)" }}>Outside of what was measured: {outside.join("; ")}.</span>}
+    </p>
+  );
+}
+
+function seedsOf(run: WhatIf): string {
+  const count = run.scenario.seeds ?? 1;
+  return count === 1 ? "one seed" : `medians of ${count} seeds`;
+}
+
 function Result({ run }: { run: WhatIf }) {
   return (
     <>
-      <Panel title="Summary" note="one seed; change against the better fixed ratio" flush>
+      <Panel title="Summary" note={`${seedsOf(run)}; change against the better fixed ratio`} flush>
         <SummaryTable runs={run.result?.runs ?? []} />
+        <Belief run={run} />
       </Panel>
       <Panel title="Over simulated time">
         <Suspense fallback={<div style={{ height: FIGURE_HEIGHT }} />}>

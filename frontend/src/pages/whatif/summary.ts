@@ -1,4 +1,4 @@
-import type { WhatIfRun } from "../../api/types";
+import type { WhatIfResult, WhatIfRun } from "../../api/types";
 
 /** Figures of a finished run, read out of its cells; pure. */
 
@@ -35,4 +35,17 @@ export function finding(runs: WhatIfRun[]): string | null {
   }
   const word = change < 0 ? "below" : "above";
   return `The controller's P99 is ${Math.abs(change * 100).toFixed(0)} % ${word} the better fixed ratio (${rival.label}): ${ours.toFixed(1)} against ${theirs.toFixed(1)} ms.`;
+}
+
+function points(error: number): string {
+  return `${error < 0 ? "−" : "+"}${Math.abs(error * 100).toFixed(0)} %`;
+}
+
+/** What the simulator was last held against, in one sentence; null for results from before that was kept. */
+export function belief(validation: WhatIfResult["validation"]): string | null {
+  if (!validation) return null;
+  const measured = validation.measured;
+  if (!measured) return "The simulator was never held against a live run on this machine: helmctl sim validate does that.";
+  const day = measured.at.slice(0, 10);
+  return `Held against a live run on ${day} (${measured.workload}, ${measured.rate_per_node.toFixed(0)} requests/s a node): P50 ${points(measured.latency_p50_error)}, P99 ${points(measured.latency_p99_error)}.`;
 }
