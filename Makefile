@@ -43,6 +43,7 @@ verify:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m pytest -m verify
 	.venv/bin/python -m helmctl.cli.main bench node
+	.venv/bin/python -m helmctl.cli.main bench route
 	.venv/bin/python -m helmctl.cli.main bench sim
 
 clean:

@@ -18,6 +18,7 @@ import msgspec
 import psutil
 
 from agents.wire.messages import FleetFile, NodeAddress
+from helmctl.bench.report import MeasureError
 from helmctl.supervisor.processes import ONE_THREAD
 from helmctl.supervisor.state import find_state_folder
 
@@ -28,7 +29,7 @@ _POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
 
 
-class BenchError(RuntimeError):
+class BenchError(MeasureError):
     """A process of the bench did not do its part; one sentence with the end of its log."""
 
 
@@ -68,8 +69,11 @@ class BenchFleet:
     def start_nodes(self, journals: Path | None = None) -> None:
         """The product's nodes, all that the fleet file names; each records its run in a folder of `journals`, if given."""
         for address in self.file.nodes:
-            recorded = () if journals is None else ("--journal", str(journals / address.name))
-            self.start(address.name, "agents.runtime.node_main", "--fleet", str(self.path), "--name", address.name, *recorded)
+            self.start_node(address.name, *(() if journals is None else ("--journal", str(journals / address.name))))
+
+    def start_node(self, name: str, *arguments: str) -> None:
+        """One of them."""
+        self.start(name, "agents.runtime.node_main", "--fleet", str(self.path), "--name", name, *arguments)
 
     def wait_ready(self, *addresses: NodeAddress) -> None:
         """Until each says it is ready; `BenchError` when one ends or takes too long."""
@@ -121,6 +125,12 @@ class BenchFleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS)
+
+    def kill(self, name: str) -> None:
+        """End a process as a crash would."""
+        process = self._running.pop(name)
+        process.kill()
+        process.wait(STOP_SECONDS)
 
     def close(self) -> None:
         """End everything that still runs."""

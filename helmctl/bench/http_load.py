@@ -9,12 +9,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from helmctl.bench.report import MeasureError
+
 _OK = 200
 _LATE_RATIO_MAX = 0.05
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
-class LoadError(RuntimeError):
+class LoadError(MeasureError):
     """An answer that is not the one expected: the figure would be of refusals."""
 
 
@@ -25,6 +27,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._done: asyncio.Future[int] | None = None
         self.head = b""  # status line and headers of the last answer
+        self.body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
@@ -44,7 +47,7 @@ class Connection(asyncio.Protocol):
         length = _LENGTH.search(self._buffer)
         if length is None or len(self._buffer) < head + 4 + int(length[1]):
             return
-        status, self.head = int(self._buffer[9:12]), self._buffer[:head]
+        status, self.head, self.body = int(self._buffer[9:12]), self._buffer[:head], self._buffer[head + 4 :]
         self._buffer = b""
         self._done.set_result(status)
 

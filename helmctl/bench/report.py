@@ -19,6 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 Say = Callable[[str], None]
 
 
+class MeasureError(RuntimeError):
+    """It could not be measured; one sentence why."""
+
+
 class Result(NamedTuple):
     """One figure. `ci` is a 95 % interval where pairs were measured."""
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from helmctl.bench.report import Part, Result, report
+from helmctl.bench.report import MeasureError, Part, Result, report
 
 # A part is `module:function` taking (runs, say); a module that is not installed here is left out.
 BENCHES: dict[str, tuple[str, ...]] = {
@@ -28,7 +28,7 @@ BENCHES: dict[str, tuple[str, ...]] = {
     "sim": ("helmctl.bench.sim:measure", "helmctl.bench.sim_workloads:measure"),
     "decision": ("helmctl.bench.decision:measure",),
     "route": ("helmctl.bench.route_pick:measure", "helmctl.bench.route_hop:measure"),
-    "live": ("helmctl.bench.live:measure",),
+    "live": ("helmctl.bench.live_loss:measure", "helmctl.bench.live:measure"),
     "policies": ("helmctl.bench.policies:measure",),
 }
 
@@ -49,7 +49,11 @@ def bench(
     for measure in parts:
         asked = {"seconds": seconds, "log": log}
         understood = inspect.signature(measure).parameters
-        results += measure(runs, _say, **{name: value for name, value in asked.items() if value and name in understood})
+        try:
+            results += measure(runs, _say, **{name: value for name, value in asked.items() if value and name in understood})
+        except MeasureError as error:
+            typer.echo(f"helmctl bench: {error}", err=True)
+            raise typer.Exit(1) from error
     found = report(name, runs, results)
     typer.echo(json.dumps(found) if as_json else _in_words(found))
 

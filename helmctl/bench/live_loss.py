@@ -1,0 +1,112 @@
+"""Live: a node is killed under load and comes back. No request may be lost, and ten seconds later the fleet is as before.
+
+Compared are ten seconds before the kill, ten seconds from the tenth second after it, and as long after the node is
+back: P99 and answers a second as ratios, and the busiest node's picks over the mean.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import uvloop
+
+from agents.profiles import Profile, load_profile
+from agents.wire.messages import Phase
+from helmctl.bench.fleet import BenchFleet, bench_fleet
+from helmctl.bench.live_play import Played, find_pace, play
+from helmctl.bench.report import Result, Say, ratio_of, result_of
+
+PROFILE = "cpu-demo"
+NODES = 4
+LOST = "node-1"
+SETTLE, CALM, RECOVERY, WINDOW = 20.0, 10.0, 10.0, 10.0  # seconds
+READY_SECONDS_MAX = 60.0
+HEADROOM_RATIO = 0.6  # of the pace that four nodes carry: three must be able to carry it too
+
+
+class Loss(NamedTuple):
+    """One run: the stream, when the node died and when it was ready again, and picks per node at the windows' edges."""
+
+    played: Played
+    killed: float
+    ready: float
+    balance_without: float
+    balance_again: float
+
+
+def measure(runs: int, say: Say) -> Sequence[Result]:
+    """`runs` kills, each of a fleet of its own."""
+    profile = load_profile(PROFILE)
+    losses = [_loss(profile, run + 1, say) for run in range(runs)]
+    pairs = [(_before(loss), _after(loss, loss.killed), _after(loss, loss.ready)) for loss in losses]
+    return [
+        result_of("node_loss_refused", [float(loss.played.refused.total()) for loss in losses], "requests"),
+        ratio_of("node_loss_p99_ratio", [(without[0], before[0]) for before, without, _ in pairs]),
+        ratio_of("node_loss_throughput_ratio", [(without[1], before[1]) for before, without, _ in pairs]),
+        result_of("node_loss_peak_to_mean", [loss.balance_without for loss in losses], "ratio"),
+        ratio_of("node_back_p99_ratio", [(again[0], before[0]) for before, _, again in pairs]),
+        result_of("node_back_peak_to_mean", [loss.balance_again for loss in losses], "ratio"),
+    ]
+
+
+def _loss(profile: Profile, seed: int, say: Say) -> Loss:
+    with bench_fleet(NODES, PROFILE) as fleet:
+        fleet.start_nodes()
+        fleet.start_router()
+        fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
+        loss = uvloop.run(_lose(fleet, profile, seed, say))
+    say(f"killed at {loss.killed:.0f} s, ready again at {loss.ready:.0f} s, {loss.played.refused.total()} refused")
+    return loss
+
+
+async def _lose(fleet: BenchFleet, profile: Profile, seed: int, say: Say) -> Loss:
+    rate = HEADROOM_RATIO * await find_pace(fleet, profile)
+    say(f"{rate:.0f} requests/s")
+    seconds = CALM + READY_SECONDS_MAX + 2 * (RECOVERY + WINDOW)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    enough = asyncio.Event()
+    playing = loop.create_task(play(fleet, "steady", seed, profile, rate, seconds, SETTLE, enough))
+    await asyncio.sleep(SETTLE + CALM)
+    await asyncio.to_thread(fleet.kill, LOST)
+    killed = loop.time() - begin
+    without = await _balance(fleet)
+    fleet.start_node(LOST)
+    while loop.time() - begin < killed + READY_SECONDS_MAX and LOST not in await asyncio.to_thread(_ready, fleet):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    ready = loop.time() - begin
+    again = await _balance(fleet)
+    enough.set()
+    return Loss(await playing, killed, ready, without, again)
+
+
+async def _balance(fleet: BenchFleet) -> float:
+    """The busiest ready node's picks over the mean, in a window that begins when recovery should be over."""
+    await asyncio.sleep(RECOVERY)
+    before = await asyncio.to_thread(_ready, fleet)
+    await asyncio.sleep(WINDOW)
+    after = await asyncio.to_thread(_ready, fleet)
+    picks = np.array([after[name] - before[name] for name in after if name in before])
+    return float(picks.max() / picks.mean())
+
+
+def _ready(fleet: BenchFleet) -> dict[str, int]:
+    """Picks so far of each ready node."""
+    view = msgspec.json.decode(fleet.call("router", "/v1/fleet"))
+    return {node["name"]: int(node["picks_total"]) for node in view["nodes"] if node["phase"] == Phase.READY}
+
+
+def _before(loss: Loss) -> tuple[float, float]:
+    return _figures(loss.played, loss.killed - CALM)
+
+
+def _after(loss: Loss, since: float) -> tuple[float, float]:
+    return _figures(loss.played, since + RECOVERY)
+
+
+def _figures(played: Played, first: float) -> tuple[float, float]:
+    """P99 in ms and answers a second of one window."""
+    took_ms = played.between(first, first + WINDOW)
+    return float(np.quantile(took_ms, 0.99)), len(took_ms) / WINDOW
