@@ -28,7 +28,8 @@ class LiveFleet:
     def __init__(self, folder: Path, nodes: int, profile: str) -> None:
         self.folder = folder
         self.journals = folder / "journals"
-        ports = free_ports(nodes + 1)
+        ports = free_ports(nodes + 2)
+        self.second_router = NodeAddress(name="router-1", host="127.0.0.1", port=ports.pop())
         self.file = FleetFile(
             cluster_salt_hex="07" * 16,
             fleet_key=KEY,
@@ -42,14 +43,22 @@ class LiveFleet:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start the router, a node or the load generator."""
-        module = {"router": "router_main", "load": "load_main"}.get(name, "node_main")
-        extra = ["--name", name] if module == "node_main" else []
-        command = [sys.executable, "-m", f"agents.runtime.{module}", "--fleet", str(self.path), *extra, *arguments]
+        """Start a router, a node or a load generator; those whose name ends in -1 have the second router as theirs."""
+        kind = name.partition("-")[0]
+        extra = ["--name", name] if kind == "node" else []
+        path = self._second_path() if name in ("router-1", "load-1") else self.path
+        command = [sys.executable, "-m", f"agents.runtime.{kind}_main", "--fleet", str(path), *extra, *arguments]
         output = (self.folder / f"{name}.log").open("ab")
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HELM_STATE_DIR": str(self.folder)}
         self.running[name] = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         return self.running[name]
+
+    def _second_path(self) -> Path:
+        """The same fleet behind the second router."""
+        path = self.folder / "second.json"
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(self.file, router=self.second_router)))
+        path.chmod(0o600)
+        return path
 
     def log(self, name: str) -> str:
         """What a process has printed so far."""
@@ -74,7 +83,7 @@ class LiveFleet:
 
     def url(self, name: str) -> str:
         """Base address of a process."""
-        addresses = {address.name: address for address in (self.file.router, *self.file.nodes)}
+        addresses = {address.name: address for address in (self.file.router, self.second_router, *self.file.nodes)}
         return f"http://127.0.0.1:{addresses[name].port}"
 
     def get(self, name: str, path: str) -> bytes:
@@ -112,13 +121,16 @@ class LiveFleet:
 
 
 @contextmanager
-def live_fleet(folder: Path, *, nodes: int = 2, profile: str = "cpu-tiny", journal: bool = False) -> Iterator[LiveFleet]:
+def live_fleet(
+    folder: Path, *, nodes: int = 2, profile: str = "cpu-tiny", journal: bool = False, controller: str = "b5"
+) -> Iterator[LiveFleet]:
     """A ready router and its nodes; every process is ended by pid whatever the test does."""
     subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=300)  # once, not in each process
     fleet = LiveFleet(folder, nodes, profile)
     try:
         for address in fleet.file.nodes:
-            fleet.start(address.name, *(["--journal", str(fleet.journals / address.name)] if journal else []))
+            recorded = ["--journal", str(fleet.journals / address.name)] if journal else []
+            fleet.start(address.name, "--controller", controller, *recorded)
         fleet.start("router", *(["--journal", str(fleet.journals / "router")] if journal else []))
         for name in ("router", *(address.name for address in fleet.file.nodes)):
             fleet.wait_ready(name)

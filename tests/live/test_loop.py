@@ -1,7 +1,8 @@
 """The data loop in miniature: real router, real nodes, real load; then its journals are held against the simulator's body.
 
 One run of half a minute serves all of these tests. Splits are moved by hand as well as by the
-controller, so that the journal holds many moves and many evictions.
+controller, so that the journal holds many moves and many evictions. In its middle a second router comes, with a burst of
+requests behind it, and goes again, so that the journal holds a burst, what a burst layer made of it, and two routers' words.
 """
 
 import json
@@ -24,8 +25,12 @@ from tests.live.processes import LiveFleet, live_fleet
 pytestmark = pytest.mark.live
 
 LOAD_SECONDS = 24.0
-REQUESTS_PER_SECOND = 25.0
+REQUESTS_PER_SECOND = 15.0
 NODES = ("node-0", "node-1")
+ROUTERS = ("router", "router-1")
+CONTROLLER = "b5+burst"
+CALM_TURNS = 3  # of a second and a half, before the second router comes
+BURST_SECONDS, BURST_REQUESTS_PER_SECOND = 5.0, 40.0
 
 
 class Run(NamedTuple):
@@ -37,11 +42,13 @@ class Run(NamedTuple):
     answer: dict[str, Any]
     exit_codes: dict[str, int]
     journals: dict[str, Path]
+    reasons: set[str]  # of the decisions
+    burst: dict[str, Any]  # summary of the second load
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    with live_fleet(tmp_path_factory.mktemp("loop"), journal=True) as fleet:
+    with live_fleet(tmp_path_factory.mktemp("loop"), journal=True, controller=CONTROLLER) as fleet:
         yield _live_run(fleet)
 
 
@@ -49,7 +56,7 @@ def _live_run(fleet: LiveFleet) -> Run:
     rate = ("--rate", str(REQUESTS_PER_SECOND), "--fixed", "--duration", str(LOAD_SECONDS))
     load = fleet.start("load", "--workload", "steady", "--seed", "3", "--json", *rate)
     answer = fleet.infer(_infer_body())
-    turn = 0
+    turn, codes = 0, {}
     while load.poll() is None:
         for name in NODES:
             if turn % 2:
@@ -57,13 +64,24 @@ def _live_run(fleet: LiveFleet) -> Run:
             else:
                 fleet.control(name, mode="override", emb_ratio=0.3 if turn % 4 else 0.7, ttl_ms=60_000, reason="exercise")
         turn += 1
+        if turn == CALM_TURNS:
+            _second_router_with_a_burst(fleet)
+        if "load-1" in fleet.running and fleet.running["load-1"].poll() is not None and "router-1" in fleet.running:
+            codes["router-1"] = fleet.stop("router-1")
         time.sleep(1.5)
+    reasons = {record["reason"] for name in NODES for record in json.loads(fleet.get(name, "/v1/decisions?limit=512"))}
     status = {name: fleet.status(name) for name in NODES}
     router = fleet.status("router")
-    codes = {name: fleet.stop(name) for name in ("router", *NODES)}
-    journals = {name: next(path for path in (fleet.journals / name).rglob("*journal") if path.is_file()) for name in ("router", *NODES)}
-    summary = json.loads(fleet.log("load").splitlines()[-1])
-    return Run(summary, status, router, answer, codes, journals)
+    codes |= {name: fleet.stop(name) for name in ("router", *NODES)}
+    journals = {name: next(path for path in (fleet.journals / name).rglob("*journal") if path.is_file()) for name in (*ROUTERS, *NODES)}
+    summary, burst = (json.loads(fleet.log(name).splitlines()[-1]) for name in ("load", "load-1"))
+    return Run(summary, status, router, answer, codes, journals, reasons, burst)
+
+
+def _second_router_with_a_burst(fleet: LiveFleet) -> None:
+    fleet.start("router-1", "--journal", str(fleet.journals / "router-1"))
+    rate = ("--rate", str(BURST_REQUESTS_PER_SECOND), "--fixed", "--duration", str(BURST_SECONDS))
+    fleet.start("load-1", "--workload", "steady", "--seed", "4", "--json", *rate)  # waits for its router
 
 
 def _infer_body() -> dict[str, Any]:
@@ -141,7 +159,19 @@ def test_a_cut_off_journal_replays_up_to_the_cut(run: Run, tmp_path: Path) -> No
     assert isinstance(journal.read_header(cut), journal.Header)
 
 
+def test_the_journal_holds_a_burst_and_what_the_burst_layer_made_of_it(run: Run) -> None:
+    assert "burst_freeze" in run.reasons
+    assert run.burst["requests"] > 2 * BURST_REQUESTS_PER_SECOND
+
+
+def test_the_journal_holds_two_routers_words(run: Run) -> None:
+    for name in NODES:
+        told = {record.message.router_id for record in journal.read_records(run.journals[name]) if isinstance(record, journal.Reuse)}
+        assert len(told) == 2
+
+
 def test_the_routers_picks_are_recomputed_too(run: Run) -> None:
-    result = replay_router(read_router_records(run.journals["router"]))
-    assert result.mismatches == 0
-    assert result.picks >= run.summary["requests"]
+    for name, summary in zip(ROUTERS, (run.summary, run.burst), strict=True):
+        result = replay_router(read_router_records(run.journals[name]))
+        assert result.mismatches == 0
+        assert result.picks >= summary["requests"]
