@@ -6,12 +6,12 @@ has whatever latency its queue was long; against it no percentage is given.
 
 import statistics
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from typing import Any
 
 import msgspec
 
+from agents.sim.processes import simulating_processes
 from agents.sim.scenario import Scenario, SimResult, checked, run
 
 PROCESSES_MAX = 64
@@ -57,15 +57,11 @@ def sweep(scenarios: Sequence[Scenario], processes: int, done: Callable[[int], N
     """The runs' cells in the order of `scenarios`; `done` is told how many have ended."""
     if not 1 <= processes <= PROCESSES_MAX:
         raise ValueError(f"processes: must be 1 to {PROCESSES_MAX}")
-    with ProcessPoolExecutor(min(processes, len(scenarios)), mp_context=get_context("spawn")) as pool:
+    with simulating_processes(min(processes, len(scenarios))) as pool:
         futures = [pool.submit(_cell, scenario) for scenario in scenarios]
-        try:
-            for count, future in enumerate(as_completed(futures), start=1):
-                future.result()  # the first failure ends the sweep
-                done(count)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for count, future in enumerate(as_completed(futures), start=1):
+            future.result()  # the first failure ends the sweep
+            done(count)
     return [future.result() for future in futures]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ def evaluate(
         raise typer.BadParameter(f"only: unknown {unknown[0]!r}, choose from {', '.join(CATALOGUES)}")
     folder = find_state_folder().root / "eval" / sources_digest() if cache is None else cache
     progress = _progress()
+    signal.signal(signal.SIGTERM, _leave)
     try:
         if suite == "routing":
             found = run_routing(
@@ -68,6 +70,11 @@ def evaluate(
         raise typer.Exit(2) from error
     _write(found, json_file, parquet, html)
     typer.echo("\n".join(in_words(found)))
+
+
+def _leave(number: int, _: object) -> None:
+    """As Ctrl-C does: an exception where the suite is, which ends its processes; what was finished is kept."""
+    raise SystemExit(128 + number)
 
 
 def sources_digest(agents: Path = ROOT / "agents") -> str:

@@ -7,8 +7,7 @@ done again, so a suite that was stopped goes on where it was. Pieces run in para
 import json
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from agents.profiles import Profile
 from agents.sim.evaluation.loads import peak_utilisation
 from agents.sim.evaluation.optimum import GRID, replayed_service_ms
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
+from agents.sim.processes import simulating_processes
 from agents.sim.scenario import Scenario, asked, fleet_for, profiles_of
 
 PLAN_WINDOW_SECONDS = 5.0
@@ -131,7 +131,7 @@ def carry_out_all(jobs: Iterable[Job], folder: Path, processes: int, progress: C
         [job for job in unique.values() if job.kind == "replay"],
         [job for job in unique.values() if job.kind == "run"],
     ]
-    with ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn")) as pool:
+    with simulating_processes(processes) as pool:
         for stage in stages:
             waiting: dict[Future[dict[str, Any]], str] = {pool.submit(carry_out, job, folder): job.key for job in stage}
             for done in as_completed(waiting):
