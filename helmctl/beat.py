@@ -1,13 +1,13 @@
-"""Beat's scheduler: Celery's own, which says that it lives."""
+"""Beat's scheduler: the one whose schedule is rows that operators edit, which says that it lives."""
 
 from typing import Any
 
-from celery.beat import PersistentScheduler
+from django_celery_beat.schedulers import DatabaseScheduler
 
 from helmctl.alive import fall_silent, say_alive
 
 
-class LivingScheduler(PersistentScheduler):
+class LivingScheduler(DatabaseScheduler):
     """Beat's scheduler, which says that it lives after each turn unless the last task could not be sent."""
 
     _sends = True
@@ -27,6 +27,6 @@ class LivingScheduler(PersistentScheduler):
         return seconds
 
     def close(self) -> None:
-        """Store the schedule; the end."""
+        """Store when things ran last; the end."""
         super().close()
         fall_silent("beat")

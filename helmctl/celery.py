@@ -29,14 +29,15 @@ app.conf.update(
     task_publish_retry=False,
     timezone="UTC",
     beat_scheduler="helmctl.beat:LivingScheduler",
-    beat_schedule_filename=str(settings.STATE_DIR / "beat-schedule"),
+    result_expires=None,
     beat_schedule={
-        "roll up telemetry": {"task": "telemetry.roll_up", "schedule": 10.0, "options": {"expires": 10}},
-        "drop what retention no longer keeps": {"task": "telemetry.prune", "schedule": 60.0, "options": {"expires": 60}},
-        "end jobs whose worker is gone": {"task": "whatif.reconcile", "schedule": 5.0, "options": {"expires": 5}},
+        "roll up telemetry": {"task": "telemetry.roll_up", "schedule": 10.0, "options": {"expire_seconds": 10}},
+        "drop what retention no longer keeps": {"task": "telemetry.prune", "schedule": 60.0, "options": {"expire_seconds": 60}},
+        "end what-ifs whose worker is gone": {"task": "whatif.reconcile", "schedule": 5.0, "options": {"expire_seconds": 5}},
+        "end training whose worker is gone": {"task": "policies.reconcile", "schedule": 5.0, "options": {"expire_seconds": 5}},
     },
 )
-app.autodiscover_tasks(["apps.telemetry", "apps.whatif"])
+app.autodiscover_tasks(["apps.telemetry", "apps.whatif", "apps.policies"])
 
 
 @heartbeat_sent.connect

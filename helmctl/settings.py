@@ -129,6 +129,8 @@ STATE_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 FLEET_FILE = Path(_text("HELM_FLEET_FILE", str(STATE_DIR / "fleet.json")))  # where the router is, for the console's routing page
 
 WHATIF_PIECES_AT_ONCE = _whole("HELM_WHATIF_PIECES_AT_ONCE", 2, 64)  # of one run; roll-ups need a slot of the workers too
+# Where nodes of this machine record what they serve, and where an operator may put the journals of others: what training learns from.
+JOURNAL_DIR = Path(_text("HELM_JOURNAL_DIR", str(STATE_DIR / "journals")))
 
 SECRET_KEY = _secret_key(STATE_DIR)
 DEBUG = _flag("HELM_DEBUG", default=False)
@@ -159,6 +161,7 @@ INSTALLED_APPS = [
     "channels",
     "rest_framework",
     "django_filters",
+    "django_celery_beat",
     "drf_spectacular",
     "apps.outbox",
     "apps.audit",
@@ -198,6 +201,7 @@ CHANNEL_LAYERS = {
     "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL], "prefix": "helm"}},
 }
 CELERY_BROKER_URL = _broker("CELERY_BROKER_URL", REDIS_URL)
+DJANGO_CELERY_BEAT_TZ_AWARE = True
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 
 USE_TZ = True
@@ -239,7 +243,7 @@ SPECTACULAR_SETTINGS = {
         "StatusModeEnum": ["auto", "override", "pin", "recovery", "demoted"],
         "ControllerModeEnum": ["active", "advisory", "off"],
         "ConditionStatusEnum": ["True", "False", "Unknown"],
-        "JobStatusEnum": ["queued", "running", "succeeded", "failed", "cancelled"],
+        "JobStatusEnum": "apps.jobs.models.Job.Status",
     },
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "apps.lib.schema.add_problems"],
     "SCHEMA_PATH_PREFIX": r"/api/v1",

@@ -8,6 +8,7 @@ from apps.audit import api as audit
 from apps.fleet import api as fleet
 from apps.live import pages
 from apps.policies import api as policies
+from apps.policies import training_api as training
 from apps.telemetry import api as telemetry
 from apps.telemetry import exposition
 from apps.telemetry import routing_api as routing
@@ -49,6 +50,9 @@ urlpatterns = [
     path(_V1 + "policies/<str:digest>/artefact/", policies.PolicyArtefactView.as_view()),
     path(_V1 + "policies/<str:digest>/judge/", policies.PolicyJudge.as_view()),
     path(_V1 + "policies/<str:digest>/use/", policies.PolicyUseView.as_view()),
+    path(_V1 + "training/", training.TrainingList.as_view()),
+    path(_V1 + "training/schedule/", training.TrainingSchedule.as_view()),
+    path(_V1 + "training/<str:uid>/", training.TrainingDetail.as_view()),
     path(_V1 + "schema/", SpectacularAPIView.as_view(authentication_classes=[], permission_classes=[]), name="schema"),
     path(_V1 + "docs/", pages.api_docs),
     path("metrics", exposition.metrics),

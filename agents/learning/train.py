@@ -27,6 +27,10 @@ class CurvePoint(NamedTuple):
     steps: int
     reward_mean: float  # of the rollout, with exploration
     seconds: float  # since training began; not part of what a seed fixes
+    loss: float | None = None  # of the update before this rollout; the first has none
+
+
+Note = Callable[[CurvePoint], None]
 
 
 class Trained(NamedTuple):
@@ -50,7 +54,7 @@ def train(config: TrainingConfig, seed: int, say: Say = lambda _: None, cancelle
     model = new_model(config, FleetVecEnv(config, Streams(config, streams, references), statistics, seed), seed)
     loss = _warm_start(model, config, lessons, mean, scale, seed)
     say(f"warm start: loss {loss:.4f} after {config.imitation.passes} passes over {sum(map(_decisions, lessons))} decisions")
-    curve = _improve(model, config, say, cancelled)
+    curve = improve(model, config, say, cancelled)
     training = {
         "method": f"imitation of {config.imitation.rule}, then PPO" if config.imitation.passes else "PPO",
         "steps": curve[-1].steps if curve else 0,
@@ -120,10 +124,11 @@ def _warm_start(
     return imitate(model, inputs, labels, config.imitation, seed, features=config.feature_names, steps=config.action.kind == "step")
 
 
-def _improve(model: PPO, config: TrainingConfig, say: Say, cancelled: Callable[[], bool]) -> list[CurvePoint]:
+def improve(model: PPO, config: TrainingConfig, say: Say, cancelled: Callable[[], bool], note: Note = lambda _: None) -> list[CurvePoint]:
+    """PPO for the configured steps, or until cancelled; `note` hears every point of the curve as it comes."""
     if config.ppo.steps == 0:
         return []
-    progress = _Progress(config.ppo.steps, say, cancelled)
+    progress = _Progress(config.ppo.steps, say, cancelled, note)
     model.learn(total_timesteps=config.ppo.steps, callback=progress)
     return progress.curve
 
@@ -131,10 +136,10 @@ def _improve(model: PPO, config: TrainingConfig, say: Say, cancelled: Callable[[
 class _Progress(BaseCallback):
     """Tells how far training is, keeps the learning curve, and stops when cancelled."""
 
-    def __init__(self, steps: int, say: Say, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, steps: int, say: Say, cancelled: Callable[[], bool], note: Note) -> None:
         super().__init__()
         self.curve: list[CurvePoint] = []
-        self._steps, self._say, self._cancelled = steps, say, cancelled
+        self._steps, self._say, self._cancelled, self._note = steps, say, cancelled, note
         self._began = time.monotonic()
 
     def _on_step(self) -> bool:
@@ -143,6 +148,9 @@ class _Progress(BaseCallback):
     def _on_rollout_end(self) -> None:
         rewards = self.model.rollout_buffer.rewards  # type: ignore[attr-defined]
         spent = time.monotonic() - self._began
-        self.curve.append(CurvePoint(self.num_timesteps, round(float(rewards.mean()), 6), round(spent, 1)))
+        loss = self.model.logger.name_to_value.get("train/loss")
+        told = None if loss is None else round(float(loss), 6)
+        self.curve.append(CurvePoint(self.num_timesteps, round(float(rewards.mean()), 6), round(spent, 1), told))
+        self._note(self.curve[-1])
         left = spent / self.num_timesteps * max(0, self._steps - self.num_timesteps)
         self._say(f"{self.num_timesteps} of {self._steps} steps, mean reward {rewards.mean():+.4f}, {left:.0f} s left")

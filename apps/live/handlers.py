@@ -10,6 +10,8 @@ from apps.fleet.actions import TOPIC_COMMAND
 from apps.live import hub, stream
 from apps.outbox.dispatch import register
 from apps.outbox.models import OutboxMessage
+from apps.policies import training_actions
+from apps.policies import training_queries as training
 from apps.whatif import queries as whatif
 from apps.whatif.actions import TOPIC_PROGRESS
 
@@ -36,8 +38,17 @@ def send_progress(message: OutboxMessage) -> bool:
     return True
 
 
+def send_training(message: OutboxMessage) -> bool:
+    """Put a training run's state and curve on the operators' stream."""
+    row = training.runs().filter(uid=message.payload["uid"]).first()
+    if row is not None:
+        stream.publish("training.progress", "jobs", training.document(row))
+    return True
+
+
 def register_all() -> None:
     """Name the handlers; called once when Django is ready."""
     register(TOPIC_COMMAND, send_command)
     register(TOPIC_EVENT, send_event)
     register(TOPIC_PROGRESS, send_progress)
+    register(training_actions.TOPIC_PROGRESS, send_training)

@@ -5,7 +5,7 @@ gap reads the missing part from the stream, so order is kept, nothing is lost an
 twice, whichever process wrote it. A number is the Redis stream's id; ten minutes are kept.
 
 Envelope: `{"seq", "type", "ts", "topic", "data"}`. Types: `snapshot` (on connect), `fleet.tick`,
-`nodes.delta` (1 Hz), `event`, `job.progress`, and `resync` (what was missed is gone: read again).
+`nodes.delta` (1 Hz), `event`, `job.progress`, `training.progress`, and `resync` (what was missed is gone: read again).
 """
 
 import time

@@ -13,7 +13,12 @@ class PoliciesConfig(AppConfig):
     label = "policies"
 
     def ready(self) -> None:
-        """The policies that come with the product stand in the registry as soon as it has tables."""
+        """Give the outbox its way to the workers; put what comes with the product into the registry as soon as it has tables."""
+        from apps.jobs.queueing import sender
+        from apps.outbox.dispatch import register
+        from apps.policies.training_actions import TOPIC_JOB
+
+        register(TOPIC_JOB, sender("policies.tune"))
         post_migrate.connect(_register_shipped, sender=self, dispatch_uid="policies that come with the product")
 
 

@@ -1,6 +1,8 @@
-"""Policy versions (what may decide) and assignments (who was told to decide by what)."""
+"""Policy versions (what may decide), assignments (who was told to decide by what), and training runs (where versions come from)."""
 
 from django.db import models
+
+from apps.jobs.models import Job
 
 
 class PolicyVersion(models.Model):
@@ -58,3 +60,22 @@ class Assignment(models.Model):
 
     class Meta:
         indexes = [models.Index(fields=["node_name", "-id"], name="assignment_node")]
+
+
+class TrainingRun(Job):
+    """One fine-tuning: from which version, how much of everything, how far it is, what came of it."""
+
+    class Trigger(models.TextChoices):
+        """Who began it."""
+
+        PERSON = "person"
+        SCHEDULE = "schedule"
+
+    parent = models.ForeignKey(PolicyVersion, on_delete=models.PROTECT, related_name="runs")
+    options = models.JSONField()
+    trigger = models.CharField(max_length=16, choices=Trigger.choices, default=Trigger.PERSON)
+    curve = models.JSONField(default=list)  # [{steps, reward_mean, seconds, loss}]
+    result = models.ForeignKey(PolicyVersion, null=True, on_delete=models.PROTECT, related_name="made_by")
+
+    class Meta:
+        indexes = [models.Index(fields=["status", "heartbeat_at"], name="training_open")]

@@ -12,7 +12,7 @@ import typer
 from helmctl.supervisor.refusal import Refusal
 from helmctl.supervisor.state import find_state_folder
 
-KERNEL_COMMANDS = {"sim", "eval", "advise", "bench", "trace", "calibrate", "policy"}
+KERNEL_COMMANDS = {"sim", "eval", "advise", "bench", "trace", "calibrate"}
 
 
 class Entry(NamedTuple):
@@ -35,7 +35,7 @@ COMMANDS = {
     "node": Entry("helmctl.cli.node", "app", "List, show, override, pin and release nodes."),
     "model": Entry("helmctl.cli.model", "app", "Import a model of your own, and choose the version that nodes serve."),
     "whatif": Entry("helmctl.cli.whatif", "app", "Compare ratios with the controller, in the simulator."),
-    "policy": Entry("helmctl.cli.policy", "app", "Train policies in the simulator."),
+    "policy": Entry("helmctl.cli.policy", "app", "Train, keep and roll out learned policies."),
     "sim": Entry("helmctl.cli.sim", "app", "Run the simulated fleet."),
     "eval": Entry("helmctl.cli.evaluate", "evaluate", "Run the evaluation suites in the simulator."),
     "trace": Entry("helmctl.cli.trace", "app", "Import and describe logs of user, item and time."),
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments = list(arguments) or ["--help"]
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     if wanted in KERNEL_COMMANDS:
-        _use_compiled_kernels()
+        use_compiled_kernels()
     try:
         result = build(wanted)(args=arguments, prog_name="helmctl", standalone_mode=False)
     except typer.Abort:
@@ -103,7 +103,7 @@ def app() -> NoReturn:
     sys.exit(run(sys.argv[1:]))
 
 
-def _use_compiled_kernels() -> None:
+def use_compiled_kernels() -> None:
     """Kernels that any process of this clone has compiled serve these commands too; the simulator's take a minute."""
     if "NUMBA_CACHE_DIR" not in os.environ:
         folder = find_state_folder()

@@ -1,4 +1,4 @@
-"""`helmctl policy`: train a policy in the simulator, and put the result where a node can read it."""
+"""`helmctl policy train`: train a policy in the simulator, from nothing; what is done with versions is in `policy_versions`."""
 
 import importlib.util
 import subprocess
@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from helmctl.cli import policy_versions
 from helmctl.supervisor.refusal import Refusal
 
 if TYPE_CHECKING:
     from agents.learning.config import TrainingConfig
     from agents.learning.train import Trained
 
-app = typer.Typer(no_args_is_help=True, help="Train policies.")
+app = typer.Typer(no_args_is_help=True, help="Train policies, keep their versions, and say which nodes decide by them.")
+app.add_typer(policy_versions.app)
 SOURCE = Path(__file__).resolve().parents[2]
-
-
-@app.callback()
-def _group() -> None:
-    """Only here so that a single command is still named on the command line."""
 
 
 @app.command("train")
@@ -36,6 +33,9 @@ def train_command(
     missing = [name for name in ("stable_baselines3", "gymnasium") if importlib.util.find_spec(name) is None]
     if missing:
         raise Refusal(f"training needs {' and '.join(missing)}: install requirements-worker.txt")
+    from helmctl.cli.main import use_compiled_kernels
+
+    use_compiled_kernels()
     from agents.learning.train import train
 
     try:

@@ -109,7 +109,8 @@ def redis(bus: Bus) -> list[Service]:
 def control_plane_env(plan: Plan, state: StateFolder, bus: Bus) -> dict[str, str]:
     """Environment of everything that runs Django; what the person set (DATABASE_URL, HELM_PUBLIC_URL, ...) is inherited."""
     own = {"REDIS_URL": bus.url, "HELM_HOST": plan.host, "HELM_PORT": str(plan.web_port), "DJANGO_SETTINGS_MODULE": "helmctl.settings"}
-    return {**runtime_env(state), **own}
+    journals = {"HELM_JOURNAL_DIR": str(plan.journal.absolute())} if plan.journal else {}
+    return {**runtime_env(state), **own, **journals}
 
 
 def preparation(node_names: Sequence[str], env: Mapping[str, str], python: str = sys.executable) -> list[Service]:
@@ -146,8 +147,8 @@ def control_plane(plan: Plan, state: StateFolder, bus: Bus, python: str, hosts: 
             ports=((plan.host, plan.web_port, "WEB_PORT"),),
         ),
         Service(
-            name="worker",  # three slots, so that roll-ups go on while two simulations run; polite, so that none slows a node
-            command=("nice", "-n", "10", *celery, "worker", "--concurrency", "3", "--loglevel", "WARNING", *QUIET_WORKER),
+            name="worker",  # four slots, so that roll-ups go on while two simulations and a training run; polite, so that none slows a node
+            command=("nice", "-n", "10", *celery, "worker", "--concurrency", "4", "--loglevel", "WARNING", *QUIET_WORKER),
             env=env,
             health_url=f"{bus.url}#worker",
             needs=(*needs, "web"),

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from apps.audit.actions import SYSTEM, announce, record
 from apps.fleet.queries import from_unix_ns
-from apps.policies.models import PolicyVersion
+from apps.policies.models import PolicyVersion, TrainingRun
 from apps.telemetry.frames import point_of
 from apps.telemetry.models import Decision, Point
 from apps.whatif.models import WhatIf
@@ -74,6 +74,7 @@ def world(node: Any, make_node: Any) -> Any:
         "policies/{digest}/",
         "policies/{digest}/artefact/",
         "policies/assignments/",
+        "training/schedule/",
     ],
 )
 def test_reads_have_the_promised_shape(schema: dict[str, Any], viewer: APIClient, world: Any, path: str) -> None:
@@ -125,6 +126,26 @@ def test_jobs_tokens_and_enrolments_have_the_promised_shape(schema: dict[str, An
     conforms(schema, "enrol/", "post", APIClient().post("/api/v1/enrol/", body, format="json"))
 
 
+def test_policies_and_training_have_the_promised_shape(schema: dict[str, Any], operator: APIClient, world: Any) -> None:
+    digest = PolicyVersion.objects.get(name="helm").digest
+    use = operator.post(f"/api/v1/policies/{digest}/use/", {"all_nodes": True, "reason": "a test"}, format="json")
+    conforms(schema, "policies/{digest}/use/", "post", use)
+    conforms(schema, "policies/assignments/", "get", operator.get("/api/v1/policies/assignments/"))
+    change = {"mean": -0.03, "low": None, "high": None, "pairs": 1}
+    cells = {"steady": {"candidate": {"latency_ms_p99": 9.0}}}
+    told = {"verdict": "usable", "reason": "", "against": {"parent": change}, "cells": cells, "seeds": [7000], "seconds": 150.0}
+    PolicyVersion.objects.filter(digest=digest).update(evaluation=told)
+    for path in ("policies/", "policies/{digest}/"):
+        conforms(schema, path, "get", operator.get(f"/api/v1/{path}".replace("{digest}", digest)))
+    conforms(schema, "training/", "post", operator.post("/api/v1/training/", {}, format="json"))
+    run = TrainingRun.objects.get()
+    TrainingRun.objects.update(curve=[{"steps": 464, "reward_mean": 0.1, "seconds": 3.0, "loss": None}], result=run.parent)
+    conforms(schema, "training/{uid}/", "get", operator.get(f"/api/v1/training/{run.uid}/"))
+    conforms(schema, "training/", "get", operator.get("/api/v1/training/"))
+    plan = operator.put("/api/v1/training/schedule/", {"enabled": True, "cron": "0 3 * * *"}, format="json")
+    conforms(schema, "training/schedule/", "put", plan)
+
+
 def test_the_schema_is_served_without_signing_in_and_says_3_1(db: None) -> None:
     response = APIClient().get("/api/v1/schema/", headers={"Accept": "application/json"})
     assert response.status_code == 200
@@ -161,11 +182,18 @@ def test_operation_ids_are_stable(schema: dict[str, Any]) -> None:
         "routing_pick",
         "routing_picks",
         "routing_retrieve",
+        "routing_tickets_create",
         "session_create",
         "session_delete",
         "tokens_create",
         "tokens_delete",
         "tokens_list",
+        "training_cancel",
+        "training_create",
+        "training_list",
+        "training_retrieve",
+        "training_schedule",
+        "training_schedule_write",
         "whatifs_cancel",
         "whatifs_create",
         "whatifs_figure",

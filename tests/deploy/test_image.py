@@ -65,6 +65,7 @@ def copied(name: str) -> set[str]:
 def packages(files: set[str]) -> set[str]:
     """Everything that is installed with requirement files: what they pin and what that needs."""
     lines = [line.partition("#")[0].strip() for file in files for line in (ROOT / file).read_text("utf-8").splitlines()]
+    lines = [line for line in lines if not line.startswith("-r")]  # another of the files
     todo, seen = [(Requirement(line), "") for line in lines if line], set()
     while todo:
         requirement, extra = todo.pop()
@@ -97,7 +98,7 @@ def modules_of(target: str) -> list[str]:
     written = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))["services"].values()
     commands = [service["command"] for service in written if service.get("build", {}).get("target") == target]
     run = {command[command.index("-m") + 1] for command in commands if "-m" in command}
-    tasks = ["helmctl.celery", "apps.telemetry.tasks", "apps.whatif.tasks"]
+    tasks = ["helmctl.celery", "apps.telemetry.tasks", "apps.whatif.tasks", "apps.policies.tasks"]
     warm = ["agents.node.warm"]
     later = {
         "web": [
@@ -109,7 +110,7 @@ def modules_of(target: str) -> list[str]:
             "helmctl.cli.status",
             "apps.fleet.management.commands.seed_local",
         ],
-        "worker": [*tasks, *warm, "apps.whatif.running", "agents.sim.fleet"],
+        "worker": [*tasks, *warm, "apps.whatif.running", "agents.sim.fleet", "agents.learning.tune"],
         "agent": [*warm, "agents.router.warm", "agents.runtime.node_daemon", "agents.runtime.router.daemon", "agents.runtime.model.hstu"],
     }
     return [*sorted(run), *later[target], "helmctl.supervisor.health"]
