@@ -2,11 +2,15 @@
 
 Compared are ten seconds before the kill, ten seconds from the tenth second after it, and as long after the node is
 back: P99 and answers a second as ratios, and the busiest node's picks over the mean.
+
+Then the router is killed. It is useful again when it says that it is ready, and exact when it has applied what every
+node holds; both are counted from the start of the new process.
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -14,7 +18,7 @@ import uvloop
 
 from agents.profiles import Profile, load_profile
 from agents.wire.messages import Phase
-from helmctl.bench.fleet import BenchFleet, bench_fleet
+from helmctl.bench.fleet import BenchError, BenchFleet, bench_fleet
 from helmctl.bench.live_play import Played, find_pace, play
 from helmctl.bench.report import Result, Say, ratio_of, result_of
 
@@ -23,6 +27,7 @@ NODES = 4
 LOST = "node-1"
 SETTLE, CALM, RECOVERY, WINDOW = 20.0, 10.0, 10.0, 10.0  # seconds
 READY_SECONDS_MAX = 60.0
+POLL_SECONDS = 0.02
 HEADROOM_RATIO = 0.6  # of the pace that four nodes carry: three must be able to carry it too
 
 
@@ -36,10 +41,18 @@ class Loss(NamedTuple):
     balance_again: float
 
 
+class Restart(NamedTuple):
+    """Seconds from a router's start until it could be used, and until it knew everything."""
+
+    useful: float
+    exact: float
+
+
 def measure(runs: int, say: Say) -> Sequence[Result]:
     """`runs` kills, each of a fleet of its own."""
     profile = load_profile(PROFILE)
-    losses = [_loss(profile, run + 1, say) for run in range(runs)]
+    found = [_loss(profile, run + 1, say) for run in range(runs)]
+    losses, restarts = [loss for loss, _ in found], [restart for _, restart in found]
     pairs = [(_before(loss), _after(loss, loss.killed), _after(loss, loss.ready)) for loss in losses]
     return [
         result_of("node_loss_refused", [float(loss.played.refused.total()) for loss in losses], "requests"),
@@ -48,17 +61,43 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
         result_of("node_loss_peak_to_mean", [loss.balance_without for loss in losses], "ratio"),
         ratio_of("node_back_p99_ratio", [(again[0], before[0]) for before, _, again in pairs]),
         result_of("node_back_peak_to_mean", [loss.balance_again for loss in losses], "ratio"),
+        result_of("router_restart_useful_seconds", [restart.useful for restart in restarts], "s"),
+        result_of("router_restart_exact_seconds", [restart.exact for restart in restarts], "s"),
     ]
 
 
-def _loss(profile: Profile, seed: int, say: Say) -> Loss:
+def _loss(profile: Profile, seed: int, say: Say) -> tuple[Loss, Restart]:
     with bench_fleet(NODES, PROFILE) as fleet:
         fleet.start_nodes()
         fleet.start_router()
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
         loss = uvloop.run(_lose(fleet, profile, seed, say))
-    say(f"killed at {loss.killed:.0f} s, ready again at {loss.ready:.0f} s, {loss.played.refused.total()} refused")
-    return loss
+        say(f"killed at {loss.killed:.0f} s, ready again at {loss.ready:.0f} s, {loss.played.refused.total()} refused")
+        return loss, _restart(fleet)
+
+
+def _restart(fleet: BenchFleet) -> Restart:
+    """Kill the router and start another."""
+    held = _view(fleet)["router"]["copies_known"]
+    fleet.kill("router")
+    began = time.monotonic()
+    fleet.start_router()
+    fleet.wait_ready(fleet.file.router)
+    useful = time.monotonic() - began
+    _wait_for(lambda: _view(fleet)["router"]["copies_known"] >= held and all(node["synced"] for node in _view(fleet)["nodes"]))
+    return Restart(useful, time.monotonic() - began)
+
+
+def _wait_for(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + READY_SECONDS_MAX
+    while not holds():
+        if time.monotonic() > deadline:
+            raise BenchError("the restarted router does not learn what the nodes hold")
+        time.sleep(POLL_SECONDS)
+
+
+def _view(fleet: BenchFleet) -> dict[str, Any]:
+    return dict(msgspec.json.decode(fleet.call("router", "/v1/fleet")))
 
 
 async def _lose(fleet: BenchFleet, profile: Profile, seed: int, say: Say) -> Loss:
@@ -94,8 +133,7 @@ async def _balance(fleet: BenchFleet) -> float:
 
 def _ready(fleet: BenchFleet) -> dict[str, int]:
     """Picks so far of each ready node."""
-    view = msgspec.json.decode(fleet.call("router", "/v1/fleet"))
-    return {node["name"]: int(node["picks_total"]) for node in view["nodes"] if node["phase"] == Phase.READY}
+    return {node["name"]: int(node["picks_total"]) for node in _view(fleet)["nodes"] if node["phase"] == Phase.READY}
 
 
 def _before(loss: Loss) -> tuple[float, float]:

@@ -1,5 +1,5 @@
 import { TextInput } from "@mantine/core";
-import { Search } from "lucide-react";
+import { Search, TriangleAlert } from "lucide-react";
 import { useState } from "react";
 import { useSearchParams } from "react-router";
 import { usePicks, useRouting } from "../../api/queries";
@@ -32,6 +32,7 @@ export default function RoutingPage() {
         <h1>Routing</h1>
         <span className="small quiet">{routing.data ? `policy ${routing.data.router.policy}, scores in predicted milliseconds` : "scores in predicted milliseconds"}</span>
       </div>
+      <Silence />
       <Summary />
       <div className={s.grid}>
         <WhyPanel requestId={chosen} className={s.wide ?? ""} aside={<PickField onChoose={choose} />} />
@@ -53,6 +54,18 @@ export default function RoutingPage() {
         <AttributionPanel className={s.narrow ?? ""} />
       </div>
     </>
+  );
+}
+
+/** Said once the router has stopped answering: what stands below is what it said last. */
+function Silence() {
+  const { data, error, dataUpdatedAt } = useRouting();
+  if (!data || !error) return null;
+  return (
+    <p className="row small" role="alert" style={{ color: "var(--crit)" }}>
+      <TriangleAlert size={14} aria-hidden />
+      The router does not answer. These are its figures of {logTime(new Date(dataUpdatedAt), new Date())}.
+    </p>
   );
 }
 
