@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
-from agents.sim.evaluation.run import run_placement, run_routing, run_sensitivity, run_suite
+from agents.sim.evaluation.run import run_capacity, run_placement, run_routing, run_sensitivity, run_suite
 from agents.sim.evaluation.suites import CATALOGUES, plan_of
 from helmctl.bench.report import ROOT
 from helmctl.supervisor.state import find_state_folder
 
-SUITES = ("paper", "routing", "ablation", "sensitivity", "placement")
+SUITES = ("paper", "routing", "ablation", "sensitivity", "placement", "capacity")
 PROCESSES_MAX = 64
 SEEDS_MAX = 100
 NODES_MAX = 256
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option(help="paper, routing, ablation, sensitivity or placement")] = "paper",
+    suite: Annotated[str, typer.Option(help="paper, routing, ablation, sensitivity, placement or capacity")] = "paper",
     quick: Annotated[bool, typer.Option("--quick", help="fewer cells, methods and seeds; marked so in the result")] = False,
     seeds: Annotated[int, typer.Option(min=1, max=SEEDS_MAX, help="seeds of every method")] = 5,
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="nodes of the routing suite")] = 32,
@@ -60,6 +60,8 @@ def evaluate(
             )
         elif suite == "sensitivity":
             found = run_sensitivity(quick=quick, catalogue=catalogues[0], folder=folder, processes=processes, progress=progress)
+        elif suite == "capacity":
+            found = run_capacity(quick=quick, folder=folder, processes=processes, progress=progress)
         elif suite == "placement":
             found = run_placement(catalogue=catalogues[0], folder=folder, processes=processes, progress=progress)
         else:
@@ -117,7 +119,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
     for name, rows in groups.items():
         lines += ["", " ".join(part for part in name if part)]
         lines.append(f"  {'method':22} {'router':20} {'P99 ms':>8} {'mean ms':>8} {'SLO':>7} {'util':>6} {'vs S1':>7} {'distance':>9}")
-        shown = [row for row in rows if not row["method"].startswith("static-") or row["router"] != "joint" or found["suite"] == "routing"]
+        compared = found["suite"] in ("routing", "capacity")  # there a static split is one of the compared, not a point of a grid
+        shown = [row for row in rows if compared or not row["method"].startswith("static-") or row["router"] != "joint"]
         for row in sorted(shown, key=lambda row: row["latency_ms_p99"] or float("inf")):
             lines.append(_line(row))
     return lines
@@ -130,4 +133,12 @@ def _line(row: dict[str, Any]) -> str:
     figures = (
         f"{row['latency_ms_p99'] or 0.0:8.2f} {row['latency_ms_mean'] or 0.0:8.2f} {row['slo_ratio'] or 0.0:7.2%} {row['utilisation']:6.2f}"
     )
-    return f"  {row['method']:22} {row['router']:20} {figures} {against:>8} {away:>9}"
+    return f"  {row['method']:22} {row['router']:20} {figures} {against:>8} {away:>9}{_carried(row)}"
+
+
+def _carried(row: dict[str, Any]) -> str:
+    """How many times its load's arrivals a method carries within the SLO."""
+    if "capacity_factor" not in row:
+        return ""
+    beyond = {"above": "at least ", "below": "less than "}.get(row["capacity_bound"] or "", "")
+    return f"  carries {beyond}{row['capacity_factor']:.2f} of the arrivals"

@@ -60,6 +60,22 @@ def change(measured: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]
     return {"mean": float(np.mean(changes)), "ci": interval(changes), "pairs": len(changes)}
 
 
+def capacity(factors: Sequence[float], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The factor on the arrivals up to which P99 meets the SLO, between the last that does and the first that does not.
+
+    `bound` says where the truth lies beyond the factors that were tried: `below` or `above`; null where it is between them.
+    """
+    meets = [not cell["overloaded"] and cell["latency_ms_p99"] is not None and cell["latency_ms_p99"] <= cell["slo_ms"] for cell in cells]
+    first = meets.index(False) if False in meets else len(meets)
+    if first == 0 or first == len(meets):
+        return {"factor": factors[max(first - 1, 0)], "bound": "below" if first == 0 else "above"}
+    last, next_ = cells[first - 1], cells[first]
+    if next_["overloaded"] or next_["latency_ms_p99"] is None:
+        return {"factor": factors[first - 1], "bound": None}  # the latency of a queue that only grows says nothing of where it began
+    tails = np.log([last["latency_ms_p99"], next_["latency_ms_p99"]])
+    return {"factor": float(np.interp(np.log(last["slo_ms"]), tails, factors[first - 1 : first + 1])), "bound": None}
+
+
 def gap_closed(method: dict[str, Any], s1: dict[str, Any], s3: dict[str, Any]) -> float | None:
     """Share of the P99 gap between the best static and the clairvoyant schedule; `None` where there is no gap or overload."""
     if any(row["overloaded"] for row in (method, s1, s3)):

@@ -9,11 +9,13 @@ import numpy as np
 from agents.sim.evaluation.jobs import QUANTILES, carry_out_all, service_of
 from agents.sim.evaluation.loads import LOADS
 from agents.sim.evaluation.optimum import Optimum, find_optimum
-from agents.sim.evaluation.report import change, distances, gap_closed, ratio_distance, row_of
+from agents.sim.evaluation.report import capacity, change, distances, gap_closed, ratio_distance, row_of
 from agents.sim.evaluation.suites import (
     Cell,
     Plan,
     best_statics,
+    capacity_factors,
+    capacity_jobs,
     first_jobs,
     named_jobs,
     placement_jobs,
@@ -177,6 +179,20 @@ def run_sensitivity(*, quick: bool, catalogue: str, folder: Path, processes: int
 
 def _tail_of(row: dict[str, Any]) -> float:
     return float("inf") if row["latency_ms_p99"] is None else float(row["latency_ms_p99"])
+
+
+def run_capacity(*, quick: bool, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:
+    """How many times a normal load's arrivals each method carries within the SLO, on fleets of 32 nodes."""
+    plan = capacity_jobs(quick=quick)
+    answers = carry_out_all([job for _, _, jobs in plan for job in jobs], folder, processes, progress)
+    rows = []
+    for cell, method, jobs in plan:
+        found = [answers[job.key] for job in jobs]
+        factors = capacity_factors(quick=quick)
+        carried = capacity(factors, [one["cell"] for one in found])
+        figures = row_of([found[factors.index(1.0)]])  # latencies are those of the load as it is
+        rows.append(_asked(cell, method) | figures | {"capacity_factor": carried["factor"], "capacity_bound": carried["bound"]})
+    return {"suite": "capacity", "quick": quick, "seeds": 1, "cells": rows, "optima": [], "curves": []}
 
 
 def run_placement(*, catalogue: str, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     sensitivity  each cost constant halved and doubled: where does the winner change
     ablation     the controller's layers, one by one
     placement    unequal splits, steered to by the router alone, against equal ones
+    capacity     six named cells on 32 nodes: how many more arrivals each method carries within the SLO
 
 Statics run on two seeds, methods on all. S0 is the best static of a catalogue and load over the three regimes, S1 the best of a
 cell, steady-tuned the best of its steady cell: all three by mean P99 over the statics' seeds, which flatters S0 and S1
@@ -28,6 +29,9 @@ ADMISSIONS = ("none", "shipped")
 METHODS = ("b5", "b5+burst", "b7", "b7+burst", "b9", "b10", "b10+burst", "b11", "paper", "helm")
 ROUTERS = ("round-robin", "least-loaded", "consistent-hash", "kv-affinity", "joint")
 ABLATION = ("helm-base", "helm-residual", "helm-recovery", "helm", "helm-on-hold", "helm-on-b7", "paper")
+CAPACITY_NODES, CAPACITY_REGIMES = 32, ("trend", "burst")
+CAPACITY_METHODS = ("static-0.50", "b5", "helm")
+CAPACITY_FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35)  # on the arrivals of a normal load
 QUICK_METHODS = ("b5", "b7", "helm", "helm-base", "helm-on-hold")
 # share of a typical request's 4.5 ms that each constant makes, on an A100 at the demo's hit ratios
 COST_CONSTANTS = {
@@ -222,6 +226,26 @@ def sensitivity_jobs(catalogue: str, *, quick: bool) -> list[tuple[Cell, str, st
                 scenario = cell.scenario(method, 1, factor=1.0 / (1.0 + COST_CONSTANTS.get(constant, 0.0) * (factor - 1.0)))
                 found.append((cell, variant, method, Job("run", msgspec.structs.replace(scenario, cost_factors=factors))))
     return found
+
+
+def capacity_cells(*, quick: bool) -> list[Cell]:
+    """Trend and burst of every catalogue under the shipped admission; one catalogue on few nodes where it must be quick."""
+    catalogues, nodes = (CATALOGUES[:1], 2 * NODES) if quick else (CATALOGUES, CAPACITY_NODES)
+    return [Cell(catalogue, regime, "normal", "shipped", nodes) for catalogue in catalogues for regime in CAPACITY_REGIMES]
+
+
+def capacity_factors(*, quick: bool) -> tuple[float, ...]:
+    """On a normal load's arrivals, increasing; 1 is among them."""
+    return CAPACITY_FACTORS[::2] if quick else CAPACITY_FACTORS
+
+
+def capacity_jobs(*, quick: bool) -> list[tuple[Cell, str, list[Job]]]:
+    """(cell, method, a job per factor on the arrivals)."""
+    return [
+        (cell, method, [Job("run", cell.scenario(method, 1, factor=factor)) for factor in capacity_factors(quick=quick)])
+        for cell in capacity_cells(quick=quick)
+        for method in CAPACITY_METHODS
+    ]
 
 
 def placement_jobs(catalogue: str) -> list[tuple[Cell, tuple[float, ...], Job]]:

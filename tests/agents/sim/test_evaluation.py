@@ -10,13 +10,15 @@ import pytest
 from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
-from agents.sim.evaluation.report import change, gap_closed, interval
+from agents.sim.evaluation.report import capacity, change, gap_closed, interval
 from agents.sim.evaluation.suites import (
     CATALOGUES,
     REGIMES,
     Cell,
     Plan,
     best_statics,
+    capacity_cells,
+    capacity_factors,
     first_jobs,
     named_jobs,
     plan_of,
@@ -143,3 +145,29 @@ def test_every_job_that_a_quick_report_names_was_asked_for() -> None:
     bests = best_statics(plan, answers)
     asked = answers.keys() | {job.key for job in second_jobs(plan, bests)}
     assert {job.key for cell in plan.cells for jobs in named_jobs(plan, cell, bests).values() for job in jobs} <= asked
+
+
+def tail(p99: float, *, overloaded: bool = False) -> dict[str, Any]:
+    return {"latency_ms_p99": p99, "slo_ms": 40.0, "overloaded": overloaded}
+
+
+@pytest.mark.parametrize(
+    ("tails", "factor", "bound"),
+    [
+        ([tail(20.0), tail(80.0)], 0.9, None),
+        ([tail(20.0), tail(900.0, overloaded=True)], 0.8, None),
+        ([tail(20.0), tail(39.0)], 1.0, "above"),
+        ([tail(41.0), tail(80.0)], 0.8, "below"),
+    ],
+)
+def test_a_capacity_lies_where_the_tail_crosses_the_slo(tails: list[dict[str, Any]], factor: float, bound: str | None) -> None:
+    found = capacity((0.8, 1.0), tails)
+    assert (found["factor"], found["bound"]) == (pytest.approx(factor), bound)
+
+
+def test_capacity_is_asked_in_six_cells_of_32_nodes() -> None:
+    cells = capacity_cells(quick=False)
+    assert len(cells) == 6
+    assert {cell.nodes for cell in cells} == {32}
+    assert 1.0 in capacity_factors(quick=False)
+    assert 1.0 in capacity_factors(quick=True)
