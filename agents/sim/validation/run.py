@@ -72,7 +72,7 @@ def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
     """Fit the device to what came before the scenario's warm-up ended, and predict what came after it."""
     first_ns, split_ns = (run.begin_ns + int(seconds * 1e9) for seconds in (START_SECONDS, scenario.warmup_seconds))
     fitted = [one for node in run.nodes for one in node.served if first_ns <= one.now_ns < split_ns]
-    device, hop_ms = fit_device(fitted, profiles_of(scenario)[0].cost), _hop_ms(run, scenario.warmup_seconds)
+    device, hop_ms = fit_device(fitted, profiles_of(scenario)[0].cost), _hop_ms(run, fitted, scenario)
     known = msgspec.structs.replace(scenario, cost_factors=device.cost_factors, jitter=device.jitter, hop_ms=hop_ms)
     replay, forecast = _replay(run, workload, known), fleet_for(known)
     for fleet in (replay, forecast):
@@ -95,10 +95,15 @@ def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
     )
 
 
-def _hop_ms(run: LiveRun, until_seconds: float) -> float:
-    """Each way's share of what a request spends outside queue and device, the median of the first part."""
-    early = run.sent_ns < until_seconds * 1e9
-    return max(0.0, float(np.nanmedian((run.latency_ms - run.inside_ms)[early])) / 2.0)
+def _hop_ms(run: LiveRun, fitted: list[Served], scenario: Scenario) -> float:
+    """Each way's share of what a request spends outside queue and device, and until an idle device takes it: medians of the first part."""
+    early = (run.sent_ns >= START_SECONDS * 1e9) & (run.sent_ns < scenario.warmup_seconds * 1e9)
+    outside_ms = float(np.nanmedian((run.latency_ms - run.inside_ms)[early]))
+    seconds = (scenario.warmup_seconds - START_SECONDS) * len(run.nodes)
+    idle_ratio = max(0.0, 1.0 - sum(one.service_ms for one in fitted) / 1e3 / seconds)
+    # requests that found the device idle wait least; the middle one of them waited for nothing but the hand-over
+    hand_over_ms = float(np.quantile(np.concatenate([one.queue_ms for one in fitted]), idle_ratio / 2.0))
+    return max(0.0, outside_ms + hand_over_ms) / 2.0
 
 
 def _replay(run: LiveRun, workload: Workload, scenario: Scenario) -> SimulatedFleet:
