@@ -1,7 +1,11 @@
 """Hot embedding rows: look up, admit, evict, give a page back.
 
-Rows live in slots of EMB pages. A row gets in on its second touch within the window (doorkeeper:
-a direct-mapped table of row tags, so a scan of one-off rows never displaces anything). Victims are
+Rows live in slots of EMB pages. A row gets in on its second touch while the doorkeeper remembers the first: a
+direct-mapped table of row tags with a place for every second slot of the pool, in which a miss overwrites whoever had its
+place. So a scan of one-off rows never displaces anything, and how long a row is remembered is measured in
+misses, not in seconds: a big pool's rows return slowly, and a window in time would shut them out. The door stands open
+while one in eight who knock is known: then rows that come back are missing, not one-off rows alone, and
+sending each of them away once doubles the misses just when a hot set has moved. Victims are
 found by a clock hand over the slots with a saturating use count: each pass of the hand takes one
 use away, a row at zero goes. Pages just granted are filled first.
 
@@ -30,6 +34,10 @@ _EMB_EVICTED_PRESSURE = int(Counter.EMB_EVICTED_PRESSURE)
 _EMB_EVICTED_SHRINK = int(Counter.EMB_EVICTED_SHRINK)
 _EMB_RESCUED = int(Counter.EMB_RESCUED)
 _EVICTED_RING = int(Counter.EVICTED_RING)
+_EMB_LOOKUPS = int(Counter.EMB_LOOKUPS)
+_EMB_HITS = int(Counter.EMB_HITS)
+_KNOCKS = int(Counter.KNOCKS)
+_KNOCKS_KNOWN = int(Counter.KNOCKS_KNOWN)
 _EVERYONE = int(Admission.EVERYONE)
 _FREQUENCY = int(Admission.FREQUENCY)
 
@@ -39,8 +47,11 @@ _MIX_AGAIN = np.uint64(0xD6E8FEB86659FD93)
 _HALF = np.uint64(32)
 _LOW_BITS = np.uint64(0xFFFF)
 
-DOOR_TICK_BITS = 28  # the doorkeeper's clock ticks every 2 ** 28 ns (0.27 s) and wraps after 4.9 hours
-_DOOR_TICKS = 0x10000
+OPEN_AT_KNOWN = 8  # docs/decisions/0002 compares
+PLACES_PER_KNOCK = 32  # the door's counts are halved at one knock per so many places: seconds under load
+KNOCKS_MIN = 64  # fewer say nothing of a share of one in eight
+_TOUCHES_MAX = 0xFFFF  # what a sighting can count to
+ROW_MEMORY_MAX_NS = 3_600_000_000_000  # longer than any cache under load keeps a row that nobody asks for
 RESCUE_STEPS = 64  # slots searched for a row worth moving: most are not worth a longer search
 NEW_USES = 0  # of a row just let in: it earns its rounds by being used again
 WARMTH_SAMPLES = 16  # slots read to compare a page's use with others'
@@ -284,27 +295,49 @@ def reindex(state: PoolState, slot: int, victim: int) -> None:
 
 
 @kernel
-def admits(state: PoolState, row: int, now_ns: int, rows_per_page: int, policy: CachePolicy) -> bool:
+def admits(state: PoolState, row: int, rows_per_page: int, policy: CachePolicy) -> bool:
     """Whether a missing row gets in; while there are fresh slots everybody does, as nothing gives way."""
     if policy.row_admission == _EVERYONE:
         return True
     if policy.row_admission == _FREQUENCY:
         wanted = _count_knock(state, row) > _uses_under_hand(state, rows_per_page) + 1
     else:
-        wanted = knock(state, row, now_ns, policy)
+        wanted = knock(state, row) or door_open(state)
     return bool(wanted or state.counters[_FRESH_PAGES] > 0)
 
 
 @kernel
-def knock(state: PoolState, row: int, now_ns: int, policy: CachePolicy) -> bool:
-    """Whether the doorkeeper has seen a missing row within the window; notes the touch either way."""
+def knock(state: PoolState, row: int) -> bool:
+    """Whether the doorkeeper remembers a missing row; notes the touch either way."""
     place, tag = _door_place(state, row)
-    tick = (now_ns >> DOOR_TICK_BITS) & (_DOOR_TICKS - 1)
-    age = (tick - state.door[place].seen) & (_DOOR_TICKS - 1)
-    known = state.door[place].tag == tag and age <= policy.emb_window_ns >> DOOR_TICK_BITS
+    known = state.door[place].tag == tag
     state.door[place].tag = tag
-    state.door[place].seen = tick
+    if state.counters[_KNOCKS] >= max(KNOCKS_MIN, state.door.shape[0] // PLACES_PER_KNOCK):
+        state.counters[_KNOCKS] >>= 1
+        state.counters[_KNOCKS_KNOWN] >>= 1
+    state.counters[_KNOCKS] += 1
+    state.counters[_KNOCKS_KNOWN] += known
     return bool(known)
+
+
+@kernel
+def door_open(state: PoolState) -> bool:
+    """Whether one in eight of the rows that knocked lately had knocked before, or it cannot be known yet.
+
+    Before as many rows have knocked as the door has places, it has forgotten nobody and knows next to nobody.
+    """
+    knocked = state.counters[_EMB_LOOKUPS] - state.counters[_EMB_HITS]
+    if knocked < state.door.shape[0]:
+        return True
+    return bool(OPEN_AT_KNOWN * state.counters[_KNOCKS_KNOWN] > state.counters[_KNOCKS])
+
+
+def row_memory_ns(state: PoolState, misses: int, span_ns: int) -> int:
+    """How long the doorkeeper remembers a row, in the mean, when it was told of so many misses in a span.
+
+    A place is overwritten by every miss that hashes to it, so the mean is places / misses per second.
+    """
+    return min(ROW_MEMORY_MAX_NS, span_ns * int(state.door.shape[0]) // max(1, misses))
 
 
 @kernel
@@ -321,14 +354,14 @@ def _count_knock(state: PoolState, row: int) -> int:
     """Touches of a missing row, this one included; a row that shares its place takes counts away, so old ones fade."""
     place, tag = _door_place(state, row)
     if state.door[place].tag == tag:
-        state.door[place].seen = min(state.door[place].seen + 1, _DOOR_TICKS - 1)
-    elif state.door[place].seen > 1:
-        state.door[place].seen -= 1
+        state.door[place].touches = min(state.door[place].touches + 1, _TOUCHES_MAX)
+    elif state.door[place].touches > 1:
+        state.door[place].touches -= 1
         return 1
     else:
         state.door[place].tag = tag
-        state.door[place].seen = 1
-    return int(state.door[place].seen)
+        state.door[place].touches = 1
+    return int(state.door[place].touches)
 
 
 @kernel

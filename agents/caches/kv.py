@@ -28,6 +28,7 @@ _KV_PAGES_USED = int(Counter.KV_PAGES_USED)
 _RESIDENCY_SEQ = int(Counter.RESIDENCY_SEQ)
 _EVERYONE = int(Admission.EVERYONE)
 _SECOND_REFERENCE = int(Admission.SECOND_REFERENCE)
+_PROBATION = int(Admission.PROBATION)
 _FREQUENCY = int(Admission.FREQUENCY)
 
 REASON_COLD = 1
@@ -149,12 +150,12 @@ def request_count(state: PoolState, key: np.uint64, now_ns: int, policy: CachePo
 @kernel
 def admits(state: PoolState, policy: CachePolicy, now_ns: int, key: np.uint64, gap_ns: int, pages: int, ms_saved_per_page: float) -> bool:
     """Whether a prefix of `pages` that is not resident gets in, `gap_ns` after its user's last request (-1: never seen)."""
-    if policy.kv_admission == _EVERYONE:
+    if policy.kv_admission == _EVERYONE or policy.kv_admission == _PROBATION:
+        return True
+    if state.counters[_KV_FREE_PAGES] >= pages:  # nothing gives way
         return True
     if policy.kv_admission == _SECOND_REFERENCE:
         return bool(0 <= gap_ns <= policy.kv_window_ns)
-    if state.counters[_KV_FREE_PAGES] >= pages:
-        return True
     victim = victim_entry(state)
     if victim == -1:
         return False
@@ -162,6 +163,13 @@ def admits(state: PoolState, policy: CachePolicy, now_ns: int, key: np.uint64, g
     if policy.kv_admission == _FREQUENCY:
         return requests > request_count(state, state.entries[victim].key, now_ns, policy)
     return bool(state.header[0].ageing + requests * ms_saved_per_page > state.entries[victim].priority)
+
+
+@kernel
+def starting_uses(policy: CachePolicy, gap_ns: int) -> int:
+    """Uses that a new prefix counts with, `gap_ns` after its user's last request anywhere (-1: never seen)."""
+    known = policy.kv_admission == _PROBATION and 0 <= gap_ns <= policy.kv_window_ns
+    return policy.kv_credit_uses if known else 0
 
 
 @kernel
@@ -209,8 +217,8 @@ def _delete_entry(state: PoolState, entry: int) -> None:
 
 
 @kernel
-def new_entry(state: PoolState, key: np.uint64) -> int:
-    """An empty entry for a user; -1 when all are taken."""
+def new_entry(state: PoolState, key: np.uint64, uses: int = 0) -> int:
+    """An empty entry for a user that counts as used so often; -1 when all are taken."""
     entry = state.counters[_ENTRY_FREE_HEAD]
     if entry == -1:
         return -1
@@ -224,7 +232,7 @@ def new_entry(state: PoolState, key: np.uint64) -> int:
     state.entries[entry].tail = -1
     state.entries[entry].blocks = 0
     state.entries[entry].pins = 0
-    state.entries[entry].uses = 0
+    state.entries[entry].uses = uses
     state.entries[entry].priority = 0.0
     state.entries[entry].position = position
     _index_insert(state, key, entry)

@@ -102,7 +102,7 @@ def book_prefix(
     written = 0
     if may_write and hashes.shape[0] > 0:
         if entry == -1:
-            entry = kv.new_entry(state, key)
+            entry = kv.new_entry(state, key, kv.starting_uses(policy, gap_ns))
         if entry != -1:
             written = _extend(state, entry, matched > 0, hashes, block_tokens, write_pages)
             if state.entries[entry].blocks == 0:
@@ -207,7 +207,6 @@ CHUNK_USES = 512  # uses found before they are numbered: their cache lines stay 
 def book_rows(
     state: PoolState,
     policy: CachePolicy,
-    now_ns: int,
     rows_per_page: int,
     history_rows: NDArray[np.int64],
     history_offsets: NDArray[np.int64],
@@ -240,7 +239,7 @@ def book_rows(
         scratch[scratch[miss].place].position = -1
     _count_by_table(state, unique, rows, row_slots)
     for miss in range(misses):
-        insert_slots[miss] = 0 if emb.admits(state, rows[missing[miss]], now_ns, rows_per_page, policy) else -1
+        insert_slots[miss] = 0 if emb.admits(state, rows[missing[miss]], rows_per_page, policy) else -1
     _place_rows(state, policy, rows_per_page, unique, misses, scratch, rows, missing, insert_slots)
     state.counters[_EMB_LOOKUPS] += unique
     state.counters[_EMB_HITS] += unique - misses

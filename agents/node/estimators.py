@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.caches.emb import door_open, row_memory_ns
 from agents.caches.policy import CachePolicy
 from agents.controller.interface import Observation
 from agents.controller.landscape import Measured
@@ -72,6 +73,7 @@ class NodeEstimators:
         self._profile = profile
         self.meters: Meters = new_node_meters(profile, row_sampling_rate, policy)
         self._batch_costs: Cost | None = None  # as of the last completed batch
+        self._rows_wait = policy.rows_wait
         self._valuation = valuation
         self._own_users = self._own_stream(profile, policy) if valuation.kv_stream == "node" else None
         self._reuse: dict[str, tuple[int, ClusterReuse]] = {}
@@ -126,6 +128,10 @@ class NodeEstimators:
             gained = self._history[-1] - self._history[0]
             known[Known.EMB_HIT_RATIO] = _ratio(gained[Counter.EMB_HITS], gained[Counter.EMB_LOOKUPS])
             known[Known.KV_HIT_RATIO] = _ratio(gained[Counter.KV_HITS], gained[Counter.KV_REQUESTS])
+            if self._rows_wait and len(self._history) > 1:
+                misses = int(gained[Counter.EMB_LOOKUPS] - gained[Counter.EMB_HITS])
+                window_ns = 0 if door_open(state) else row_memory_ns(state, misses, (len(self._history) - 1) * 1_000_000_000)
+                self.meters.row_curve.head["window_ns"] = window_ns
 
     @property
     def next_second_ns(self) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.caches.emb import ROW_MEMORY_MAX_NS
 from agents.caches.policy import CachePolicy
 from agents.node.batch import MissReason
 from agents.numerics import cost as cost_model
@@ -133,7 +134,7 @@ def new_node_meters(profile: Profile, row_sampling_rate: float, policy: CachePol
             sampling_rate=min(row_sampling_rate, _row_curve_rate(profile)),
             stream_rate=row_sampling_rate,
             keys_max=ROW_KEYS_MAX,
-            window_ns=policy.row_window_ns,
+            window_ns=ROW_MEMORY_MAX_NS if policy.rows_wait else 0,
             half_life_fast_seconds=HALF_LIFE_SECONDS,
         ),
         latencies=new_window(),

@@ -35,6 +35,7 @@ from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
 from agents.node.estimators import NodeEstimators, Valuation
 from agents.node.meters import Meters
 from agents.node.report import BodyFacts, Reporter
+from agents.numerics import reuse
 from agents.pool import migration
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter, Owner, PoolState, allocate
@@ -237,7 +238,6 @@ class Node:
         unique, misses = booking.book_rows(
             self.state,
             self.policy,
-            now_ns,
             self.rows_per_page,
             batch.history_rows,
             batch.history_offsets,
@@ -301,6 +301,10 @@ class Node:
         slots = np.empty(rows.shape[0], np.int32)
         emb.refill_rows(self.state, rows, self.rows_per_page, slots)
         return slots
+
+    def recall_rows(self, rows: NDArray[np.int64]) -> None:
+        """Let the row curve know rows, newest first, that were in use before this node's time began."""
+        reuse.recall_rows(self.meters.row_curve, rows, self.profile.row_bytes)
 
     def _expire(self, now_ns: int) -> None:
         if self._desired.expired(now_ns):
@@ -468,6 +472,11 @@ class Node:
     def observe(self, now_ns: int) -> Observation:
         """What a decision at this moment would see."""
         return self._estimators.observation(now_ns, self.ledger.emb_ratio, self.state)
+
+    @property
+    def pool_rows(self) -> int:
+        """Rows that the whole pool could hold."""
+        return int(self.state.counters[Counter.POOL_PAGES]) * self.rows_per_page
 
     @property
     def emb_pages(self) -> int:

@@ -68,6 +68,26 @@ def record_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_byt
 
 
 @kernel
+def recall_rows(state: ReuseState, rows: NDArray[np.int64], row_bytes: int) -> None:
+    """Stack rows [N], newest first, as if they had been in for long; no reference is counted.
+
+    For a fleet that starts in mid-life: what is asked for first would otherwise look as if it were new.
+    """
+    for back in range(1, rows.shape[0] + 1):
+        key = np.uint64(rows[-back])
+        hashed = hash_of(key, state.head[0]["seed"])
+        if hashed >> _HASH_SHIFT >= state.head[0]["threshold"] or _find(state, key, hashed) >= 0:
+            continue
+        slot = _insert(state, key, hashed, False)
+        if slot >= 0:
+            entry = state.entries[slot]
+            entry["seen_ns"] = state.head[0]["last_ns"]
+            entry["bytes"] = row_bytes
+            entry["barrier"] = 0.0
+            _stack(state, slot)
+
+
+@kernel
 def _record(state: ReuseState, key: np.uint64, size: int) -> float:
     head = state.head[0]
     head["references"] += 1
@@ -277,7 +297,7 @@ def _entered_now(state: ReuseState, slot: int) -> bool:
 def _let_in(state: ReuseState, slot: int, size: int) -> None:
     """A waiting key that is not sampled came back: soon enough, and it stands for itself from now on."""
     head, entry = state.head[0], state.entries[slot]
-    soon = head["last_ns"] - entry["seen_ns"] <= head["window_ns"]
+    soon = head["window_ns"] == 0 or head["last_ns"] - entry["seen_ns"] <= head["window_ns"]
     entry["seen_ns"] = head["last_ns"]
     entry["bytes"] = size
     if soon:

@@ -53,7 +53,9 @@ class Counter(IntEnum):
     EVICTED_RING = 25  # rows ever written to the ring of evicted rows
     POOL_PAGES = 26  # pages that are not free: the size of the pool now
     FREE_HEAD = 27  # first page outside the pool, -1 when none
-    COUNT = 28
+    KNOCKS = 28  # missing rows that the doorkeeper was asked about lately
+    KNOCKS_KNOWN = 29  # of them, those that it remembered
+    COUNT = 30
 
 
 HEADER = np.dtype(
@@ -112,7 +114,7 @@ SLOT = np.dtype(
     align=True,
 )
 PLACE = np.dtype([("tag", "u4"), ("slot", "i4")], align=True)
-SIGHTING = np.dtype([("tag", "u2"), ("seen", "u2")], align=True)  # seen: a tick, or a count where frequency decides
+SIGHTING = np.dtype([("tag", "u2"), ("touches", "u2")], align=True)  # touches: counted where frequency decides
 EVICTED = np.dtype([("row", "i8")])
 TABLE = np.dtype([("lookups", "i8"), ("hits", "i8")], align=True)
 

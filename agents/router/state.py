@@ -189,7 +189,7 @@ class RouterConfig(NamedTuple):
 
     policy: str = "joint"
     fresh_ns: int = 2_000_000_000  # ten missed load reports: the node's queue is unknown
-    admission_window_ns: int = 60_000_000_000  # nodes cache a user on the second request within it; 0: at once
+    admission_window_ns: int = 0  # nodes cache a user only on the second request within it; 0: at once
     memory_ns: int = 900_000_000_000  # a user not seen for longer and resident nowhere is forgotten
     reservation_ttl_ns: int = 120_000_000_000  # longer than any upstream timeout: only a lost response expires
     share_half_life_ns: int = 2_000_000_000

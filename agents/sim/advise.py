@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.caches.emb import ROW_MEMORY_MAX_NS
 from agents.numerics.cost import Cost, kv_value_ms_per_second, row_hit_value_ms
 from agents.numerics.jit import kernel
 from agents.numerics.reuse import record_rows, record_user
@@ -24,7 +25,7 @@ from agents.profiles import Profile
 from agents.sim.splits import NodeStream, SplitCost, node_stream, replay_splits
 from agents.workloads.blocks import RequestBlock
 
-ADMISSION_NS = 60_000_000_000  # the doorkeeper as shipped: in with the second reference within a minute
+ADMISSION_NS = 60_000_000_000  # as shipped: a user is in with the second request within a minute
 REQUESTS_MAX = 40_000  # of one node replayed at once: a P99 then rests on some 300 requests, and a replay takes seconds
 WARM_RATIO = 0.25  # of a replay that only fills the caches
 RATIOS = np.linspace(0.1, 0.9, 9)
@@ -488,7 +489,7 @@ def _curves(stream: NodeStream, profile: Profile) -> Curves:
         2.0 * profile.pool_bytes,
         keys_max=1 << 16,
         stream_rate=0.5**stream.row_shift,
-        window_ns=ADMISSION_NS,
+        window_ns=ROW_MEMORY_MAX_NS,
         half_life_fast_seconds=forever,
         half_life_slow_seconds=forever,
         now_ns=int(stream.at_ns[0]),

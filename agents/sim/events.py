@@ -244,7 +244,6 @@ def _book(world: World, node: int, size: int, now_ns: int) -> None:
     rows, missing = book_rows(
         pool,
         world.policy,
-        now_ns,
         body.rows_per_page,
         booking.history_rows,
         offsets[_HISTORY, : size + 1],

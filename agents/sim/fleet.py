@@ -62,10 +62,10 @@ class SimulatedFleet:
         self._row_shift = workload.row_shift
         profiles, count = setup.profiles, len(setup.profiles)
         self.nodes, memory = self._build_nodes()
-        window_ns = self.nodes[0].policy.user_window_ns
+        rules = self.nodes[0].policy
         config = RouterConfig(
             policy=setup.router,
-            admission_window_ns=window_ns,
+            admission_window_ns=rules.user_refusal_window_ns,
             users_max=max(8_192, count * USERS_PER_NODE_MAX),
             copies_max=max(8_192, count * USERS_PER_NODE_MAX),
             reservations_max=max(1_024, count * RESERVATIONS_PER_NODE_MAX),
@@ -75,7 +75,13 @@ class SimulatedFleet:
         self.router = Router([node.name for node in self.nodes], config, setup.seed)
         pool_tokens = max(profile.pool_bytes // profile.kv_token_bytes for profile in profiles)
         self._reuse = ClusterReuseStatistics(
-            "router-0", count, pool_tokens, profiles[0].block_tokens, window_ns=window_ns, now_ns=0, users_max=min(65_536, 8_192 * count)
+            "router-0",
+            count,
+            pool_tokens,
+            profiles[0].block_tokens,
+            window_ns=rules.user_window_ns,
+            now_ns=0,
+            users_max=min(65_536, 8_192 * count),
         )
         self.world = new_world(
             list(profiles),

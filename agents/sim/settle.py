@@ -1,8 +1,9 @@
 """A fleet as after long running: its caches full of what the stream's first minute asks for, ages and all.
 
 An empty fleet takes minutes of traffic to fill 80 GB, and moves the optimum while it does. So before the clock
-starts, EMB is filled with the rows that go on being asked for, and the fleet serves the minute on devices that take
-no time: prefixes, doorkeepers, curves and the router's knowledge are then what they are in mid-life.
+starts, EMB is filled with the rows that its admission would have kept, the value curves remember as many as a whole pool
+holds, and the fleet serves the minute on devices that take no time: prefixes, doorkeepers, curves and the router's knowledge
+are then what they are in mid-life.
 """
 
 from typing import Protocol, runtime_checkable
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from agents.node.node import Node
 from agents.workloads.blocks import BlockWorkload, RequestBlock
 
-SECONDS = 60.0  # the admission window, and two half-lives of the curves
+SECONDS = 60.0  # the admission window of users, and two half-lives of the curves
+DOOR_REFERENCES_PER_ROW = 2  # of the pool: half a pool of misses is remembered, and about one reference in four misses
 _ROWS_COUNTED_MAX = 2_000_000  # of the minute: enough to rank what fits
 
 
@@ -21,18 +23,20 @@ _ROWS_COUNTED_MAX = 2_000_000  # of the minute: enough to rank what fits
 class KnowsItsPast(Protocol):
     """A stream that can tell the rows asked for before it began."""
 
-    def recent_rows(self, count: int) -> NDArray[np.int64]:
-        """At most `count` distinct rows, newest first."""
+    def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
+        """At most `count` distinct rows, newest first; with a `gap` only those asked for twice within so many references."""
         ...
 
 
 def fill_rows(nodes: list[Node], workload: BlockWorkload, blocks: list[RequestBlock], seed: int) -> None:
     """Give every node the rows that a long life would have left it, as many as its EMB holds, in no order."""
-    most = max(node.emb_pages * node.rows_per_page for node in nodes)
-    recent = workload.recent_rows(most) if isinstance(workload, KnowsItsPast) else _most_wanted(blocks)
+    most = max(node.pool_rows for node in nodes)
+    gap = DOOR_REFERENCES_PER_ROW * most if nodes[0].policy.rows_wait else 0
+    recent = workload.recent_rows(most, gap) if isinstance(workload, KnowsItsPast) else _most_wanted(blocks)
     rng = np.random.default_rng(seed)
     for node in nodes:
         node.refill_commit(0, rng.permutation(recent[: node.emb_pages * node.rows_per_page]))
+        node.recall_rows(recent)
 
 
 def _most_wanted(blocks: list[RequestBlock]) -> NDArray[np.int64]:

@@ -54,7 +54,7 @@ class _Lru(NamedTuple):
     older: NDArray[np.int32]  # [ids + 1]
     sizes: NDArray[np.int64]  # [ids + 1] 0: not resident; the last: their sum
     marks: NDArray[np.uint64]  # [ids] what identifies the resident content
-    seen_ns: NDArray[np.int64]  # [ids] last reference, resident or not
+    seen: NDArray[np.int64]  # [ids] last reference, resident or not: when in ns, or after how many misses
 
 
 def node_stream(blocks: Iterable[RequestBlock], row_shift: int, node: int = 0, nodes: int = 1) -> NodeStream:
@@ -89,11 +89,13 @@ def replay_splits(
     window_ns: int = 0,
     recent_rows: NDArray[np.int64] | None = None,
 ) -> SplitCost:
-    """Cost of every request at every ratio. With a `window_ns`, users and rows enter only at a reference so soon after another.
+    """Cost of every request at every ratio. With a `window_ns` users enter only at a request so soon after another, and rows at a
+    miss that follows their last within as many misses as half a pool has rows.
 
     `recent_rows`, newest first, are what the row cache starts with; empty if not given.
     """
     requests = stream.at_ns.shape[0]
+    door_rows = max(1, profile.pages * profile.rows_per_page >> (stream.row_shift + 1)) if window_ns else 0
     service, missing, cached = (np.zeros((ratios.shape[0], requests)) for _ in range(3))
     cost = Cost(**{name: getattr(profile.cost, name) for name in Cost._fields})
     for place, ratio in enumerate(ratios):
@@ -109,6 +111,7 @@ def replay_splits(
             row_capacity,
             token_capacity,
             window_ns,
+            door_rows,
             rows,
             users,
             service[place],
@@ -126,7 +129,7 @@ def _empty_lru(ids: int) -> _Lru:
 @kernel
 def _start_with(rows: _Lru, recent_rows: NDArray[np.int64], capacity: int) -> None:
     for place in range(min(capacity, recent_rows.shape[0]) - 1, -1, -1):
-        if recent_rows[place] < rows.seen_ns.shape[0]:
+        if recent_rows[place] < rows.seen.shape[0]:
             _put(rows, recent_rows[place], 1, capacity)
 
 
@@ -138,6 +141,7 @@ def _replay(
     row_capacity: int,
     token_capacity: int,
     window_ns: int,
+    door_rows: int,
     rows: _Lru,
     users: _Lru,
     service_ms: NDArray[np.float64],
@@ -145,17 +149,19 @@ def _replay(
     cached_ratio: NDArray[np.float64],
 ) -> None:
     scale = float(1 << stream.row_shift)
+    misses = 0
     for request in range(stream.at_ns.shape[0]):
-        now_ns, tokens = stream.at_ns[request], stream.tokens[request]
+        tokens = stream.tokens[request]
         cached = _prefix(stream, request, block_tokens, token_capacity, window_ns, users)
         first, last = stream.history_offsets[request], stream.history_offsets[request + 1]
         first += (last - first) * cached // max(tokens, 1)
         looked_up = last - first + stream.candidate_offsets[request + 1] - stream.candidate_offsets[request]
         missing = 0
         for place in range(first, last):
-            missing += _touch_row(rows, stream.history_rows[place], now_ns, row_capacity, window_ns)
+            missing += _touch_row(rows, stream.history_rows[place], misses + missing, row_capacity, door_rows)
         for place in range(stream.candidate_offsets[request], stream.candidate_offsets[request + 1]):
-            missing += _touch_row(rows, stream.candidate_rows[place], now_ns, row_capacity, window_ns)
+            missing += _touch_row(rows, stream.candidate_rows[place], misses + missing, row_capacity, door_rows)
+        misses += missing
         compute = cost.ms_fixed + prefill_ms(cost, float(tokens), float(cached)) + cost.ms_per_candidate * stream.candidates[request]
         service_ms[request] = compute + rows_ms(cost, looked_up * scale, missing * scale)
         missing_ratio[request] = missing / max(looked_up, 1)
@@ -169,8 +175,8 @@ def _prefix(stream: NodeStream, request: int, block_tokens: int, capacity: int, 
     first, blocks = stream.block_offsets[request], stream.block_offsets[request + 1] - stream.block_offsets[request]
     held = users.sizes[user] // block_tokens
     known = held > 0 and held <= blocks and stream.block_hashes[first + held - 1] == users.marks[user]
-    enters = held > 0 or window_ns == 0 or now_ns - users.seen_ns[user] <= window_ns
-    users.seen_ns[user] = now_ns
+    enters = held > 0 or window_ns == 0 or now_ns - users.seen[user] <= window_ns
+    users.seen[user] = now_ns
     if enters and 0 < blocks * block_tokens <= capacity:
         _put(users, user, blocks * block_tokens, capacity)
         users.marks[user] = stream.block_hashes[first + blocks - 1]
@@ -178,11 +184,12 @@ def _prefix(stream: NodeStream, request: int, block_tokens: int, capacity: int, 
 
 
 @kernel
-def _touch_row(rows: _Lru, row: int, now_ns: int, capacity: int, window_ns: int) -> int:
-    """1 if the row was missing; it is kept afterwards if it may enter."""
+def _touch_row(rows: _Lru, row: int, misses: int, capacity: int, door_rows: int) -> int:
+    """1 if the row was missing, as the next after so many misses; it is kept afterwards if it may enter."""
     missing = rows.sizes[row] == 0
-    enters = not missing or window_ns == 0 or now_ns - rows.seen_ns[row] <= window_ns
-    rows.seen_ns[row] = now_ns
+    enters = not missing or door_rows == 0 or misses - rows.seen[row] <= door_rows
+    if missing:
+        rows.seen[row] = misses
     if enters and capacity > 0:
         _put(rows, row, 1, capacity)
     return 1 if missing else 0

@@ -175,20 +175,30 @@ def fill(state: StreamState, out: Buffers, room: int) -> int:
 
 
 @kernel
-def draw_recent(state: StreamState, rows: NDArray[np.int64], seen: NDArray[np.bool_], draws: int) -> int:
-    """Distinct followed rows in order of their first draw from the first moment's law; returns how many were found."""
-    found = 0
+def draw_recent(state: StreamState, rows: NDArray[np.int64], drawn: NDArray[np.int64], gap: int, count: int, draws: int) -> int:
+    """Distinct followed rows in order of their first draw from the first moment's law; returns how many were found.
+
+    Ends when `count` of them were drawn twice within `gap` draws (0: once at all); `drawn` says -1 of these, of the
+    others the number of their latest draw.
+    """
+    found, kept = 0, 0
     for draw in range(draws):
-        if found == rows.shape[0]:
+        if kept == count:
             break
         bits = mixed(state.keys[Key.PAST], np.uint64(draw))
         index = _row_index(state, bits, 0)
         kept_class = np.int64(mixed(bits, np.uint64(draw)) >> np.uint64(56)) >> state.numbers[Number.ROW_SHIFT]
         row = index << (CLASS_BITS - state.numbers[Number.ROW_SHIFT]) | kept_class
-        if not seen[row]:
-            seen[row] = True
+        before = drawn[row]
+        if before == 0:
             rows[found] = row
             found += 1
+        if before == -1:
+            continue
+        drawn[row] = draw + 1
+        if gap == 0 or (before > 0 and draw + 1 - before <= gap):
+            drawn[row] = -1
+            kept += 1
     return found
 
 

@@ -118,15 +118,17 @@ class FleetWorkload:
             if count < room.requests:
                 return
 
-    def recent_rows(self, count: int) -> NDArray[np.int64]:
+    def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
         """At most `count` distinct rows, newest first: what a recency list holds after the first moment's candidates went on for ever.
 
-        A cache that starts with them starts as after long running; filling it by requests takes minutes of stream.
+        A cache that starts with them starts as after long running; filling it by requests takes minutes of stream. With a
+        `gap` only rows that were asked for twice within so many references, as behind a doorkeeper.
         """
-        state = self._new_state(1)
-        rows = np.zeros(min(max(count, 0), self.rows), np.int64)
-        found = draw_recent(state, rows, np.zeros(self.rows, np.bool_), RECENT_DRAWS_PER_ROW * rows.shape[0])
-        return rows[:found]
+        count = min(max(count, 0), self.rows)
+        rows, drawn = np.zeros(self.rows, np.int64), np.zeros(self.rows, np.int64)
+        found = draw_recent(self._new_state(1), rows, drawn, gap, count, RECENT_DRAWS_PER_ROW * count)
+        rows = rows[:found]
+        return np.asarray(rows[drawn[rows] == -1])
 
     def _room(self, block_tokens: int) -> Room:
         stream, shift = self._stream, self.row_shift

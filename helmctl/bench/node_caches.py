@@ -69,7 +69,6 @@ class RowBench:
         booking.book_rows(
             self.state,
             self.policy,
-            0,
             self.rows_per_page,
             self._none,
             self._zeros,

@@ -1,9 +1,6 @@
 """Bench of row policies: hit ratios of the product's and of published ones on logs and on synthetic streams.
 
 Cache sizes are shares of the distinct ids of a stream. The product's kernels are run as they are, one id at a time.
-Its doorkeeper is told the time, and a log's time means little here (days between visits, or none inside a day):
-references come evenly, so many in a doorkeeper's window as `WINDOW_CAPACITIES` caches hold, which is what
-the demo node sees (1.2 million references a minute over 130 k rows).
 """
 
 from collections.abc import Sequence
@@ -22,8 +19,8 @@ from helmctl.bench.row_policies import REFERENCES
 
 CACHE_RATIOS = (0.02, 0.05, 0.1, 0.2, 0.4)
 ROWS_PER_PAGE = 16
-WINDOW_CAPACITIES = 9
 STREAM_LENGTH, STREAM_IDS = 200_000, 20_000
+_LOOKUPS, _HITS = int(Counter.EMB_LOOKUPS), int(Counter.EMB_HITS)
 _PRESSURE = int(Counter.EMB_EVICTED_PRESSURE)
 
 
@@ -58,26 +55,26 @@ def _product_hits(rows: NDArray[np.int64], capacity: int, policy: CachePolicy) -
     """Hits of the product's EMB cache that has half of its pool, as nodes have."""
     pages = capacity // ROWS_PER_PAGE
     state = allocate(2 * pages, ROWS_PER_PAGE, pages)
-    return play(state, policy, rows, policy.emb_window_ns // (WINDOW_CAPACITIES * capacity))
+    return play(state, policy, rows)
 
 
 @kernel
-def play(state: PoolState, policy: CachePolicy, rows: NDArray[np.int64], period_ns: int) -> int:
-    """References one by one, `period_ns` apart; returns the hits."""
-    hits = 0
+def play(state: PoolState, policy: CachePolicy, rows: NDArray[np.int64]) -> int:
+    """References one by one; returns the hits."""
     steps_max = emb.sweep_steps(state, ROWS_PER_PAGE, policy)
     for position in range(rows.shape[0]):
         row = rows[position]
         slot = emb.confirmed_slot(state, row, emb.probable_slot(state, row, emb.expect_row(state, row)))
+        state.counters[_LOOKUPS] += 1
         if slot != -1:
             emb.touch_slot(state, slot, 0, policy)
-            hits += 1
-        elif emb.admits(state, row, position * period_ns, ROWS_PER_PAGE, policy):
+            state.counters[_HITS] += 1
+        elif emb.admits(state, row, ROWS_PER_PAGE, policy):
             slot = emb.fresh_slot(state, ROWS_PER_PAGE)
             if slot == -1:
                 slot = emb.victim_slot(state, ROWS_PER_PAGE, steps_max, rows, 0)
             emb.reindex(state, slot, emb.occupy(state, slot, row, emb.NEW_USES, 0, ROWS_PER_PAGE, _PRESSURE))
-    return hits
+    return int(state.counters[_HITS])
 
 
 def _zipf(seed: int) -> NDArray[np.int64]:

@@ -94,9 +94,9 @@ class _Drawn:
         """The same for every call."""
         return iter(self._blocks)
 
-    def recent_rows(self, count: int) -> NDArray[np.int64]:
+    def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
         """What a cache holds when the stream begins."""
-        return self._source.recent_rows(count)
+        return self._source.recent_rows(count, gap)
 
 
 class _Watch:

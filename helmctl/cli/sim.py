@@ -25,7 +25,7 @@ Trace = Annotated[Path | None, typer.Option(help="replay a log with columns user
 ProfileName = Annotated[str, typer.Option(help="a name or the path of a file, or a mix of nodes: a100-80g*3,h100-80g*1")]
 Nodes = Annotated[int | None, typer.Option(help=f"nodes in the fleet; {NODES}, or as many as a mix names")]
 RouterName = Annotated[str, typer.Option(help="joint, round-robin, least-loaded, consistent-hash or kv-affinity")]
-Admission = Annotated[str, typer.Option(help="shipped, none (LRU that admits everyone), tinylfu or value-density")]
+Admission = Annotated[str, typer.Option(help="shipped, none (LRU that admits everyone), second-request, tinylfu or value-density")]
 Duration = Annotated[float, typer.Option(help="simulated seconds")]
 Warmup = Annotated[float | None, typer.Option(help="simulated seconds left out of the figures; 30, or a quarter of a short run")]
 Rate = Annotated[float | None, typer.Option(help="mean requests per second of the fleet")]

@@ -12,20 +12,26 @@ ROWS_PER_PAGE = 4
 SHIPPED = cache_policy("shipped", ROWS_PER_PAGE)
 OPEN = cache_policy("none", ROWS_PER_PAGE)
 NO_BATCH = np.empty(0, np.int64)
-TICK_NS = 1 << emb.DOOR_TICK_BITS  # what the doorkeeper can tell apart
 
 
 def tiny_pool(emb_pages: int = 2) -> PoolState:
     return allocate(pages=emb_pages + 2, rows_per_page=ROWS_PER_PAGE, emb_pages=emb_pages)
 
 
-def touch(state: PoolState, row: int, now_ns: int = 0, policy: CachePolicy = OPEN) -> bool:
+def closed(state: PoolState) -> PoolState:
+    """A pool long in use, of whose missing rows none had knocked before."""
+    state.counters[Counter.EMB_LOOKUPS] = state.door.shape[0]
+    state.counters[Counter.KNOCKS] = 2 * emb.KNOCKS_MIN
+    return state
+
+
+def touch(state: PoolState, row: int, policy: CachePolicy = OPEN) -> bool:
     """One look-up as booking would do it; True on a hit."""
     slot = emb.confirmed_slot(state, row, emb.probable_slot(state, row, emb.expect_row(state, row)))
     if slot >= 0:
         emb.touch_slot(state, slot, 0, policy)
         return True
-    if emb.admits(state, row, now_ns, ROWS_PER_PAGE, policy):
+    if emb.admits(state, row, ROWS_PER_PAGE, policy):
         place(state, row, policy)
     return False
 
@@ -69,21 +75,54 @@ def test_a_full_cache_evicts_the_row_the_hand_finds_unused() -> None:
     Ledger(state, ROWS_PER_PAGE).check()
 
 
-def test_a_full_cache_lets_a_row_in_on_its_second_touch_within_the_window() -> None:
-    state = tiny_pool()
-    window_ns = SHIPPED.emb_window_ns
+def test_a_full_cache_lets_a_row_in_on_its_second_touch() -> None:
+    state = closed(tiny_pool())
     for row in range(100, 108):
-        assert not touch(state, row, now_ns=0, policy=SHIPPED)
+        assert not touch(state, row, policy=SHIPPED)
     assert residents(state) == set(range(100, 108))  # there was room: nothing gave way
-    touch(state, 5, now_ns=0, policy=SHIPPED)
+    touch(state, 5, policy=SHIPPED)
     assert 5 not in residents(state)
-    touch(state, 5, now_ns=window_ns, policy=SHIPPED)
+    touch(state, 5, policy=SHIPPED)
     assert 5 in residents(state)
-    touch(state, 6, now_ns=0, policy=SHIPPED)
-    touch(state, 6, now_ns=window_ns + TICK_NS, policy=SHIPPED)
-    assert 6 not in residents(state)
-    touch(state, 6, now_ns=window_ns + TICK_NS + 1, policy=SHIPPED)
-    assert 6 in residents(state)
+
+
+def test_the_doorkeeper_forgets_a_row_whose_place_another_miss_has_taken() -> None:
+    state = closed(tiny_pool())
+    for row in range(100, 108):
+        touch(state, row, policy=SHIPPED)
+    touch(state, 5, policy=SHIPPED)
+    for row in range(1000, 1200):  # many times as many misses as the doorkeeper has places
+        touch(state, row, policy=SHIPPED)
+    touch(state, 5, policy=SHIPPED)
+    assert 5 not in residents(state)
+
+
+def test_the_door_stands_open_until_it_has_been_told_of_as_many_misses_as_it_has_places() -> None:
+    state = tiny_pool()
+    assert emb.door_open(state)
+    state.counters[Counter.EMB_LOOKUPS] = state.door.shape[0]
+    assert not emb.door_open(state)
+
+
+def test_the_door_opens_when_one_in_eight_of_the_missing_rows_knocked_before() -> None:
+    state = closed(allocate(pages=4000, rows_per_page=ROWS_PER_PAGE, emb_pages=2))
+    state.counters[Counter.KNOCKS] = 0
+    for row in range(100, 115):
+        emb.knock(state, row)
+    assert not emb.door_open(state)
+    emb.knock(state, 100)
+    assert not emb.door_open(state)  # one of sixteen
+    emb.knock(state, 101)
+    emb.knock(state, 102)
+    assert emb.door_open(state)  # three of eighteen
+
+
+def test_how_long_a_row_is_remembered_follows_from_the_misses() -> None:
+    state = allocate(pages=50, rows_per_page=ROWS_PER_PAGE, emb_pages=2)
+    places = state.door.shape[0]
+    assert emb.row_memory_ns(state, misses=places, span_ns=1_000_000_000) == 1_000_000_000
+    assert emb.row_memory_ns(state, misses=4 * places, span_ns=1_000_000_000) == 250_000_000
+    assert emb.row_memory_ns(state, misses=0, span_ns=60_000_000_000) == emb.ROW_MEMORY_MAX_NS
 
 
 def test_by_frequency_a_row_gets_in_when_it_was_touched_more_often_than_the_row_under_the_hand() -> None:
@@ -96,12 +135,12 @@ def test_by_frequency_a_row_gets_in_when_it_was_touched_more_often_than_the_row_
 
 
 def test_a_scan_of_rows_seen_once_displaces_nothing() -> None:
-    state = allocate(pages=64, rows_per_page=ROWS_PER_PAGE, emb_pages=2)  # room in the doorkeeper's table
-    for now_ns in (0, 1):
+    state = closed(allocate(pages=64, rows_per_page=ROWS_PER_PAGE, emb_pages=2))  # room in the doorkeeper's table
+    for _ in range(2):
         for row in range(8):
-            touch(state, row, now_ns, SHIPPED)
-    for row in range(1000, 2000):
-        touch(state, row, 2, SHIPPED)
+            touch(state, row, SHIPPED)
+    for row in range(1000, 1100):
+        touch(state, row, SHIPPED)
     assert residents(state) == set(range(8))
 
 
@@ -171,9 +210,9 @@ def test_a_dropped_row_leaves_a_slot_that_is_used_again() -> None:
 def test_the_row_index_survives_thousands_of_random_touches() -> None:
     state = tiny_pool(emb_pages=5)
     rng = np.random.default_rng(11)
-    for step in range(4000):
+    for _ in range(4000):
         row = int(rng.zipf(1.3)) % 64
-        touch(state, row, step)
+        touch(state, row)
         assert find(state, row) >= 0
     Ledger(state, ROWS_PER_PAGE).check()
 

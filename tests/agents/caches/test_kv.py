@@ -175,3 +175,23 @@ def test_value_density_admits_a_first_request_that_saves_more_per_page_than_the_
     assert admits(state, "value-density", user=2, now_ns=3, gap_ns=1, value=1.5)  # twice 1.5
     state.entries["pins"] = 1
     assert not admits(state, "value-density", user=3, now_ns=4, gap_ns=1, value=9.0)
+
+
+def test_everybody_gets_in_but_first_requests_go_before_those_who_were_here_within_the_window() -> None:
+    state = tiny_pool(kv_pages=4)
+    assert admits(state, "shipped", user=1, now_ns=0, gap_ns=-1, value=1.0)
+    assert kv.starting_uses(SHIPPED, -1) == 0
+    assert kv.starting_uses(SHIPPED, SHIPPED.kv_window_ns + 1) == 0
+    assert kv.starting_uses(SHIPPED, SHIPPED.kv_window_ns) == SHIPPED.kv_credit_uses
+    for user, gap_ns in ((1, SHIPPED.kv_window_ns), (2, -1)):
+        entry = kv.new_entry(state, np.uint64(user), kv.starting_uses(SHIPPED, gap_ns))
+        kv.touch_entry(state, entry, user, 1.0, SHIPPED)
+    assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))
+
+
+def test_by_second_request_a_first_one_is_not_kept_unless_there_is_room() -> None:
+    state = tiny_pool(kv_pages=4)
+    assert admits(state, "second-request", user=2, now_ns=2, gap_ns=-1, value=9.0)
+    keep(state, user=1, blocks=4, now_ns=1)
+    assert not admits(state, "second-request", user=2, now_ns=2, gap_ns=-1, value=9.0)
+    assert admits(state, "second-request", user=2, now_ns=2, gap_ns=SHIPPED.kv_window_ns, value=9.0)

@@ -57,7 +57,7 @@ class PoolLife(RuleBasedStateMachine):
         history = np.concatenate([np.arange(n) + user for (user, _), n in zip(users, tokens, strict=True)])
         rows, ids = np.empty((1, USES_MAX), np.int64), np.empty((4, USES_MAX), np.int32)
         unique, misses = booking.book_rows(
-            self.state, policy, self.now_ns, ROWS_PER_PAGE, history, starts(tokens), tokens, np.tile(candidates, requests),
+            self.state, policy, ROWS_PER_PAGE, history, starts(tokens), tokens, np.tile(candidates, requests),
             np.arange(requests + 1) * count, cached, self.scratch, rows[0], ids[0], ids[1], offsets[0], ids[2], ids[3],
         )  # fmt: skip
         assert len(np.unique(rows[0, :unique])) == unique

@@ -18,7 +18,7 @@ def book(state: PoolState, rows: list[int], room: int = 64) -> tuple[list[int], 
     distinct, offsets = np.empty(room, np.int64), np.empty(2, np.int64)
     slots, index, missing, kept = np.empty((4, room), np.int32)
     unique, misses = booking.book_rows(
-        state, POLICY, 0, ROWS_PER_PAGE, none, start, zero, np.array(rows, np.int64), np.array([0, len(rows)]), zero,
+        state, POLICY, ROWS_PER_PAGE, none, start, zero, np.array(rows, np.int64), np.array([0, len(rows)]), zero,
         booking.new_scratch(room), distinct, slots, index, offsets, missing, kept,
     )  # fmt: skip
     assert distinct[index[: len(rows)]].tolist() == rows

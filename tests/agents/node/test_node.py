@@ -7,6 +7,7 @@ import pytest
 from agents.node.batch import BatchPlan, MissReason, StageTimings
 from agents.node.node import Effects, Node, NodeConfig, TickInputs
 from agents.node.report import BodyFacts
+from agents.pool.state import Counter
 from agents.profiles import Profile, load_profile
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
@@ -79,13 +80,22 @@ def test_rows_shared_by_a_batch_are_looked_up_once_and_new_tokens_come_before_ca
     assert (again.row_slots[np.isin(again.rows, [1, 2])] >= 0).all()
 
 
-def test_shipped_admission_keeps_a_user_from_the_second_request_within_the_window() -> None:
-    node = Node("node-0", tiny_profile(), NodeConfig(controller="static-0.50", admission="shipped"))
-    assert len(serve(node, 0, [(5, 4)]).write_pages) == 0
-    late = serve(node, 61 * SECOND, [(5, 4)])
+def test_by_second_request_a_user_is_kept_from_the_second_request_within_the_window() -> None:
+    node = Node("node-0", tiny_profile(), NodeConfig(controller="static-0.50", admission="second-request"))
+    for user in range(10, 15):  # while there is room nothing gives way
+        serve(node, 0, [(user, 2)])
+    assert node.state.counters[Counter.KV_FREE_PAGES] == 0
+    assert len(serve(node, 1, [(5, 4)]).write_pages) == 0
+    late = serve(node, 62 * SECOND, [(5, 4)])
     assert (len(late.write_pages), late.miss_reasons.tolist()) == (0, [MissReason.NOT_ADMITTED])
     assert len(serve(node, 90 * SECOND, [(5, 4)]).write_pages) == 2
     assert serve(node, 91 * SECOND, [(5, 4)]).miss_reasons.tolist() == [MissReason.HIT]
+
+
+def test_as_shipped_a_first_request_is_kept_too() -> None:
+    node = Node("node-0", tiny_profile(), NodeConfig(controller="static-0.50", admission="shipped"))
+    assert len(serve(node, 0, [(5, 4)]).write_pages) == 2
+    assert serve(node, 1, [(5, 4)]).miss_reasons.tolist() == [MissReason.HIT]
 
 
 def test_the_clusters_sighting_admits_a_user_this_node_has_never_seen() -> None:

@@ -130,9 +130,9 @@ def test_rent_keeps_a_user_where_its_copy_is_until_the_queue_costs_more_than_two
         assert choice.resident_elsewhere == (want == 1)
 
 
-def test_without_admission_there_is_nothing_to_displace_and_no_rent() -> None:
+def test_where_a_first_request_is_not_kept_nothing_is_displaced_and_no_rent_charged() -> None:
     recompute = 0.02 * 512 + 1e-5 * 512**2
-    two = router(2)
+    two = router(2, admission_window_ns=SECOND)
     two.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
     two.node_load(0, 0, load(queued_ms=1.2 * recompute, emb_hit_ratio=1.0, kv_tokens_used=10_000))
     two.node_load(1, 0, load(emb_hit_ratio=1.0, kv_tokens_used=10_000))
