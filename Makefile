@@ -37,7 +37,8 @@ down:
 test:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m helmctl.supervisor.browser
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/e2e
+	.venv/bin/python -m pytest tests/e2e
 
 verify:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
