@@ -215,7 +215,7 @@ def _touch(state: ReuseState, key: np.uint64, hashed: np.uint64, slot: int, gap_
             above_by_sample, above_for_itself = _above(state, entry["position"])
             sampled = above_by_sample * by_sample
             distance = sampled + above_for_itself * for_itself + entry["bytes"]
-            sampled_share = sampled / distance
+            sampled_share = sampled / distance if distance > 0.0 else 0.0  # a prefix of no whole block weighs nothing
             distance = max(distance, entry["barrier"])
             _unstack(state, slot)
     scale = for_itself if stratum == FOR_ITSELF else by_sample

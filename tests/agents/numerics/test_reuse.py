@@ -413,3 +413,21 @@ def test_any_stream_keeps_the_state_consistent_and_the_curve_monotone(
     assert (np.diff(result.value, axis=1) >= -1e-12).all()
     assert (result.value[:, -1] <= result.total * (1 + 1e-9) + 1e-12).all()
     assert (result.total <= result.offered * (1 + 1e-9) + 1e-12).all()
+
+
+def test_a_user_too_short_to_be_cached_leaves_every_figure_a_number() -> None:
+    """A history of no whole block weighs nothing; asked for twice, it once made not-a-number of all that followed."""
+    state = new_reuse(100.0, channels=3, sampling_rate=0.5)
+    for now in range(8):
+        for key in range(16):
+            touch(state, now * SECOND, key, 0 if key < 8 else 10)
+    assert np.isfinite(state.bins).all()
+    assert np.isfinite(histogram_per_second(state, 8 * SECOND)).all()
+    assert curve(state, 8 * SECOND).value[0][-1] > 0.0
+
+
+def test_recalled_rows_are_known_from_the_first_reference_on_and_count_nothing() -> None:
+    state = new_reuse(1_000.0, window_ns=SECOND)
+    reuse.recall_rows(state, np.array([3, 2, 1], np.int64), 10)
+    assert state.bins.sum() == 0.0
+    assert [touch(state, 5 * SECOND, key, 10) for key in (1, 3, 9)] == [30.0, 20.0, float("inf")]
