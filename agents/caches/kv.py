@@ -227,7 +227,8 @@ def new_entry(state: PoolState, key: np.uint64, uses: int = 0) -> int:
     state.lists[position].entry = entry
     state.counters[_ENTRIES_LIVE] = position + 1
     state.entries[entry].key = key
-    state.entries[entry].version = state.header[0].version
+    state.entries[entry].model_version = state.header[0].model_version
+    state.entries[entry].feature_version = state.header[0].feature_version
     state.entries[entry].head = -1
     state.entries[entry].tail = -1
     state.entries[entry].blocks = 0
@@ -240,9 +241,13 @@ def new_entry(state: PoolState, key: np.uint64, uses: int = 0) -> int:
 
 
 @kernel
-def void_all(state: PoolState, block_tokens: int) -> None:
-    """Another version of model or features: no prefix is found any more; pages still being read go with the next request."""
-    state.header[0].version += 1
+def void_all(state: PoolState, block_tokens: int, model_flips: int, feature_flips: int) -> None:
+    """Another version of the model, of the feature schema, or of both: no prefix is found any more.
+
+    Pages still being read go with their user's next request.
+    """
+    state.header[0].model_version += model_flips
+    state.header[0].feature_version += feature_flips
     for position in range(state.counters[_ENTRIES_LIVE] - 1, -1, -1):
         entry = state.lists[position].entry
         remember_fate(state, state.entries[entry].key, REASON_VERSION)
@@ -304,8 +309,10 @@ def touch_entry(state: PoolState, entry: int, now_ns: int, ms_saved_per_page: fl
 
 @kernel
 def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) -> int:
-    """Blocks of the stored prefix that equal the request's history; none if another version wrote it."""
-    if state.entries[entry].version != state.header[0].version:
+    """Blocks of the stored prefix that equal the request's history; none if another version of model or features wrote it."""
+    if state.entries[entry].model_version != state.header[0].model_version:
+        return 0
+    if state.entries[entry].feature_version != state.header[0].feature_version:
         return 0
     page = state.entries[entry].head
     blocks = 0

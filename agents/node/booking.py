@@ -17,7 +17,7 @@ from agents.caches import emb, kv
 from agents.caches.policy import CachePolicy
 from agents.node.batch import MissReason
 from agents.numerics.jit import kernel
-from agents.pool.state import TABLE_SHIFT, TABLES_MAX, Counter, PoolState, power_of_two_at_least
+from agents.pool.state import NO_ROW, TABLES_MAX, Counter, PoolState, power_of_two_at_least
 
 _KV_REQUESTS = int(Counter.KV_REQUESTS)
 _KV_HITS = int(Counter.KV_HITS)
@@ -370,16 +370,29 @@ def _number_misses(
 def _count_by_table(state: PoolState, unique: int, rows: NDArray[np.int64], row_slots: NDArray[np.int32]) -> None:
     """Look-ups and hits per embedding table; rows of one table stand together, so counts are carried along."""
     table, lookups, hits = 0, 0, 0
+    first, end = state.tables[0].first_row, state.tables[1].first_row
     for position in range(unique):
-        own = (rows[position] >> TABLE_SHIFT) & (TABLES_MAX - 1)
-        if own != table:
+        row = rows[position]
+        if row < first or row >= end:
             state.tables[table].lookups += lookups
             state.tables[table].hits += hits
-            table, lookups, hits = own, 0, 0
+            table, lookups, hits = _table_of(state, row), 0, 0
+            first = state.tables[table].first_row
+            end = state.tables[table + 1].first_row if table + 1 < TABLES_MAX else NO_ROW
         lookups += 1
         hits += row_slots[position] >= 0
     state.tables[table].lookups += lookups
     state.tables[table].hits += hits
+
+
+@kernel
+def _table_of(state: PoolState, row: int) -> int:
+    """The last table that begins at a row or before it."""
+    table = 0
+    for later in range(1, TABLES_MAX):
+        if state.tables[later].first_row <= row:
+            table = later
+    return table
 
 
 @kernel

@@ -7,12 +7,14 @@ leave an override standing.
 import math
 from typing import NamedTuple
 
+from agents.profiles import Profile
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.messages import ControllerMode, ControlRequest, GuardRails, Mode, NodeSpec
 
 TTL_MS_MIN = 1_000
 TTL_MS_MAX = 12 * 3_600 * 1_000
 REASON_CHARACTERS_MAX = 200
+ROUNDING = 1e-9  # a floor of a tenth is a page of ten, though 1 - 0.9 is a little less
 
 
 class Desired(NamedTuple):
@@ -25,6 +27,7 @@ class Desired(NamedTuple):
     deadline_ns: int | None
     reason: str
     guard_rails: GuardRails
+    pool_bytes: int | None = None  # None: all that the profile has
 
     def expired(self, now_ns: int) -> bool:
         """Whether an override has run out."""
@@ -54,15 +57,31 @@ def from_spec(present: Desired, now_ns: int, spec: NodeSpec) -> Desired:
         deadline_ns,
         spec.reason,
         spec.guard_rails,
+        spec.pool_bytes,
     )
 
 
 def from_control(present: Desired, now_ns: int, request: ControlRequest) -> Desired:
     """Desired state after a local command; raises `WireError` and changes nothing if refused."""
     deadline_ns = _check_hold(now_ns, request.mode, request.emb_ratio, request.ttl_ms, request.reason, present.guard_rails)
+    if request.pool_bytes is not None:
+        present = present._replace(pool_bytes=request.pool_bytes)
     if request.mode is Mode.AUTO:
         return present.released()
     return present._replace(mode=request.mode, emb_ratio=request.emb_ratio, deadline_ns=deadline_ns, reason=request.reason)
+
+
+def pool_pages(wanted: Desired, profile: Profile) -> int:
+    """Whole pages of the pool that is wanted; `WireError` for one so small that a cache at its guard floor has no page, or too large."""
+    if wanted.pool_bytes is None:
+        return profile.pages
+    rails = wanted.guard_rails
+    least = math.ceil(1.0 / min(rails.emb_ratio_min, 1.0 - rails.emb_ratio_max) - ROUNDING)
+    pages = wanted.pool_bytes // profile.page_bytes
+    if not least <= pages <= profile.pages:
+        detail = f"pool_bytes {wanted.pool_bytes} must be {least * profile.page_bytes} to {profile.pool_bytes}"
+        raise WireError(ErrorCode.INVALID_REQUEST, detail, "pool_bytes")
+    return pages
 
 
 def _check_hold(now_ns: int, mode: Mode, emb_ratio: float | None, ttl_ms: int | None, reason: str, rails: GuardRails) -> int | None:

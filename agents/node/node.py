@@ -4,6 +4,7 @@ Read this file first. Each method is one entry of a body into the brain; all of 
 deterministic in their arguments, so a journal of the calls replays to the same decisions.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ from agents.node.report import BodyFacts, Reporter
 from agents.numerics import reuse
 from agents.pool import migration
 from agents.pool.ledger import Ledger
-from agents.pool.state import Counter, Owner, PoolState, allocate
+from agents.pool.state import Counter, Owner, PoolState, allocate, lay_out_tables
 from agents.profiles import Profile
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
@@ -55,6 +56,7 @@ from agents.wire.messages import (
     Phase,
     ResidencyDelta,
     ResidencySnapshot,
+    VersionPart,
 )
 
 REFILL_ROWS_PER_TICK_MAX = 4_096  # 1 MiB of 256 B rows: more than any budget lets through in a tick
@@ -401,6 +403,7 @@ class Node:
         self._set_desired(desired.from_control(self._desired, now_ns, request))
 
     def _set_desired(self, wanted: desired.Desired) -> None:
+        self._pool_pages = desired.pool_pages(wanted, self.profile)
         kinds = {Mode.OVERRIDE: EventKind.OVERRIDE_APPLIED, Mode.PIN: EventKind.PIN_APPLIED}
         if wanted.mode is not Mode.AUTO:
             self._pending_events.append((kinds[wanted.mode], {"emb_ratio": f"{wanted.emb_ratio:.3f}", "reason": wanted.reason}))
@@ -450,22 +453,19 @@ class Node:
         """The cluster's reuse statistics from one router."""
         self._estimators.reuse(now_ns, message)
 
-    def resize(self, now_ns: int, pool_pages: int) -> None:
-        """Make the pool smaller than its profile, or as big again; pages come and go with the ticks, ratio kept.
-
-        Raises `ValueError` outside 2..profile.pages. The device may use a page otherwise once its owner is `FREE`.
-        """
-        if not 2 <= pool_pages <= self.profile.pages:
-            raise ValueError(f"pool_pages: {pool_pages} must lie in 2..{self.profile.pages}")
-        self._pool_pages = pool_pages
-
-    def version_flip(self, now_ns: int) -> None:
-        """A new version of model, tables or features: no row and no prefix of the old one is found any more.
+    def version_flip(self, now_ns: int, part: VersionPart = VersionPart.MODEL) -> None:
+        """Another version of one part: no prefix of the old is found any more, and with another model no row of its tables.
 
         A prefix that a batch in flight reads goes with its user's next request.
         """
-        kv.void_all(self.state, self.profile.block_tokens)
-        emb.forget_rows(self.state, self.rows_per_page)
+        is_model = part is VersionPart.MODEL
+        kv.void_all(self.state, self.profile.block_tokens, int(is_model), int(not is_model))
+        if is_model:
+            emb.forget_rows(self.state, self.rows_per_page)
+
+    def lay_out_tables(self, first_rows: Sequence[int]) -> None:
+        """Count look-ups from now on by embedding tables that begin at these row ids; decides nothing."""
+        lay_out_tables(self.state, first_rows)
 
     # --- what others may know -------------------------------------------------------------
 

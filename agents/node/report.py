@@ -12,7 +12,7 @@ from agents.node.batch import MissReason
 from agents.node.desired import Desired
 from agents.node.estimators import P99_COUNT_MIN, NodeEstimators
 from agents.numerics import sketch
-from agents.pool.state import Counter, PoolState
+from agents.pool.state import TABLES_MAX, Counter, PoolState
 from agents.profiles import Profile
 from agents.wire.messages import (
     Condition,
@@ -24,6 +24,7 @@ from agents.wire.messages import (
     Phase,
     PoolBytes,
     StageMillis,
+    TableLookups,
 )
 
 REUSE_STALE_NS = 10_000_000_000
@@ -54,6 +55,8 @@ class BodyFacts(NamedTuple):
     model_version: str
     started_ns: int
     refill_bytes_per_second: float = 0.0
+    feature_schema: str = ""
+    tables: tuple[str, ...] = ()  # names of the embedding tables, in the order of their rows
     policy: PolicyFacts = PolicyFacts()
 
 
@@ -187,6 +190,8 @@ class Reporter:
             device=facts.device,
             emulated=facts.emulated,
             model_version=facts.model_version,
+            feature_schema=facts.feature_schema,
+            tables=_tables(state, facts.tables),
             override_remaining_ms=None if desired.deadline_ns is None else max(0, (desired.deadline_ns - now_ns) // 1_000_000),
             landscape=[list(point) for point in predicted],
             policy_digest=self._last_status.policy_digest,
@@ -230,6 +235,12 @@ class Reporter:
             last_transition_unix_ns=since,
             observed_generation=desired.generation,
         )
+
+
+def _tables(state: PoolState, names: tuple[str, ...]) -> list[TableLookups]:
+    """Look-ups by table; where there are more tables than places, the last place has the rest of them."""
+    counted = zip(names[:TABLES_MAX], state.tables["lookups"].tolist(), state.tables["hits"].tolist(), strict=False)
+    return [TableLookups(name=name, lookups_total=lookups, hits_total=hits) for name, lookups, hits in counted]
 
 
 def _finite(value: float) -> float | None:

@@ -6,6 +6,7 @@ smaller than what was allocated, and grow back to it. Sizes: P pages, S = P x ro
 pool that is all EMB), E = P prefix entries (each holds at least a page).
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -61,7 +62,8 @@ class Counter(IntEnum):
 HEADER = np.dtype(
     [
         ("ageing", "f8"),  # GreedyDual's rising floor
-        ("version", "i8"),  # of model and feature schema together: prefixes of another one are never found
+        ("model_version", "i8"),  # flips of the model so far
+        ("feature_version", "i8"),  # flips of the feature schema so far: prefixes of another pair are never found
     ],
     align=True,
 )
@@ -91,7 +93,8 @@ ENTRY = np.dtype(
         ("key", "u8"),
         ("priority", "f8"),  # GreedyDual value, lowest goes first
         ("last_ns", "i8"),
-        ("version", "i8"),  # the header's when it was made
+        ("model_version", "i8"),  # the header's two when it was made
+        ("feature_version", "i8"),
         ("head", "i4"),
         ("tail", "i4"),
         ("blocks", "i4"),
@@ -116,7 +119,7 @@ SLOT = np.dtype(
 PLACE = np.dtype([("tag", "u4"), ("slot", "i4")], align=True)
 SIGHTING = np.dtype([("tag", "u2"), ("touches", "u2")], align=True)  # touches: counted where frequency decides
 EVICTED = np.dtype([("row", "i8")])
-TABLE = np.dtype([("lookups", "i8"), ("hits", "i8")], align=True)
+TABLE = np.dtype([("first_row", "i8"), ("lookups", "i8"), ("hits", "i8")], align=True)  # its rows end where the next one's begin
 
 
 class PoolState(NamedTuple):
@@ -144,7 +147,8 @@ EVICTED_RING = 16_384  # rows remembered for refill: four times what a tick asks
 USERS_PER_PAGE = 8  # whose last fate is remembered: far more than can be resident, so that a second request is noticed
 USERS_REMEMBERED_MAX = 65_536
 TABLES_MAX = 16  # embedding tables counted apart
-TABLE_SHIFT = 40  # a row id is its table's number above, the row in it below: 16 tables of 10 ** 12 rows
+TABLE_SHIFT = 40  # unless told otherwise, a row id is its table's number above, the row in it below
+NO_ROW = (1 << 63) - 1  # where a table that is not there would begin
 
 
 def power_of_two_at_least(value: int) -> int:
@@ -175,8 +179,16 @@ def allocate(pages: int, rows_per_page: int, emb_pages: int) -> PoolState:
         evicted=_records(EVICTED_RING, EVICTED, row=-1),
         tables=_records(TABLES_MAX, TABLE),
     )
+    lay_out_tables(state, [table << TABLE_SHIFT for table in range(TABLES_MAX)])
     _hand_out(state, emb_pages)
     return state
+
+
+def lay_out_tables(state: PoolState, first_rows: Sequence[int]) -> None:
+    """Count look-ups from now on by tables that begin at these row ids, in rising order; beyond `TABLES_MAX` the last holds the rest."""
+    state.tables["first_row"] = NO_ROW
+    state.tables["first_row"][: len(first_rows)] = first_rows[:TABLES_MAX]
+    state.tables["lookups"] = state.tables["hits"] = 0
 
 
 def _records(count: int, dtype: np.dtype[np.void], **values: int) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from agents.runtime.journal_writer import Brain
 from agents.runtime.ranking import RankRequest, RankResult, batch_of
 from agents.runtime.refill import RefillFeeder, RefillRate
 from agents.runtime.seen_log import SeenLog
+from agents.runtime.versions import Serving, Tables
 from agents.runtime.waiting_room import Waiting, WaitingRoom, retry_after_seconds
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
@@ -42,6 +43,7 @@ from agents.wire.messages import (
     NodeTelemetry,
     Phase,
     UsersSeen,
+    VersionPart,
 )
 
 PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon guesses and only add wait
@@ -75,10 +77,13 @@ class _Flight:
 class Engine:
     """Serves requests on one node. Every method runs on the event loop it was made on."""
 
-    def __init__(self, brain: Brain, device: DeviceExecutor, profile: Profile, clock: Clock, tick_ns: int, model_version: str) -> None:
+    def __init__(self, brain: Brain, device: DeviceExecutor, profile: Profile, clock: Clock, tick_ns: int, serving: Serving) -> None:
         self.name = brain.name
         self.profile = profile
-        self.model_version = model_version
+        self.model_version = serving.model_version
+        self.feature_schema = serving.feature_schema
+        self._tables = serving.tables
+        brain.lay_out_tables(serving.tables.first_rows)
         self.phase = Phase.READY
         self.policy_facts = PolicyFacts()
         self.failures_total = 0
@@ -272,7 +277,13 @@ class Engine:
         await done.wait()
         outcome[0].result()
 
-    async def take_up(self, version: str, install: Callable[[], None]) -> None:
+    def take_up_features(self, schema: str) -> None:
+        """Histories are built by another feature schema from now on: no prefix of the old one is found any more."""
+        self._brain.version_flip(self.clock.now_ns(), VersionPart.FEATURES)
+        self.feature_schema = schema
+        self._residency_changed()
+
+    async def take_up(self, version: str, tables: Tables, install: Callable[[], None]) -> None:
         """Serve another version of the model: `install` exchanges it on the device thread, in its turn.
 
         Nothing waits for it. Batches booked before are ranked by the old version, batches booked after by
@@ -283,7 +294,8 @@ class Engine:
                 if not await asyncio.to_thread(self._refill.hold, REFILL_HOLD_SECONDS_MAX):
                     raise WireError(ErrorCode.INTERNAL, f"a refill of the old version was not written within {REFILL_HOLD_SECONDS_MAX:g} s")
                 self._brain.version_flip(self.clock.now_ns())
-                self.model_version = version
+                self._brain.lay_out_tables(tables.first_rows)
+                self.model_version, self._tables = version, tables
                 await self.on_device(install)  # submitted here and now: nothing is booked in between
                 self._residency_changed()
             except Exception as error:
@@ -424,6 +436,8 @@ class Engine:
             emulated=self._device.emulated,
             model_version=self.model_version,
             started_ns=self._started_ns,
+            feature_schema=self.feature_schema,
+            tables=self._tables.names,
             policy=self.policy_facts,
         )
         return self._brain.telemetry(self.clock.now_ns(), facts)

@@ -41,7 +41,7 @@ _REUSE = msgspec.msgpack.Decoder(ClusterReuse)
 
 
 class Gateway:
-    """Routes of one node. `command` applies a local command and remembers it for a restart; `take_up` loads a model version."""
+    """Routes of one node. `command` applies a local command and remembers it for a restart; `choose` takes up other versions."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Gateway:
         fleet_key: str,
         instance: str,
         command: Callable[[ControlRequest], None],
-        take_up: Callable[[str], Awaitable[None]],
+        choose: Callable[[ModelChoice], Awaitable[None]],
         body_seconds_max: float = BODY_SECONDS_MAX,
     ) -> None:
         self._engine = engine
@@ -60,7 +60,7 @@ class Gateway:
         self._authorization = f"Bearer {fleet_key}".encode()
         self._instance = instance
         self._command = command
-        self._take_up = take_up
+        self._choose = choose
         self._body_seconds_max = body_seconds_max
         self._streams: set[asyncio.Task[None]] = set()
         self._statistics = oip.ModelStatistics()
@@ -177,7 +177,7 @@ class Gateway:
 
     async def _model(self, request: web.Request) -> web.Response:
         self._check_model(request)
-        return _json(oip.model_metadata(self._engine.model_version))
+        return _json(oip.model_metadata(self._engine.model_version, self._engine.feature_schema))
 
     async def _model_ready(self, request: web.Request) -> web.Response:
         self._check_model(request)
@@ -268,8 +268,11 @@ class Gateway:
         except msgspec.DecodeError as error:
             raise oip.invalid(f"not a choice of a model version: {error}", "version") from error
         previous = self._engine.model_version
-        await self._take_up(choice.version)
-        return _json({"name": self._engine.name, "model_version": self._engine.model_version, "previous": previous})
+        await self._choose(choice)
+        engine = self._engine
+        return _json(
+            {"name": engine.name, "model_version": engine.model_version, "previous": previous, "feature_schema": engine.feature_schema}
+        )
 
     async def _reuse(self, request: web.Request) -> web.Response:
         try:

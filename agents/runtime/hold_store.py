@@ -25,6 +25,7 @@ class SavedHold(msgspec.Struct, frozen=True, kw_only=True):
     guard_rails: GuardRails
     deadline_unix_ns: int | None
     remaining_ms: int | None
+    pool_bytes: int | None = None
 
 
 def saved(desired: Desired, now_ns: int, unix_ns: int) -> SavedHold:
@@ -39,12 +40,13 @@ def saved(desired: Desired, now_ns: int, unix_ns: int) -> SavedHold:
         guard_rails=desired.guard_rails,
         deadline_unix_ns=None if remaining_ns is None else unix_ns + remaining_ns,
         remaining_ms=None if remaining_ns is None else remaining_ns // 1_000_000,
+        pool_bytes=desired.pool_bytes,
     )
 
 
 def restored(hold: SavedHold, unix_ns: int) -> NodeSpec:
     """The command that brings a saved state back; an override that has run out comes back as automatic."""
-    spec = NodeSpec(generation=hold.generation, controller=hold.controller, guard_rails=hold.guard_rails)
+    spec = NodeSpec(generation=hold.generation, controller=hold.controller, guard_rails=hold.guard_rails, pool_bytes=hold.pool_bytes)
     if hold.mode is Mode.PIN:
         return msgspec.structs.replace(spec, mode=Mode.PIN, emb_ratio=hold.emb_ratio, reason=hold.reason)
     if hold.mode is not Mode.OVERRIDE or hold.deadline_unix_ns is None or hold.remaining_ms is None:

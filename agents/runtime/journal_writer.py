@@ -10,7 +10,7 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -35,6 +35,7 @@ from agents.wire.messages import (
     Phase,
     ResidencyDelta,
     ResidencySnapshot,
+    VersionPart,
 )
 from agents.workloads import journal
 
@@ -60,7 +61,8 @@ class Brain(Protocol):
     def apply(self, now_ns: int, spec: NodeSpec) -> None: ...  # noqa: D102
     def control(self, now_ns: int, request: ControlRequest) -> None: ...  # noqa: D102
     def reuse(self, now_ns: int, message: ClusterReuse) -> None: ...  # noqa: D102
-    def version_flip(self, now_ns: int) -> None: ...  # noqa: D102
+    def version_flip(self, now_ns: int, part: VersionPart = VersionPart.MODEL) -> None: ...  # noqa: D102
+    def lay_out_tables(self, first_rows: Sequence[int]) -> None: ...  # noqa: D102
     def use_policy(self, weights: bytes, card: bytes) -> str: ...  # noqa: D102
     def use_own_controller(self) -> None: ...  # noqa: D102
     def residency_since(self, seq: int) -> ResidencySnapshot | ResidencyDelta | None: ...  # noqa: D102
@@ -259,10 +261,14 @@ class RecordingNode:
         self._node.reuse(now_ns, message)
         self._writer.put(lambda: journal.Reuse(now_ns=now_ns, message=message))
 
-    def version_flip(self, now_ns: int) -> None:
+    def version_flip(self, now_ns: int, part: VersionPart = VersionPart.MODEL) -> None:
         """See `Node.version_flip`."""
-        self._node.version_flip(now_ns)
-        self._writer.put(lambda: journal.VersionFlip(now_ns=now_ns))
+        self._node.version_flip(now_ns, part)
+        self._writer.put(lambda: journal.VersionFlip(now_ns=now_ns, part=part))
+
+    def lay_out_tables(self, first_rows: Sequence[int]) -> None:
+        """See `Node.lay_out_tables`; it decides nothing, so it is not recorded."""
+        self._node.lay_out_tables(first_rows)
 
     def use_policy(self, weights: bytes, card: bytes) -> str:
         """See `Node.use_policy`; a refusal changes nothing and is not recorded."""

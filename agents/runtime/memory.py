@@ -1,18 +1,20 @@
-"""Memory a daemon needed to start and does not need to serve, given back to the system.
+"""Memory that a daemon does not need any more, given back to the system: after its start, and whenever nobody asks.
 
 Loading compiled kernels walks through the compiler's library, and its code stays counted as resident. That code is
 a clean copy of a file: the system may drop it at once and reads it again should a kernel ever be compiled later.
 """
 
+import asyncio
 import ctypes
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 COMPILER_LIBRARY = "libllvmlite.so"
+SILENCE_SECONDS = 5.0  # without a request, after which buffers of the last ones are no use to anybody
 _MAPS = Path("/proc/self/maps")
 _DONT_NEED = 4  # MADV_DONTNEED of Linux
 
@@ -35,8 +37,19 @@ def code_of(library: str, maps: Iterable[str]) -> Iterator[Mapping]:
             yield Mapping(int(start, 16), int(stop, 16) - int(start, 16))
 
 
+async def keep_small(served: Callable[[], int], give: Callable[[], None] | None = None, silence_seconds: float = SILENCE_SECONDS) -> None:
+    """Give memory back once in every silence, for ever; `served` counts what breaks one. `give` is `give_back` by default."""
+    given_at = None
+    while True:
+        before = served()
+        await asyncio.sleep(silence_seconds)
+        if before == served() != given_at:
+            given_at = before
+            await asyncio.to_thread(give or give_back)
+
+
 def give_back() -> None:
-    """After a start: collect garbage, return free heap, drop the compiler's code. What cannot be had is left."""
+    """Collect garbage, return free heap, drop the compiler's code. What cannot be had is left."""
     gc.collect()
     try:
         libc = ctypes.CDLL(None)

@@ -30,10 +30,10 @@ from agents.runtime.policy_fetch import fetch_from
 from agents.runtime.policy_follower import PolicyFollower
 from agents.runtime.policy_store import PolicyStore
 from agents.runtime.rehearsal import rehearse
-from agents.runtime.versions import DEMO_VERSION, Loaded, current_version, demo_version, load_version, try_out
+from agents.runtime.versions import DEMO_VERSION, Loaded, Tables, check_name, current_version, demo_version, load_version, serving, try_out
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
-from agents.wire.messages import WIRE_VERSION, ControlRequest, DecisionRecord, EventFrame, Hello, NodeSpec
+from agents.wire.messages import WIRE_VERSION, ControlRequest, DecisionRecord, EventFrame, Hello, ModelChoice, NodeSpec
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +79,7 @@ class NodeDaemon:
         self._writer = self._open_journal(config)
         brain: Brain = self._node if self._writer is None else RecordingNode(self._node, self._writer)
         self._brain = brain
-        self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, current_version(settings.model_folder))
+        self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, serving(settings.model_folder))
         self.engine.on_event.append(self._remember_event)
         self._adapter = AdapterStore(settings.adapter_file, self._node.adapter_state, self._node.restore_adapter)
         self.engine.on_decision.append(self._adapter.noted)
@@ -92,7 +92,7 @@ class NodeDaemon:
             settings.fleet_key,
             instance,
             self.control,
-            self.take_up,
+            self.choose,
             body_seconds_max,
         )
         self._listener = Listener(gateway.application())
@@ -143,24 +143,39 @@ class NodeDaemon:
         self._save_hold()
         self._policy.want(spec.policy_digest)
 
-    async def take_up(self, version: str) -> None:
-        """Load another version of the model beside the one that serves, then flip; `WireError` if refused, and nothing changes."""
+    async def choose(self, choice: ModelChoice) -> None:
+        """Serve what was chosen; `WireError` if refused, and nothing changes."""
+        if choice.version is None and choice.feature_schema is None:
+            raise WireError(ErrorCode.INVALID_REQUEST, "choose a version, a feature_schema, or both", "version")
+        if choice.feature_schema is not None:
+            try:
+                check_name("feature schema", choice.feature_schema)
+            except ValueError as error:
+                raise WireError(ErrorCode.INVALID_REQUEST, str(error), "feature_schema") from error
+        if choice.version is not None:
+            await self._take_up(choice.version)
+        if choice.feature_schema not in (None, self.engine.feature_schema):
+            self.engine.take_up_features(choice.feature_schema)
+            log.info("feature_schema_taken_up", schema=choice.feature_schema)
+
+    async def _take_up(self, version: str) -> None:
+        """Load another version of the model beside the one that serves, then flip."""
         if version == self.engine.model_version:
             return
         try:
-            parts = await asyncio.to_thread(self._prepare, version)
+            parts, tables = await asyncio.to_thread(self._prepare, version)
         except (ValueError, OSError) as error:
             raise WireError(ErrorCode.INVALID_REQUEST, str(error), "version") from error
-        flip = asyncio.ensure_future(self.engine.take_up(version, lambda: self._device.install(parts)))
+        flip = asyncio.ensure_future(self.engine.take_up(version, tables, lambda: self._device.install(parts)))
         await asyncio.shield(flip)  # whoever asked may hang up; a flip is not left half done
         log.info("model_taken_up", version=version)
 
-    def _prepare(self, version: str) -> Parts:
+    def _prepare(self, version: str) -> tuple[Parts, Tables]:
         """Everything of a version that takes time, on a thread of its own."""
         loaded = loaded_version(self._settings, version)
         parts = make_parts(self._device, self._settings.profile, loaded.weights, loaded.table)
         try_out(parts.model)
-        return parts
+        return parts, loaded.tables
 
     def _make_follower(self) -> PolicyFollower:
         settings = self._settings

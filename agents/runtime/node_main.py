@@ -16,7 +16,7 @@ import uvloop
 
 from agents.runtime.config import NodeSettings, SettingsError, bind, parse_node_settings
 from agents.runtime.logs import log_to_stderr
-from agents.runtime.memory import give_back
+from agents.runtime.memory import give_back, keep_small
 
 EXIT_BROKEN = 1
 EXIT_REFUSED = 2
@@ -35,7 +35,9 @@ async def serve(settings: NodeSettings, bound: socket.socket) -> int:
     give_back()
     gc.freeze()  # what is alive now stays; full collections need not look at torch and numba again
     daemon.engine.broken.add_done_callback(lambda _: stop.set())
+    keeper = asyncio.create_task(keep_small(lambda: daemon.engine.requests_total))
     await stop.wait()
+    keeper.cancel()
     broken = daemon.engine.broken.done()
     await daemon.stop()
     return EXIT_BROKEN if broken else 0

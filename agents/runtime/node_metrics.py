@@ -85,6 +85,7 @@ class _NodeCollector(Collector):
         yield _split(status)
         yield self._pool_requests()
         yield self._evictions()
+        yield _tables(status)
         missed = {(reason,): count for reason, count in sorted(status.miss_reasons.items()) if reason != "hit"}
         yield _total("helm_kv_misses", "Requests without any reused prefix, by reason", ["reason"], missed)
         yield _total("helm_refill_bytes", "Bytes brought from the host by refill", ["pool"], {("emb",): status.refill_bytes_total})
@@ -148,6 +149,14 @@ def _pool_bytes(status: NodeTelemetry) -> Metric:
         family.add_metric([status.name, status.device, pool, "granted"], part.granted_bytes)
         family.add_metric([status.name, status.device, pool, "used"], part.used_bytes)
     return family
+
+
+def _tables(status: NodeTelemetry) -> Metric:
+    counted = {}
+    for table in status.tables:
+        counted[table.name, "hit"] = table.hits_total
+        counted[table.name, "miss"] = table.lookups_total - table.hits_total
+    return _total("helm_emb_table_requests", "Look-ups of rows by embedding table and outcome", ["table", "outcome"], counted)
 
 
 def _split(status: NodeTelemetry) -> Metric:

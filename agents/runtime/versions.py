@@ -5,9 +5,11 @@ all and is never changed, so nodes may map it while they serve. `current` names 
 starting node serves.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +26,9 @@ DEMO_VERSION = "1"  # seeded weights and a seeded table, made on the spot
 DEMO_SEED = 1  # of both: every node of a fleet must rank alike
 WEIGHTS_FILE = "weights.safetensors"
 TABLE_FILE = "table.npy"
+TABLES_FILE = "tables.json"  # rows of each table, in the order in which they follow one another
 CURRENT_FILE = "current"
+FEATURE_SCHEMA_FILE = "feature_schema"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 Progress = Callable[[int, int], None]  # rows done, rows in all
@@ -37,11 +41,27 @@ class Sources(NamedTuple):
     tables: tuple[Path, ...]
 
 
+class Tables(NamedTuple):
+    """The embedding tables of a version: their rows follow one another."""
+
+    names: tuple[str, ...] = ("rows",)
+    first_rows: tuple[int, ...] = (0,)
+
+
+class Serving(NamedTuple):
+    """What kept prefixes are a function of beside histories, and the tables that look-ups are counted by."""
+
+    model_version: str
+    feature_schema: str = "1"
+    tables: Tables = Tables()
+
+
 class Loaded(NamedTuple):
     """A version that fits the profile it was loaded for."""
 
     weights: Weights
     table: HostTable
+    tables: Tables = Tables()
 
 
 def find_sources(weights: Path, tables: Path) -> Sources:
@@ -68,6 +88,7 @@ def import_version(models: Path, version: str, sources: Sources, profile: Profil
     partial.mkdir(parents=True)
     try:
         rows = _write_table(partial / TABLE_FILE, sources.tables, profile, progress)
+        (partial / TABLES_FILE).write_text(json.dumps({path.stem: HostTable(path).rows for path in sources.tables}), "utf-8")
         shutil.copyfile(sources.weights, partial / WEIGHTS_FILE)
         partial.rename(folder)
     finally:
@@ -86,7 +107,16 @@ def load_version(models: Path, version: str, profile: Profile) -> Loaded:
     except ValueError as error:
         raise ValueError(f"version {version} does not fit profile {profile.name}: {error}") from error
     _check_rows(f"version {version}", table.rows, table.row_floats, profile)
-    return Loaded(weights, table)
+    return Loaded(weights, table, tables_of(models, version))
+
+
+def tables_of(models: Path, version: str) -> Tables:
+    """Names of a version's tables and where each begins; one table for a version that does not say, as the demo's."""
+    try:
+        rows = json.loads((models / version / TABLES_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return Tables()
+    return Tables(tuple(rows), tuple(accumulate(rows.values(), initial=0))[: len(rows)])
 
 
 def demo_version(tables: Path, profile: Profile) -> Loaded:
@@ -125,9 +155,35 @@ def set_current_version(models: Path, version: str) -> None:
     write_private(models / CURRENT_FILE, version.encode())
 
 
+def serving(models: Path) -> Serving:
+    """What a starting node serves."""
+    version = current_version(models)
+    return Serving(version, current_feature_schema(models), tables_of(models, version))
+
+
+def current_feature_schema(models: Path) -> str:
+    """The feature schema by which clients of a starting node build their histories."""
+    try:
+        return (models / FEATURE_SCHEMA_FILE).read_text("utf-8").strip() or Serving("").feature_schema
+    except FileNotFoundError:
+        return Serving("").feature_schema
+
+
+def set_current_feature_schema(models: Path, schema: str) -> None:
+    """Remember the schema for nodes that start from now on; `ValueError` for a name that is none."""
+    check_name("feature schema", schema)
+    models.mkdir(parents=True, exist_ok=True)
+    write_private(models / FEATURE_SCHEMA_FILE, schema.encode())
+
+
+def check_name(what: str, name: str) -> None:
+    """`ValueError` for a name that is no safe file name."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+
+
 def _folder(models: Path, version: str) -> Path:
-    if not _NAME.fullmatch(version):
-        raise ValueError(f"version {version!r}: 1 to 64 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+    check_name("version", version)
     return models / version
 
 

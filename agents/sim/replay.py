@@ -130,7 +130,7 @@ class _Player:
             case journal.Reuse():
                 self._node.reuse(record.now_ns, record.message)
             case journal.VersionFlip():
-                self._node.version_flip(record.now_ns)
+                self._node.version_flip(record.now_ns, record.part)
             case journal.UsePolicy(weights=weights, card=card) if weights:
                 self._node.use_policy(weights, card)
             case journal.UsePolicy():

@@ -39,6 +39,13 @@ class Phase(StrEnum):
     OFFLINE = "offline"
 
 
+class VersionPart(StrEnum):
+    """What a kept prefix is a function of, beside its user's history: either may change alone, and then the prefix is void."""
+
+    MODEL = "model"
+    FEATURES = "features"  # the schema by which clients build items, actions and timestamps
+
+
 class ConditionStatus(StrEnum):
     """Unknown is not False."""
 
@@ -89,6 +96,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     ttl_remaining_ms: int | None = None  # with override only
     guard_rails: GuardRails = GuardRails()
     policy_digest: str = ""
+    pool_bytes: int | None = None  # size of the pool; None: all that the profile has
 
 
 class PoolBytes(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +121,14 @@ class LatencySketch(msgspec.Struct, frozen=True, kw_only=True):
 
     indexes: list[int]
     counts: list[int]
+
+
+class TableLookups(msgspec.Struct, frozen=True, kw_only=True):
+    """Look-ups of distinct rows in one embedding table since its version was taken up."""
+
+    name: str
+    lookups_total: int
+    hits_total: int
 
 
 class NodeTelemetry(msgspec.Struct, frozen=True, kw_only=True, tag="telemetry"):
@@ -161,6 +177,8 @@ class NodeTelemetry(msgspec.Struct, frozen=True, kw_only=True, tag="telemetry"):
     model_version: str
     override_remaining_ms: int | None = None
     refill_bytes_per_second: float = 0.0  # over the last seconds
+    feature_schema: str = ""  # of the prefixes held, beside the model version
+    tables: list[TableLookups] = []  # at most 16
     landscape: list[list[float]] = []  # rows of [emb_ratio, mean_ms, p99_ms, low_ms, high_ms]
     policy_digest: str = ""  # of the learned policy in force at the last decision
 
@@ -322,15 +340,17 @@ class FleetFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelChoice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of a node's own `PUT /v1/model`: take up a version that lies in its state folder."""
+    """Body of a node's own `PUT /v1/model`: take up a version that lies in its state folder, another feature schema, or both."""
 
-    version: str
+    version: str | None = None
+    feature_schema: str | None = None
 
 
 class ControlRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of a node's own `PUT /v1/control`: override with a TTL, pin, or release (`auto`)."""
+    """Body of a node's own `PUT /v1/control`: override with a TTL, pin, or release (`auto`), with or without another pool size."""
 
     mode: Mode
     emb_ratio: float | None = None
     ttl_ms: int | None = None
     reason: str = ""
+    pool_bytes: int | None = None  # None: as it is

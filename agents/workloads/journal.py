@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeSpec
+from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeSpec, VersionPart
 
 JOURNAL_VERSION = 1
 RECORD_BYTES_MAX = 256 << 20  # a longer length prefix is damage: the gateway admits no batch near it
@@ -127,9 +127,10 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True, tag="reuse_received"):
 
 
 class VersionFlip(msgspec.Struct, frozen=True, kw_only=True, tag="version_flip"):
-    """A new model version voided the prefixes."""
+    """A new version of the model or of the feature schema voided the prefixes."""
 
     now_ns: int
+    part: VersionPart = VersionPart.MODEL
 
 
 class UsePolicy(msgspec.Struct, frozen=True, kw_only=True, tag="use_policy"):

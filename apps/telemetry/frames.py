@@ -11,6 +11,7 @@ from apps.telemetry.models import Point
 
 FRAME_BYTES_MAX = 1 << 20  # telemetry is some kilobytes; a megabyte is somebody's mistake
 LANDSCAPE_ROWS_MAX = 129  # a node sends 17; no grid in the product is finer than this
+TABLES_MAX = 16  # as many as a node counts apart
 _YEAR_2100_NS = 4_102_444_800 * 10**9  # dates beyond it do not fit Python's or the databases' calendars
 _INT_MAX = 2**63 - 1
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(AgentFrame)
@@ -49,6 +50,8 @@ def _check_telemetry(frame: NodeTelemetry) -> None:
             raise FrameError(f"{name}: {value} is not a share")
     if len(frame.landscape) > LANDSCAPE_ROWS_MAX or any(len(row) != 5 or min(row) < 0.0 for row in frame.landscape):
         raise FrameError(f"landscape: at most {LANDSCAPE_ROWS_MAX} rows of five numbers, none below zero")
+    if len(frame.tables) > TABLES_MAX or any(not 0 <= table.hits_total <= table.lookups_total for table in frame.tables):
+        raise FrameError(f"tables: at most {TABLES_MAX}, each with no more hits than look-ups")
     try:
         percentiles.sketch.from_sparse(frame.sketch.indexes, frame.sketch.counts)
     except ValueError as error:

@@ -19,12 +19,14 @@ from agents.runtime import oip
 from agents.runtime.clock import SystemClock
 from agents.runtime.config import NodeSettings
 from agents.runtime.device.base import DeviceExecutor, DeviceTimings, Execution, LinkCounters
+from agents.runtime.device.executor import TorchExecutor
 from agents.runtime.engine import Engine
 from agents.runtime.keys import UserKeys
 from agents.runtime.load.client import encode_request
 from agents.runtime.node_daemon import make_device
 from agents.runtime.ranking import rank_request
 from agents.runtime.rehearsal import rehearse
+from agents.runtime.versions import Serving
 from agents.workloads.demo import DemoParameters, synthetic_workload
 
 PROFILE = "cpu-demo"
@@ -67,6 +69,7 @@ class Bench(NamedTuple):
 
     engine: Engine
     profile: Profile
+    node: Node
 
 
 def demo_profile(**changes: object) -> Profile:
@@ -74,7 +77,7 @@ def demo_profile(**changes: object) -> Profile:
     return msgspec.structs.replace(load_profile(PROFILE), **changes)
 
 
-def demo_device(profile: Profile, folder: Path) -> DeviceExecutor:
+def demo_device(profile: Profile, folder: Path) -> TorchExecutor:
     """The device a node of that profile has; its table is written to `folder` once."""
     return make_device(
         NodeSettings(name="bench", host="127.0.0.1", port=0, profile=profile, fleet_key="bench", salt=b"bench", state_folder=folder)
@@ -91,12 +94,12 @@ def demo_bodies(profile: Profile, count: int, workload: str = "steady", seed: in
 async def running_engine(profile: Profile, device: DeviceExecutor, ticking: bool = True) -> AsyncIterator[Bench]:
     """An engine that is warm and ticks; closed at the end. Its ratio stays where it is put."""
     node = Node("bench", profile, NodeConfig(controller="static-0.50", tick_ns=TICK_NS))
-    engine = Engine(node, device, profile, SystemClock(), TICK_NS, "bench")
+    engine = Engine(node, device, profile, SystemClock(), TICK_NS, Serving("bench"))
     await engine.on_device(lambda: rehearse(profile, device))
     if ticking:
         engine.start()
     try:
-        yield Bench(engine, profile)
+        yield Bench(engine, profile, node)
     finally:
         await engine.close()
 

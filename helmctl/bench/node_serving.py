@@ -6,8 +6,9 @@ is two runs of the same requests at the same instants: first with the split at r
 0.7 or back in steps of 4 % without a pause. The next pair rests where the last one arrived, so rest is measured at
 both ends. Between runs the load goes on unmeasured, until what a move left to refill is refilled.
 
-For comparison the naive resize: serving stops, what the pool holds goes to the host over the link, comes back in
-its new order, serving goes on. Once in a run is enough to show it.
+For comparison the naive resize, really done on the same node: nothing more is booked until what runs has ended, all
+pages are emptied and change hands at once, the rows that were resident come back over the link, hottest first, as many
+as the new split holds, and only then serving goes on. Prefixes are lost. Once in a run is enough to show it.
 """
 
 import asyncio
@@ -21,8 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.profiles import Profile
-from agents.runtime.device.link import Link
+from agents.runtime.device.executor import TorchExecutor
+from agents.runtime.device.store import Store
 from agents.wire.errors import WireError
 from agents.wire.messages import ControlRequest, Mode
 from helmctl.bench.demo_node import Bench, answer, answer_all, demo_bodies, demo_device, demo_profile, running_engine
@@ -36,6 +37,8 @@ REQUESTS_PER_SECOND = 30.0  # about a third of what one core of the demo profile
 SECONDS = 20.0  # the actuator's 2 % a second, over 40 %
 WARM_REQUESTS = 400
 AT_ONCE = 4
+AT_ONCE_PER_SECOND = 1e6  # the whole pool between two ticks
+COPY_ROWS = 4_096  # 1 MiB at a time
 DEADLINE_MS = 60_000.0  # a stopped node is waited for, so that the stop is seen in full
 
 
@@ -65,22 +68,35 @@ def measure(runs: int, say: Say, seconds: float = SECONDS) -> list[Result]:
 
 
 async def _measure(pairs: int, say: Say, seconds: float, folder: Path) -> list[Result]:
-    profile = demo_profile(move_ratio_per_second=(HIGH - LOW) / seconds)
-    device = demo_device(profile, folder)
-    link = Link(profile.link_bytes_per_second, profile.refill_bytes_per_second)
-    moving: list[tuple[Run, Run]] = []
-    stopped: list[tuple[Run, Run]] = []
-    async with running_engine(profile, device) as bench:
+    device = demo_device(demo_profile(), folder)
+    moving = await _moving(pairs, say, seconds, device)
+    return _results(moving, await _stopped(min(pairs, STOP_RUNS_MAX), say, seconds, device))
+
+
+async def _moving(pairs: int, say: Say, seconds: float, device: TorchExecutor) -> list[tuple[Run, Run]]:
+    """(while the split moves, at rest) of each pair."""
+    runs: list[tuple[Run, Run]] = []
+    async with running_engine(demo_profile(move_ratio_per_second=(HIGH - LOW) / seconds), device) as bench:
         stage = Stage(bench, seconds)
         await stage.warm()
         for pair in range(pairs):
-            start, stop = (LOW, HIGH) if pair % 2 == 0 else (HIGH, LOW)
-            moving.append(await stage.pair(pair, partial(_sweep, bench, start, stop, seconds)))
-            say(f"migration {pair + 1}/{pairs}: P99 {_p99s(moving[-1])}, {start} to {stop}")
-        for pair in range(min(pairs, STOP_RUNS_MAX)):
-            stopped.append(await stage.pair(pairs + pair, partial(_stop_and_copy, bench, link, profile, seconds)))
-            say(f"stop and copy {pair + 1}: P99 {_p99s(stopped[-1])}")
-    return _results(moving, stopped)
+            start, stop = _ends(pair)
+            runs.append(await stage.pair(pair, partial(_sweep, bench, start, stop, seconds)))
+            say(f"migration {pair + 1}/{pairs}: P99 {_p99s(runs[-1])}, {start} to {stop}")
+    return runs
+
+
+async def _stopped(pairs: int, say: Say, seconds: float, device: TorchExecutor) -> list[tuple[Run, Run]]:
+    """(with a stop in it, at rest) of each pair, on a node whose pages may all move in one tick."""
+    runs: list[tuple[Run, Run]] = []
+    async with running_engine(demo_profile(move_ratio_per_second=AT_ONCE_PER_SECOND), device) as bench:
+        stage = Stage(bench, seconds)
+        await stage.warm()
+        for pair in range(pairs):
+            stop = _ends(pair)[1]
+            runs.append(await stage.pair(pairs + pair, partial(_stop_and_copy, bench, device.store, stop, seconds)))
+            say(f"stop and copy {pair + 1}/{pairs}: P99 {_p99s(runs[-1])}, to {stop}")
+    return runs
 
 
 class Stage:
@@ -143,18 +159,37 @@ def _pin(bench: Bench, emb_ratio: float) -> None:
     bench.engine.control(ControlRequest(mode=Mode.PIN, emb_ratio=emb_ratio, reason="bench"))
 
 
-async def _stop_and_copy(bench: Bench, link: Link, profile: Profile, seconds: float) -> None:
-    """In the middle of a run: nothing is served until the pool's bytes have gone to the host and come back.
+def _ends(pair: int) -> tuple[float, float]:
+    """(from, to) of a pair: back and forth."""
+    return (LOW, HIGH) if pair % 2 == 0 else (HIGH, LOW)
 
-    Two sizes of both caches do not fit into one device's memory at once, so the copy must go by the host.
-    """
+
+async def _stop_and_copy(bench: Bench, store: Store, emb_ratio: float, seconds: float) -> None:
+    """In the middle of a run: stop, empty, hand over, copy back. Without an `await` between, so that nothing is booked."""
     await asyncio.sleep(seconds / 4)
+    while bench.engine.queue_depth:  # noqa: ASYNC110 - a moment of a lightly loaded node
+        await asyncio.sleep(0)
+    held = _resident_rows(bench)
+    bench.node.version_flip(bench.engine.clock.now_ns())
+    _pin(bench, emb_ratio)
+    bench.engine.tick()  # moves every page
+    rows = held[: bench.node.emb_pages * bench.node.rows_per_page]
+    slots = bench.node.refill_commit(bench.engine.clock.now_ns(), rows)
+    await bench.engine.on_device(partial(_copy_back, store, rows, slots))
 
-    def move_all() -> None:
-        link.foreground(profile.pool_bytes)
-        link.foreground(profile.pool_bytes)
 
-    await bench.engine.on_device(move_all)
+def _resident_rows(bench: Bench) -> NDArray[np.int64]:
+    """Row ids in the pool, most used first."""
+    slots = bench.node.state.slots
+    held = np.flatnonzero(slots["row"] >= 0)
+    order = np.argsort(-slots["uses"][held].astype(np.int64), kind="stable")
+    return np.ascontiguousarray(slots["row"][held[order]], np.int64)
+
+
+def _copy_back(store: Store, rows: NDArray[np.int64], slots: NDArray[np.int32]) -> None:
+    """Rows over the link as fast as it goes, on the device thread: whatever comes meanwhile waits."""
+    for start in range(0, rows.shape[0], COPY_ROWS):
+        store.write_rows(slots[start : start + COPY_ROWS], store.fetch(rows[start : start + COPY_ROWS]))
 
 
 def _p99s(pair: tuple[Run, Run]) -> str:

@@ -61,6 +61,25 @@ def use_version(version: Annotated[str, typer.Argument(metavar="VERSION")], as_j
     _tell({"version": version}, _use(state, _fleet(state), version), as_json)
 
 
+@app.command("features")
+def use_feature_schema(schema: Annotated[str, typer.Argument(metavar="SCHEMA")], as_json: AsJson = False) -> None:
+    """Say by which schema clients build histories from now on: kept prefixes of another one are never used again."""
+    from agents.runtime.versions import set_current_feature_schema
+
+    state = find_state_folder()
+    fleet = _fleet(state)
+    try:
+        set_current_feature_schema(state.models, schema)
+    except (ValueError, OSError) as error:
+        raise Refusal(str(error)) from error
+    nodes = [_flip(fleet, node, {"feature_schema": schema}) for node in fleet.nodes] if fleet else []
+    if as_json:
+        sys.stdout.write(json.dumps({"feature_schema": schema, "nodes": nodes}) + "\n")
+        return
+    lines = [f"feature schema {schema}", *(f"  {node['node']:<12}{node['outcome']}" for node in nodes)]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
 @app.command("list")
 def list_versions(as_json: AsJson = False) -> None:
     """Versions on this machine; a star marks the one that a starting node serves."""
@@ -101,7 +120,7 @@ def _use(state: StateFolder, fleet: "FleetFile | None", version: str) -> list[di
     """Flip every node that answers; those that do not serve it when they start. A refusal keeps the version from becoming current."""
     from agents.runtime.versions import set_current_version
 
-    outcomes = [_flip(fleet, node, version) for node in fleet.nodes] if fleet else []
+    outcomes = [_flip(fleet, node, {"version": version}) for node in fleet.nodes] if fleet else []
     refused = [outcome for outcome in outcomes if outcome["outcome"] == "refused"]
     if refused:
         raise Refusal("; ".join(f"{outcome['node']} refused: {outcome['detail']}" for outcome in refused))
@@ -109,12 +128,12 @@ def _use(state: StateFolder, fleet: "FleetFile | None", version: str) -> list[di
     return outcomes
 
 
-def _flip(fleet: "FleetFile", node: "NodeAddress", version: str) -> dict[str, Any]:
+def _flip(fleet: "FleetFile", node: "NodeAddress", choice: dict[str, str]) -> dict[str, Any]:
     import httpx
 
     url = f"http://{node.host}:{node.port}/v1/model"
     try:
-        answer = httpx.put(url, json={"version": version}, headers={"Authorization": f"Bearer {fleet.fleet_key}"}, timeout=LOAD_SECONDS_MAX)
+        answer = httpx.put(url, json=choice, headers={"Authorization": f"Bearer {fleet.fleet_key}"}, timeout=LOAD_SECONDS_MAX)
         body = answer.json()
     except httpx.ConnectError:
         return {"node": node.name, "outcome": "not running"}

@@ -19,12 +19,13 @@ def server_metadata() -> dict[str, Any]:
     return {"name": SERVER_NAME, "version": SERVER_VERSION, "extensions": EXTENSIONS}
 
 
-def model_metadata(model_version: str) -> dict[str, Any]:
+def model_metadata(model_version: str, feature_schema: str) -> dict[str, Any]:
     """Body of `GET /v2/models/{name}`; -1 is a length the request chooses."""
     return {
         "name": MODEL_NAME,
         "versions": [model_version],
         "platform": "helm_hstu",
+        "parameters": {"feature_schema": feature_schema},
         "inputs": [{"name": name, "datatype": "INT64", "shape": [1, -1]} for name in INPUTS],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [1, -1]}],
     }

@@ -123,9 +123,9 @@ class PoolLife(RuleBasedStateMachine):
         found = emb.wanted_rows(self.state, wanted)
         emb.refill_rows(self.state, wanted[:found], ROWS_PER_PAGE, slots[:found])
 
-    @rule()
-    def flip(self) -> None:
-        kv.void_all(self.state, BLOCK)
+    @rule(of_model=st.booleans())
+    def flip(self, of_model: bool) -> None:
+        kv.void_all(self.state, BLOCK, int(of_model), int(not of_model))
 
     @invariant()
     def books_balance(self) -> None:

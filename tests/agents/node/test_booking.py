@@ -6,7 +6,7 @@ import pytest
 from agents.caches.policy import cache_policy
 from agents.node import booking
 from agents.pool.ledger import Ledger
-from agents.pool.state import TABLE_SHIFT, Counter, PoolState, allocate
+from agents.pool.state import TABLE_SHIFT, Counter, PoolState, allocate, lay_out_tables
 
 ROWS_PER_PAGE = 4
 POLICY = cache_policy("none", ROWS_PER_PAGE)
@@ -51,7 +51,23 @@ def test_look_ups_are_counted_by_embedding_table() -> None:
     book(state, [1, 2, (3 << TABLE_SHIFT) + 1])
     book(state, [1, (3 << TABLE_SHIFT) + 1, (3 << TABLE_SHIFT) + 2])
     assert state.tables["lookups"].nonzero()[0].tolist() == [0, 3]
-    assert state.tables[[0, 3]].tolist() == [(3, 1), (3, 1)]
+    assert [state.tables[name][[0, 3]].tolist() for name in ("lookups", "hits")] == [[3, 3], [1, 1]]
+
+
+def test_tables_begin_where_they_are_said_to_and_counting_begins_anew() -> None:
+    state = allocate(4, ROWS_PER_PAGE, 2)
+    book(state, [1, 7])
+    lay_out_tables(state, (0, 5, 8))
+    book(state, [4, 5, 7, 8, 1])
+    assert state.tables["lookups"].tolist() == [2, 2, 1] + [0] * 13
+    assert state.tables["hits"].tolist() == [1, 1, 0] + [0] * 13
+
+
+def test_more_tables_than_places_share_the_last_place() -> None:
+    state = allocate(4, ROWS_PER_PAGE, 2)
+    lay_out_tables(state, range(0, 200, 10))
+    book(state, [0, 9, 10, 159, 160, 195])
+    assert state.tables["lookups"].tolist() == [2, 1] + [0] * 13 + [3]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from agents.pool.state import Counter
 from agents.profiles import Profile, load_profile
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
-from agents.wire.messages import ControlRequest, GuardRails, Mode, NodeSpec, Phase, ResidencyDelta, ResidencySnapshot
+from agents.wire.messages import ControlRequest, GuardRails, Mode, NodeSpec, Phase, ResidencyDelta, ResidencySnapshot, VersionPart
 from tests.agents.node.batches import batch_of
 
 SECOND = 1_000_000_000
@@ -211,6 +211,89 @@ def test_a_version_flip_voids_every_prefix_and_says_so() -> None:
     node.version_flip(2)
     node.ledger.check()
     assert serve(node, 3, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+
+
+def test_another_feature_schema_voids_prefixes_and_leaves_the_rows_of_the_model() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)], candidates=(1, 2))
+    node.version_flip(2, VersionPart.FEATURES)
+    node.ledger.check()
+    again = serve(node, 3, [(5, 4)], candidates=(1, 2))
+    assert again.miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+    assert len(again.missing) == 0
+
+
+@pytest.mark.parametrize("part", VersionPart)
+def test_either_version_alone_voids_a_prefix_that_a_batch_is_reading(part: VersionPart) -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    ticket, _ = node.admit(2, batch_of([(5, 4)], block_tokens=2))
+    node.version_flip(2, part)
+    node.complete(3, ticket, StageTimings(np.zeros(1), 1.0, 0.0, np.ones(1), 2.0))
+    assert serve(node, 4, [(5, 4)]).miss_reasons.tolist() == [MissReason.INVALIDATED_BY_VERSION]
+
+
+def test_a_flip_of_one_part_and_back_of_none_is_not_the_old_pair() -> None:
+    node = tiny_node()
+    serve(node, 1, [(5, 4)])
+    for part in (VersionPart.FEATURES, VersionPart.MODEL):
+        node.version_flip(2, part)
+    assert [int(node.state.header[0][name]) for name in ("model_version", "feature_version")] == [1, 1]
+    assert serve(node, 3, [(5, 4)]).cached_tokens.tolist() == [0]
+
+
+def large_node() -> Node:
+    """Forty pages, so that a floor of a tenth leaves room to shrink."""
+    profile = msgspec.structs.replace(tiny_profile(), pool_bytes=40 * 1024)
+    config = NodeConfig(controller="static-0.50", admission="none", guard_rails=GuardRails(dwell_seconds_min=0.0))
+    return Node("node-0", profile, config)
+
+
+def test_a_pool_shrinks_and_grows_by_command_with_its_ratio_kept_and_never_below_the_floors() -> None:
+    node = large_node()
+    node.apply(0, NodeSpec(generation=1, pool_bytes=20 * 1024))
+    sizes = []
+    for step in range(40):
+        serve(node, step * SECOND, [(step % 5, 6)])
+        tick(node, step * SECOND)
+        shares = node.ledger.shares()
+        assert min(shares.emb, shares.kv + shares.migrating) >= 2
+        sizes.append(40 - shares.free)
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[-1], node.emb_pages) == (20, 10)
+    assert node.telemetry(40 * SECOND, FACTS).pool_bytes == 20 * 1024
+    node.apply(40 * SECOND, NodeSpec(generation=2))
+    for step in range(40, 80):
+        tick(node, step * SECOND)
+    assert (node.ledger.shares().free, node.emb_pages) == (0, 20)
+
+
+@pytest.mark.parametrize("pages", [0, 9, 41, -1])
+def test_a_pool_too_small_for_the_floors_or_larger_than_the_profile_is_refused_and_changes_nothing(pages: int) -> None:
+    node = large_node()
+    before = node.desired
+    with pytest.raises(WireError, match=r"must be 10240 to 40960") as caught:
+        node.apply(0, NodeSpec(generation=1, pool_bytes=pages * 1024))
+    assert (caught.value.code, caught.value.field) == (ErrorCode.INVALID_REQUEST, "pool_bytes")
+    assert node.desired == before
+
+
+def test_a_local_command_keeps_the_size_of_the_pool_unless_it_names_one() -> None:
+    node = large_node()
+    node.control(0, ControlRequest(mode=Mode.AUTO, pool_bytes=30 * 1024))
+    node.control(0, ControlRequest(mode=Mode.PIN, emb_ratio=0.4, reason="test"))
+    assert node.desired.pool_bytes == 30 * 1024
+
+
+def test_telemetry_tells_look_ups_by_table_and_what_prefixes_are_a_function_of() -> None:
+    node = tiny_node()
+    node.lay_out_tables((0, 50_000))
+    serve(node, 1, [(5, 1)], candidates=(1, 60_000, 60_001))
+    serve(node, 2, [(6, 1)], candidates=(1, 60_000, 60_002))
+    facts = FACTS._replace(feature_schema="3", tables=("items", "shops"))
+    told = node.telemetry(3, facts)
+    assert (told.model_version, told.feature_schema) == ("1", "3")
+    assert [(table.name, table.lookups_total, table.hits_total) for table in told.tables] == [("items", 4, 1), ("shops", 4, 1)]
 
 
 def test_a_version_flip_leaves_no_row_of_the_old_tables() -> None:

@@ -1,6 +1,7 @@
 """Random lives of a node: whatever happens, no page is lost, owned twice or left reserved."""
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -8,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from agents.node.batch import StageTimings
 from agents.node.node import Node, TickInputs
 from agents.pool.state import Counter
-from agents.wire.messages import ControlRequest, Mode
+from agents.wire.errors import WireError
+from agents.wire.messages import ControlRequest, Mode, VersionPart
 from tests.agents.node.batches import batch_of
 from tests.agents.node.test_node import tiny_node
 
@@ -57,9 +59,18 @@ class NodeLife(RuleBasedStateMachine):
     def hold(self, ratio: float) -> None:
         self.node.control(self.now_ns, ControlRequest(mode=Mode.PIN, emb_ratio=ratio, reason="test"))
 
-    @rule()
-    def flip(self) -> None:
-        self.node.version_flip(self.now_ns)
+    @rule(part=st.sampled_from(VersionPart))
+    def flip(self, part: VersionPart) -> None:
+        self.node.version_flip(self.now_ns, part)
+
+    @rule(pages=st.integers(10, 10) | st.integers(1, 12))
+    def resize(self, pages: int) -> None:
+        request = ControlRequest(mode=Mode.AUTO, pool_bytes=pages * self.node.profile.page_bytes)
+        if pages == 10:  # with floors of a tenth no smaller pool has a page for each cache, and no larger one was allocated
+            self.node.control(self.now_ns, request)
+        else:
+            with pytest.raises(WireError, match="pool_bytes"):
+                self.node.control(self.now_ns, request)
 
     @invariant()
     def books_balance(self) -> None:

@@ -1,6 +1,10 @@
 """What a daemon gives back after its start: only what is a clean copy of a file."""
 
-from agents.runtime.memory import Mapping, code_of, give_back
+import asyncio
+
+import pytest
+
+from agents.runtime.memory import Mapping, code_of, give_back, keep_small
 
 MAPS = """\
 7f0000000000-7f0000001000 r--p 00000000 fe:00 1    /x/llvmlite/binding/libllvmlite.so
@@ -15,6 +19,19 @@ def test_only_code_of_the_named_library_is_dropped() -> None:
     assert list(code_of("libllvmlite.so", MAPS)) == [Mapping(0x7F0000001000, 0x8000)]
     assert list(code_of("libother.so", MAPS)) == [Mapping(0x7F0000010000, 0x10000)]
     assert list(code_of("libnone.so", MAPS)) == []
+
+
+async def test_memory_is_given_back_once_in_every_silence() -> None:
+    requests, given = iter([1, 2, 2, 2, 2, 2, 2, 3, 3, 3]), []
+    seen = []
+
+    def served() -> int:
+        seen.append(next(requests))
+        return seen[-1]
+
+    with pytest.raises(RuntimeError):  # the requests are at an end
+        await asyncio.wait_for(keep_small(served, lambda: given.append(seen[-1]), silence_seconds=0.0), 30.0)
+    assert given == [2, 3]
 
 
 def test_kernels_compile_as_before_when_the_code_was_dropped() -> None:

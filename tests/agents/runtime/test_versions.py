@@ -9,11 +9,15 @@ from safetensors.torch import save_file
 from agents.profiles import Profile
 from agents.runtime.model import init_weights, save_weights
 from agents.runtime.versions import (
+    Serving,
     Sources,
+    Tables,
     current_version,
     find_sources,
     import_version,
     load_version,
+    serving,
+    set_current_feature_schema,
     set_current_version,
     versions,
 )
@@ -45,6 +49,7 @@ def test_an_imported_version_holds_the_weights_and_all_tables_in_the_order_of_th
     assert np.array_equal(
         loaded.table.gather(np.array([0, 119, 120, 199])).numpy(), np.stack([first[0], first[119], second[0], second[79]])
     )
+    assert loaded.tables == Tables(tuple(path.stem for path in sources.tables), (0, 120))
     assert seen == [(120, 200), (200, 200)]
     assert versions(tmp_path / "models") == ["1", "v2"]
 
@@ -52,6 +57,17 @@ def test_an_imported_version_holds_the_weights_and_all_tables_in_the_order_of_th
 def test_a_version_is_loaded_in_the_type_of_the_profile(tmp_path: Path) -> None:
     brought(tmp_path, "v2", a_model(tmp_path / "theirs"), HALF_PROFILE)
     assert load_version(tmp_path, "v2", HALF_PROFILE).table.gather(np.array([3])).dtype == torch.bfloat16
+
+
+def test_what_a_node_serves_is_the_demo_until_something_else_is_chosen(tmp_path: Path) -> None:
+    assert serving(tmp_path) == Serving("1", "1", Tables(("rows",), (0,)))
+    brought(tmp_path, "v2", a_model(tmp_path / "theirs"))
+    set_current_version(tmp_path, "v2")
+    set_current_feature_schema(tmp_path, "2026-11")
+    assert serving(tmp_path)[:2] == ("v2", "2026-11")
+    assert serving(tmp_path).tables.first_rows == (0, 120)
+    with pytest.raises(ValueError, match=r"feature schema '\.\./x': 1 to 64 letters"):
+        set_current_feature_schema(tmp_path, "../x")
 
 
 @pytest.mark.parametrize("version", ["1", "v2"])

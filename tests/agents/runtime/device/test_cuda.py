@@ -1,5 +1,7 @@
 """What can be told of the CUDA device without one. What it does with a GPU is the contract's."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -8,11 +10,12 @@ import pytest
 import torch
 
 from agents.runtime.device.base import DeviceOutOfMemory, refuse_out_of_memory
-from agents.runtime.device.cuda import CudaStore, refuse_without_cuda
+from agents.runtime.device.cuda import COPY_PRIORITY, CudaStore, refuse_without_cuda
 from agents.runtime.device.make import make_executor, make_store
 from agents.runtime.device.table import HostTable, TableInMemory
 from agents.runtime.model import HstuRanker, init_weights
-from tests.agents.runtime.device.parts import PROFILE, SHAPE
+from tests.agents.runtime.device.parts import PROFILE, SHAPE, Ask, make_bench, make_plan
+from tests.agents.runtime.device.stand_in import Stream, stand_in
 
 
 def test_without_a_gpu_the_device_is_refused_in_one_line(table_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +57,37 @@ def test_a_table_in_memory_gives_the_rows_of_its_file(table_path: Path, dtype: t
     assert (held.rows, held.row_floats) == (200, 8)
     with pytest.raises(IndexError):
         held.gather(np.array([200]))
+
+
+def test_missing_rows_cross_the_link_beside_the_preparation_of_prefixes(table_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked of which stream, in order: compute has its hits and prefixes to copy while the host looks misses up."""
+    stand_in(monkeypatch)
+    bench = make_bench("cuda", PROFILE, table_path)
+    store, log = bench.store, []
+
+    def noted(owner: object, name: str, words: str) -> None:
+        whole = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **more: (log.append(words), whole(*given, **more))[1])
+
+    @contextmanager
+    def on(stream: Stream) -> Iterator[None]:
+        log.append(f"stream of priority {stream.priority}")
+        yield
+        log.append("back on compute")
+
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    noted(store, "_prefixes", "prefixes asked of compute")
+    noted(store.table, "gather", "host looks misses up")
+    noted(Stream, "wait_event", "compute waits for the copy")
+    ask = Ask(history=[1, 2, 3, 4, 5, 6], candidates=[7, 8], cached=4, read_pages=(20,))
+    store.gather(make_plan([ask], resident={5: 0}, inserted={6: 1}), store.stopwatch())
+    assert log == [
+        "prefixes asked of compute",
+        "host looks misses up",
+        f"stream of priority {COPY_PRIORITY}",
+        "back on compute",
+        "compute waits for the copy",
+    ]
 
 
 def test_larger_chunks_of_queries_score_the_same() -> None:

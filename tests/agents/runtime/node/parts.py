@@ -17,6 +17,7 @@ from agents.profiles import Profile, load_profile
 from agents.runtime.device.base import DeviceExecutor, DeviceTimings, Execution, LinkCounters
 from agents.runtime.engine import Engine
 from agents.runtime.ranking import RankRequest
+from agents.runtime.versions import Serving
 
 PATIENCE_SECONDS = 20.0  # how long a test waits for a real thread before it fails
 
@@ -124,7 +125,7 @@ class Parts:
         self.clock = MovableClock()
         self.device = ListeningDevice()
         self.node = Node("node-0", self.profile, config or NodeConfig(admission="none"))
-        self.engine = Engine(self.node, self.device, self.profile, self.clock, 100_000_000, "1")
+        self.engine = Engine(self.node, self.device, self.profile, self.clock, 100_000_000, Serving("1"))
 
     async def __aenter__(self) -> "Parts":
         return self

@@ -22,7 +22,7 @@ from agents.runtime.listener import HEADER_BYTES_MAX, Listener
 from agents.runtime.node_metrics import NodeMetrics
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.ids import user_key
-from agents.wire.messages import ClusterReuse, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot, UsersSeen
+from agents.wire.messages import ClusterReuse, ModelChoice, NodeLoad, Phase, ResidencyDelta, ResidencyFrame, ResidencySnapshot, UsersSeen
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, settle, until
 
 KEY = {"Authorization": "Bearer secret"}
@@ -38,8 +38,8 @@ class Served(Parts):
     listener: Listener
 
 
-async def no_versions(version: str) -> None:
-    raise WireError(ErrorCode.INVALID_REQUEST, f"version {version!r} is not here", "version")
+async def no_versions(choice: ModelChoice) -> None:
+    raise WireError(ErrorCode.INVALID_REQUEST, f"version {choice.version!r} is not here", "version")
 
 
 @asynccontextmanager
@@ -465,6 +465,11 @@ async def test_metrics_count_what_happened() -> None:
         assert 'helm_node_split_ratio{gpu="listening",kind="actual",node="node-0"} 0.5' in lines
         assert 'helm_slo_requests_total{met="true"} 2.0' in lines
         assert 'helm_kv_misses_total{reason="cold"} 1.0' in lines
+        tables = [line.rsplit(" ", 1) for line in lines if line.startswith("helm_emb_table_requests_total{")]
+        assert [labels for labels, _ in tables] == [
+            f'helm_emb_table_requests_total{{outcome="{outcome}",table="rows"}}' for outcome in ("hit", "miss")
+        ]
+        assert sum(float(count) for _, count in tables) == parts_looked_up(lines)
         assert 'helm_request_stage_seconds_count{stage="compute"} 2.0' in lines
         for name in ("bytes_total", "backlog_bytes", "bytes_per_second", "throttled_seconds_total"):
             assert any(line.startswith(f"helm_refill_{name}") for line in lines), name
@@ -472,6 +477,10 @@ async def test_metrics_count_what_happened() -> None:
         assert any(line.startswith('helm_decision_duration_seconds_count{layer="all"}') for line in lines)
         names = {line.split("{")[0].split(" ")[0] for line in lines if not line.startswith("#")}
         assert all(name.startswith("helm_") for name in names)
+
+
+def parts_looked_up(lines: list[str]) -> float:
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("helm_pool_requests_total{") and 'pool="emb"' in line)
 
 
 # --- residency ----------------------------------------------------------------------------

@@ -44,6 +44,11 @@ def test_a_pin_stands_however_long_the_node_was_down() -> None:
     assert (spec.mode, spec.emb_ratio, spec.ttl_remaining_ms) == (Mode.PIN, 0.4, None)
 
 
+def test_a_pool_that_was_made_smaller_comes_back_as_small() -> None:
+    hold = saved(desired(Mode.AUTO, None)._replace(pool_bytes=4_096), 0, 0)
+    assert restored(hold, 10**9 * SECOND).pool_bytes == 4_096
+
+
 def test_automatic_keeps_its_generation_and_rails() -> None:
     spec = restored(hold_of(Mode.AUTO), 1_000 * SECOND)
     assert (spec.mode, spec.generation, spec.guard_rails, spec.emb_ratio) == (Mode.AUTO, 7, RAILS, None)

@@ -15,7 +15,7 @@ from agents.node.node import Node, NodeConfig, TickInputs
 from agents.runtime.journal_writer import JournalWriter, RecordingNode, header_of, make_room
 from agents.runtime.ranking import batch_of
 from agents.wire.errors import WireError
-from agents.wire.messages import ClusterReuse, ControlRequest, GuardRails, Mode, NodeSpec
+from agents.wire.messages import ClusterReuse, ControlRequest, GuardRails, Mode, NodeSpec, VersionPart
 from agents.workloads import journal
 from tests.agents.controller.policies import card, random_file
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, request_of, tiny_profile
@@ -55,6 +55,8 @@ def live_a_little(node: Any) -> None:
             node.complete(now_ns, ticket, StageTimings(timings[:2], timings[2], timings[3], timings[:2], timings[4]))
         if step % 30 == 10:
             node.control(now_ns, ControlRequest(mode=Mode.PIN, emb_ratio=0.25 if step % 60 == 10 else 0.75, reason="swing"))
+        if step in (50, 90):
+            node.control(now_ns, ControlRequest(mode=Mode.AUTO, pool_bytes=PROFILE.pool_bytes * (3 if step == 50 else 4) // 4))
         if step == 40:
             node.use_policy(POLICY.weights, POLICY.card)
         if step == 80:
@@ -68,6 +70,7 @@ def live_a_little(node: Any) -> None:
         with pytest.raises(WireError):
             refused()
     node.version_flip(now_ns)
+    node.version_flip(now_ns, VersionPart.FEATURES)
 
 
 def record(path: Path) -> Node:
@@ -110,7 +113,7 @@ def replay(path: Path) -> tuple[Node, int]:
             case journal.Reuse():
                 node.reuse(entry.now_ns, entry.message)
             case journal.VersionFlip():
-                node.version_flip(entry.now_ns)
+                node.version_flip(entry.now_ns, entry.part)
             case journal.UsePolicy(weights=weights, card=card) if weights:
                 node.use_policy(weights, card)
             case journal.UsePolicy():
@@ -154,10 +157,10 @@ def test_each_call_is_recorded_once_and_in_order(tmp_path: Path) -> None:
         "Tick": 120,
         "MovesDone": 120,
         "RefillCommit": 120,
-        "Control": 5,
+        "Control": 7,
         "Reuse": 1,
         "Apply": 2,
-        "VersionFlip": 1,
+        "VersionFlip": 2,
         "UsePolicy": 2,
         "End": 1,
     }
@@ -167,7 +170,7 @@ def test_each_call_is_recorded_once_and_in_order(tmp_path: Path) -> None:
     assert ticks[-1].moved_pages_total >= 10
     assert ticks[-1].evictions_total > 0
     codes = [entry.error_code for entry in records if isinstance(entry, journal.Apply | journal.Control)]
-    assert codes == ["", "", "", "", "", "stale_generation", "invalid_request"]
+    assert codes == [*[""] * 7, "stale_generation", "invalid_request"]
 
 
 def test_the_header_has_the_configuration_and_not_the_salt(tmp_path: Path) -> None:

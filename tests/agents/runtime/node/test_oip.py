@@ -259,11 +259,11 @@ def test_an_error_is_one_string() -> None:
 
 
 def test_metadata_names_every_tensor() -> None:
-    metadata = oip.model_metadata("1")
+    metadata = oip.model_metadata("1", "3")
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["history_items", "history_actions", "history_ts", "candidates"]
     assert {tensor["datatype"] for tensor in metadata["inputs"]} == {"INT64"}
     assert metadata["outputs"] == [{"name": "scores", "datatype": "FP32", "shape": [1, -1]}]
-    assert metadata["versions"] == ["1"]
+    assert (metadata["versions"], metadata["parameters"]) == (["1"], {"feature_schema": "3"})
     assert set(oip.server_metadata()) == {"name", "version", "extensions"}
 
 

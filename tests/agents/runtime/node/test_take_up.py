@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from agents.profiles.text import profile_text
 from agents.runtime.model import init_weights, save_weights
-from agents.runtime.versions import find_sources, import_version, set_current_version
+from agents.runtime.versions import Tables, current_feature_schema, find_sources, import_version, set_current_version
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.cli.main import run
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, request_of, settle, until
@@ -65,7 +65,7 @@ async def test_a_flip_under_load_drops_nobody_and_mixes_nothing(tmp_path: Path) 
 
         askers = [asyncio.create_task(keep_asking(user)) for user in range(USERS)]
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert await choose(client, "v2") == (200, {"name": "node-0", "model_version": "v2", "previous": "1"})
+            assert await choose(client, "v2") == (200, {"name": "node-0", "model_version": "v2", "previous": "1", "feature_schema": "1"})
             flipped.set()
             await asyncio.gather(*askers)
         new = [(await ask(client, user))[1] for user in range(USERS)]
@@ -78,12 +78,29 @@ async def test_a_flip_under_load_drops_nobody_and_mixes_nothing(tmp_path: Path) 
         assert first == INVALIDATED
 
 
+async def test_another_feature_schema_voids_prefixes_while_the_model_serves_on(tmp_path: Path) -> None:
+    async with daemon(tmp_path, admission="none", controller="static-0.50") as (node, client):
+        first = await ask(client, 1)
+        for schema, status in (("2", 200), ("2", 200), ("../x", 400)):
+            async with client.put("/v1/model", json={"feature_schema": schema}, headers=KEY) as response:
+                assert response.status == status, await response.text()
+        async with client.put("/v1/model", json={}, headers=KEY) as response:
+            assert (response.status, (await response.json())["field"]) == (400, "version")
+        version, scores, kv = await ask(client, 1)
+        assert (version, kv) == ("1", INVALIDATED)
+        np.testing.assert_allclose(scores, first[1], atol=1e-4)
+        assert (await ask(client, 1))[2] != INVALIDATED
+        assert node.engine.telemetry().feature_schema == "2"
+        async with client.get("/v2/models/helm-ranker") as response:
+            assert (await response.json())["parameters"] == {"feature_schema": "2"}
+
+
 async def test_a_node_started_later_serves_the_current_version_with_the_same_scores(tmp_path: Path) -> None:
     imported(tmp_path, "v2")
     async with daemon(tmp_path) as (_, client):
         await choose(client, "v2")
         flipped = await ask(client, 1)
-        assert await choose(client, "v2") == (200, {"name": "node-0", "model_version": "v2", "previous": "v2"})
+        assert await choose(client, "v2") == (200, {"name": "node-0", "model_version": "v2", "previous": "v2", "feature_schema": "1"})
         assert (await choose(client, "1"))[0] == 200
         assert (await ask(client, 1))[0] == "1"
     set_current_version(tmp_path / "models", "v2")
@@ -118,7 +135,7 @@ async def test_what_was_booked_before_is_ranked_by_the_old_version_and_what_come
         await parts.device_entered()
         prepared = [asyncio.create_task(parts.engine.infer(request_of(user))) for user in (2, 3)]  # a full batch: booked at once
         await settle()
-        flip = asyncio.create_task(parts.engine.take_up("2", lambda: parts.device.log.append("install")))
+        flip = asyncio.create_task(parts.engine.take_up("2", Tables(), lambda: parts.device.log.append("install")))
         await until(lambda: parts.engine.model_version == "2")
         late = asyncio.create_task(parts.engine.infer(request_of(4)))
         await settle()
@@ -132,7 +149,7 @@ async def test_what_was_booked_before_is_ranked_by_the_old_version_and_what_come
 async def test_a_flip_that_fails_on_the_device_takes_the_node_out() -> None:
     async with Parts() as parts:
         with pytest.raises(ValueError, match="does not fit"):
-            await parts.engine.take_up("2", _does_not_fit)
+            await parts.engine.take_up("2", Tables(), _does_not_fit)
         assert "version 2 could not be installed" in await parts.engine.broken
 
 
@@ -172,6 +189,9 @@ async def test_one_command_imports_a_model_and_flips_the_running_node(state: Pat
         assert await asyncio.to_thread(run, ["model", "use", "1"]) == 0
         assert (await ask(client, 1))[0] == "1"
         capsys.readouterr()
+        assert await asyncio.to_thread(run, ["model", "features", "f2"]) == 0
+        assert capsys.readouterr().out.endswith("feature schema f2\n  node-0      serves it\n")
+        assert node.engine.feature_schema == current_feature_schema(state / "models") == "f2"
         assert run(["model", "list"]) == 0
         assert capsys.readouterr().out == "* 1\n  v2\n"
 
@@ -200,6 +220,7 @@ def test_without_a_running_node_the_version_waits_for_the_next_start(state: Path
             "weights.safetensors: position_bias has shape (2, 65), expected (2, 1537)",
         ),
         (["use", "v9"], "version 'v9' is not here, there are 1"),
+        (["features", "f/2"], "feature schema 'f/2': 1 to 64 letters"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
