@@ -327,3 +327,63 @@ def test_nothing_spills_over_on_a_phone(sign_in: SignIn, stage: Stage, puppets: 
         expect(page.get_by_role("navigation", name="Primary")).to_be_visible()
         expect(page.locator("main section").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
+def test_a_policy_is_set_on_a_node_and_taken_back_by_keyboard_and_a_run_is_watched(
+    sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet]
+) -> None:
+    page = sign_in("olga")
+    page.goto(stage.url)
+    expect(tile(page, "node-1")).to_be_visible()
+    page.keyboard.press("g")
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", name="Policies")).to_be_visible()
+    registry = panel(page, "Registry")
+    expect(registry.get_by_role("row", name=re.compile("helm v2.*Rejected.*helm v1.*\\+4\\.0 %"))).to_be_visible()
+
+    registry.get_by_role("link", name="helm v1").click()
+    panel(page, "helm v1").get_by_role("button", name="Set on nodes").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Set", exact=True)).to_be_disabled()
+    dialog.get_by_label("Nodes", exact=True).click()
+    page.get_by_role("option", name="node-1").click()
+    dialog.get_by_label("Reason").fill("a first look")
+    dialog.get_by_role("button", name="Set", exact=True).click()
+    expect(dialog).to_have_count(0)
+    expect(registry.get_by_role("row", name=re.compile("helm v1.*1 advisory"))).to_be_visible()
+    until("the node to be told", lambda: puppets["node-1"].spec.controller == "advisory" and puppets["node-1"].spec.policy_digest != "")
+
+    # A deep link leads to the same version; `b` takes it back.
+    page.goto(f"{stage.url}/policies/{puppets['node-1'].spec.policy_digest[:12]}")
+    expect(panel(page, "helm v1").get_by_text("node-1")).to_be_visible()
+    page.keyboard.press("b")
+    back = page.get_by_role("dialog")
+    back.get_by_label("All").check()
+    back.get_by_label("Reason").fill("seen enough")
+    back.get_by_role("button", name="Roll back").click()
+    until("the node to be told again", lambda: puppets["node-1"].spec.policy_digest == "")
+
+    training = panel(page, "Training")
+    training.get_by_role("button", name="Start training run").click()
+    expect(training.get_by_role("progressbar")).to_be_visible()
+    expect(training.get_by_text("Queued", exact=True)).to_be_visible()
+    training.get_by_role("button", name="Cancel run").click()
+    expect(training.get_by_role("button", name="Start training run")).to_be_visible()
+    training.get_by_role("link", name=re.compile("helm v2, Done")).click()
+    expect(training.get_by_role("img", name=re.compile("Mean reward: 0\\.100 after 928 steps"))).to_be_visible()
+
+    schedule = panel(page, "Schedule")
+    schedule.get_by_label("When").fill("at night")
+    schedule.get_by_role("button", name="Save schedule").click()
+    expect(schedule.get_by_text(re.compile("Five fields are needed"))).to_be_visible()
+    schedule.get_by_label("When").fill("15 4 * * *")
+    schedule.get_by_label("Tune by itself").check(force=True)
+    schedule.get_by_role("button", name="Save schedule").click()
+    expect(schedule.get_by_text(re.compile("Next at .*04:15"))).to_be_visible()
+
+
+def test_a_viewer_sees_policies_and_can_change_none(sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet]) -> None:
+    page = sign_in("vera")
+    page.goto(f"{stage.url}/policies")
+    for name in ("Roll back", "Set on nodes", "Start training run", "Save schedule"):
+        expect(page.get_by_role("button", name=name)).to_be_disabled()

@@ -179,6 +179,37 @@ export function useCluster(name: string) {
   });
 }
 
+/** What nodes say of themselves changes a version's row, and comes with no message of its own. */
+const POLICIES_MS = 5000;
+
+export function usePolicies() {
+  return useQuery({
+    queryKey: keys.policies,
+    queryFn: () => rowsOf(api.GET("/api/v1/policies/", { params: { query: { page_size: ALL } } })),
+    refetchInterval: POLICIES_MS,
+  });
+}
+
+export function useTrainings() {
+  return useQuery({
+    queryKey: keys.trainings,
+    queryFn: () => rowsOf(api.GET("/api/v1/training/", { params: { query: { page_size: 50 } } })),
+    refetchInterval: useCadence(),
+  });
+}
+
+export function useTraining(id: string) {
+  return useQuery({
+    queryKey: keys.training(id),
+    queryFn: () => bodyOf(api.GET("/api/v1/training/{uid}/", { params: { path: { uid: id } } })),
+    refetchInterval: (query) => (query.state.data && isOpen(query.state.data) ? 5000 : false),
+  });
+}
+
+export function useSchedule() {
+  return useQuery({ queryKey: keys.schedule, queryFn: () => bodyOf(api.GET("/api/v1/training/schedule/")) });
+}
+
 export function useWhatIfs() {
   return useQuery({
     queryKey: keys.whatifs,

@@ -12,6 +12,7 @@ import { Shell } from "./Shell";
 const NodePage = lazy(() => import("../pages/node/NodePage"));
 const FirstNode = lazy(() => import("../pages/node/FirstNode"));
 const WhatIfPage = lazy(() => import("../pages/whatif/WhatIfPage"));
+const PoliciesPage = lazy(() => import("../pages/policies/PoliciesPage"));
 const RoutingPage = lazy(() => import("../pages/routing/RoutingPage"));
 const AuditPage = lazy(() => import("../pages/audit/AuditPage"));
 const TokensPage = lazy(() => import("../pages/tokens/TokensPage"));
@@ -38,6 +39,8 @@ export function App() {
           <Route path="nodes/:name" element={<NodePage />} />
           <Route path="whatifs" element={<WhatIfPage />} />
           <Route path="whatifs/:id" element={<WhatIfPage />} />
+          <Route path="policies" element={<PoliciesPage />} />
+          <Route path="policies/:digest" element={<PoliciesPage />} />
           <Route path="routing" element={<RoutingPage />} />
           <Route path="audit" element={<AuditPage />} />
           <Route path="tokens" element={<TokensPage />} />

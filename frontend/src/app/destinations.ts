@@ -1,4 +1,4 @@
-import { Cpu, FlaskConical, KeyRound, LayoutGrid, List, type LucideIcon, Route } from "lucide-react";
+import { BrainCircuit, Cpu, FlaskConical, KeyRound, LayoutGrid, List, type LucideIcon, Route } from "lucide-react";
 
 interface Destination {
   label: string;
@@ -13,6 +13,7 @@ interface Destination {
 export const DESTINATIONS: Destination[] = [
   { label: "Fleet", path: "/", icon: LayoutGrid, permission: "fleet.read", key: "g f" },
   { label: "Nodes", path: "/nodes", icon: Cpu, permission: "fleet.read", key: "g n" },
+  { label: "Policies", path: "/policies", icon: BrainCircuit, permission: "fleet.read", key: "g p" },
   { label: "What-if", path: "/whatifs", icon: FlaskConical, permission: "fleet.read", key: "g w" },
   { label: "Routing", path: "/routing", icon: Route, permission: "fleet.read", key: "g r" },
   { label: "Audit", path: "/audit", icon: List, permission: "audit.read", key: "g a" },

@@ -1,6 +1,6 @@
 import type { QueryClient } from "@tanstack/react-query";
 import { keys } from "../api/keys";
-import type { Fleet, FleetEvent, Node, WhatIf } from "../api/types";
+import type { Fleet, FleetEvent, Node, TrainingRun, WhatIf } from "../api/types";
 import type { Sample } from "../charts/columns";
 import type { StreamMessage } from "./connection";
 
@@ -100,7 +100,7 @@ export function prependEvent(events: FleetEvent[], event: FleetEvent): FleetEven
 }
 
 /** Newest first; a list row never carries the series, so a row that does is cut by the detail query alone. */
-export function mergeRun(runs: WhatIf[], run: WhatIf): WhatIf[] {
+export function mergeRun<Run extends { id: string }>(runs: Run[], run: Run): Run[] {
   const known = runs.some((entry) => entry.id === run.id);
   return known ? runs.map((entry) => (entry.id === run.id ? run : entry)) : [run, ...runs];
 }
@@ -160,6 +160,12 @@ function applyRun(client: QueryClient, run: WhatIf): void {
   else client.setQueryData<WhatIf>(keys.whatif(run.id), { ...run, result: detail.result });
 }
 
+function applyTraining(client: QueryClient, run: TrainingRun): void {
+  client.setQueryData<TrainingRun[]>(keys.trainings, (runs) => (runs ? mergeRun(runs, run) : runs));
+  client.setQueryData<TrainingRun>(keys.training(run.id), run);
+  if (run.status === "succeeded") void client.invalidateQueries({ queryKey: keys.policies });
+}
+
 interface Snapshot {
   fleet?: Fleet;
   nodes?: Node[];
@@ -184,6 +190,8 @@ export function applyMessage(client: QueryClient, { type, data }: StreamMessage)
       return applyEvent(client, data as FleetEvent);
     case "job.progress":
       return applyRun(client, data as WhatIf);
+    case "training.progress":
+      return applyTraining(client, data as TrainingRun);
     case "snapshot":
       return applySnapshot(client, data as Snapshot);
     case "resync":

@@ -142,6 +142,7 @@ function Header({ node, onVerb }: { node: Node; onVerb: (verb: Verb) => void }) 
       {telemetry?.emulated && <EmulatedChip />}
       <Chip tone="outline">{node.spec.profile}</Chip>
       {telemetry && <Chip tone="outline">{telemetry.controller}</Chip>}
+      <PolicyChip node={node} />
       {node.spec.controller !== "active" && <WarnChip>controller {node.spec.controller}</WarnChip>}
       {node.status.observed_generation < generation && (
         <WarnChip>
@@ -161,6 +162,23 @@ function Header({ node, onVerb }: { node: Node; onVerb: (verb: Verb) => void }) 
         <VerbButton node={node} verb="release" icon={<Undo2 size={14} />} onVerb={onVerb} />
       </span>
     </div>
+  );
+}
+
+/** The policy in force, as the node says; while another one was asked for, that too. */
+function PolicyChip({ node }: { node: Node }) {
+  const inForce = node.status.telemetry?.policy_digest ?? "";
+  const wanted = node.spec.policy_digest;
+  if (inForce === "" && wanted === "") return null;
+  return (
+    <>
+      {inForce !== "" && (
+        <Link to={`/policies/${inForce.slice(0, 12)}`} title={`Policy in force: ${inForce}`}>
+          <Chip tone="outline">policy {inForce.slice(0, 8)}</Chip>
+        </Link>
+      )}
+      {wanted !== "" && wanted !== inForce && <WarnChip>policy {wanted.slice(0, 8)} asked for</WarnChip>}
+    </>
   );
 }
 
