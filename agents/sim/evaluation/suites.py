@@ -43,6 +43,7 @@ COST_CONSTANTS = {
     "ms_per_hit_row": 0.02,
 }
 STATIC_SEEDS = 2
+STATIC_RATIOS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)  # where the best ones lie; the optimum is replayed at all 17
 SETTLED_RATIO = 0.5  # of the runs whose routes are recorded, and of the routing suite
 
 
@@ -107,7 +108,8 @@ def plan_of(
         for admission in ADMISSIONS
     )
     many = tuple(range(1, seeds + 1))
-    return Plan(cells, chosen, tuple(float(ratio) for ratio in GRID), many, many[:STATIC_SEEDS], cells, many[:1], False)
+    replayed = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
+    return Plan(cells, chosen, STATIC_RATIOS, many, many[:STATIC_SEEDS], replayed, many[:1], False)
 
 
 def _quick_plan(catalogue: str, methods: tuple[str, ...]) -> Plan:
@@ -122,8 +124,22 @@ def first_jobs(plan: Plan) -> list[Job]:
     jobs = [
         Job("run", cell.scenario(static_name(ratio), seed)) for cell in plan.cells for seed in plan.static_seeds for ratio in plan.ratios
     ]
-    jobs += [Job("run", cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in plan.methods]
+    jobs += [Job("run", cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in methods_in(plan, cell)]
     return jobs + [replay_job(plan, cell, seed) for cell in plan.replayed_cells for seed in plan.replayed_seeds]
+
+
+def methods_in(plan: Plan, cell: Cell) -> tuple[str, ...]:
+    """The plan's methods that differ from others in this cell: a burst layer does nothing where no burst comes."""
+    return tuple(method for method in plan.methods if cell.regime == "burst" or "+burst" not in method)
+
+
+def runs_in(plan: Plan) -> int:
+    """How many runs a plan comes to at most, a replay counted with each of its ratios: what a suite's time follows from."""
+    statics = len(plan.cells) * len(plan.static_seeds) * len(plan.ratios)
+    methods = sum(len(methods_in(plan, cell)) for cell in plan.cells) * len(plan.seeds)
+    named = len(plan.cells) * 3 * (len(plan.seeds) - len(plan.static_seeds))
+    grid = GRID[::2] if plan.quick else GRID
+    return statics + methods + named + len(plan.replayed_cells) * len(plan.replayed_seeds) * (grid.shape[0] + 2)
 
 
 def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
@@ -176,7 +192,7 @@ def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, lis
     }
     if cell in plan.replayed_cells:
         named["s3"] = [_scheduled(plan, cell, seed) for seed in plan.replayed_seeds]
-    for method in plan.methods:
+    for method in methods_in(plan, cell):
         named[method] = [Job("run", cell.scenario(method, seed)) for seed in plan.seeds]
     for ratio in plan.ratios:
         named[static_name(ratio)] = [Job("run", cell.scenario(static_name(ratio), seed)) for seed in plan.static_seeds]

@@ -20,8 +20,10 @@ from agents.sim.evaluation.suites import (
     capacity_cells,
     capacity_factors,
     first_jobs,
+    methods_in,
     named_jobs,
     plan_of,
+    runs_in,
     second_jobs,
     static_name,
 )
@@ -171,3 +173,15 @@ def test_capacity_is_asked_in_six_cells_of_32_nodes() -> None:
     assert {cell.nodes for cell in cells} == {32}
     assert 1.0 in capacity_factors(quick=False)
     assert 1.0 in capacity_factors(quick=True)
+
+
+def test_a_burst_layer_is_compared_where_a_burst_comes() -> None:
+    plan = plan_of("paper")
+    assert "b5+burst" in methods_in(plan, Cell("taobao", "burst", "normal", "none"))
+    assert "b5+burst" not in methods_in(plan, Cell("taobao", "trend", "normal", "none"))
+
+
+def test_the_suites_stay_as_large_as_their_time_allows() -> None:
+    """At four seconds a run and two at a time: an hour and twenty minutes for all of it, four minutes where it must be quick."""
+    assert runs_in(plan_of("paper")) <= 2600
+    assert runs_in(plan_of("paper", quick=True)) <= 160
