@@ -139,7 +139,7 @@ def runs_in(plan: Plan) -> int:
     methods = sum(len(methods_in(plan, cell)) for cell in plan.cells) * len(plan.seeds)
     named = len(plan.cells) * 3 * (len(plan.seeds) - len(plan.static_seeds))
     grid = GRID[::2] if plan.quick else GRID
-    return statics + methods + named + len(plan.replayed_cells) * len(plan.replayed_seeds) * (grid.shape[0] + 2)
+    return statics + methods + named + len(plan.replayed_cells) * len(plan.replayed_seeds) * (len(grid) + 2)
 
 
 def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
