@@ -27,9 +27,9 @@ class PieceJobs(Jobs[Piece]):
     def tell(self, row: Piece, now: datetime) -> None:
         """The run's progress is its pieces' together."""
         whatif = row.whatif
-        done = WhatIf.objects.get(pk=whatif.pk).pieces.aggregate(done=Sum("progress"))["done"] or 0.0
+        done = whatif.pieces.aggregate(done=Sum("progress"))["done"] or 0.0
         progress = min(1.0, done / len(questions(whatif.scenario)))
-        actions.heartbeat(whatif.pk, progress, _eta_seconds(whatif, progress, now), row.stage, now)
+        actions.heartbeat(whatif.pk, progress, _eta_seconds(whatif, progress, now), questions(whatif.scenario)[row.index].run.label, now)
 
     def heartbeat(self, pk: int, progress: float, eta_seconds: float | None, stage: str, now: datetime, **more: Any) -> bool:
         """False also when the run has ended or is to."""

@@ -113,12 +113,13 @@ def test_the_best_statics_are_those_of_the_catalogue_the_cell_and_its_steady_cel
 
 def test_every_kept_load_is_inside_its_bounds() -> None:
     table = json.loads((Path(__file__).parents[3] / "agents/sim/evaluation/loads.json").read_text("utf-8"))
-    assert {f"{CATALOGUES[0]}/{regime}/{load}" for regime in REGIMES for load in LOADS} <= table.keys()
+    assert table.keys() == {f"{catalogue}/{regime}/{load}" for catalogue in CATALOGUES for regime in REGIMES for load in LOADS}
     for cell, found in table.items():
         catalogue, regime, load = cell.split("/")
         low, high = LOADS[load]
         assert rate_per_node(catalogue, regime, load) == found["rate_per_node"] > 0
-        assert low <= found["utilisation"] <= high
+        assert found["utilisation"] <= high
+        assert found["utilisation"] >= low or found.get("tips_over", False)
 
 
 def test_an_unknown_cell_or_suite_is_refused_by_name() -> None:
