@@ -6,6 +6,7 @@ heap, ties broken by a sequence number, so one seed gives one run. A tick that w
 """
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -99,7 +100,6 @@ class SimulatedFleet:
         self.wishes = np.zeros(count, np.int64)  # rows that the last tick wanted refilled, sampled
         self._end_ns = ORIGIN_NS + int(setup.duration_seconds * 1e9)
         self._blocks: Iterator[RequestBlock] = workload.blocks(profiles[0].block_tokens)
-        self._kept: list[RequestBlock] = []  # drawn while settling, not run yet
         self._block = _EMPTY
         self._routed: NDArray[Any] = np.zeros(0, ROUTED)
         self._cursor = 0
@@ -152,20 +152,21 @@ class SimulatedFleet:
         self.link_factors[index] = factor
 
     def _settle(self, workload: BlockWorkload) -> None:
-        """Live the first minute once before time starts; its blocks are kept, because the run sees them again."""
+        """Live a minute before time starts: the stream's own past, or, of a stream that has none, its first minute beforehand."""
         span_ns, head = int(settle.SECONDS * 1e9), self.world.head
-        for block in self._blocks:
-            self._kept.append(block)
-            if block.at_ns[-1] >= span_ns:
-                break
-        if not self._kept:
+        replayed: list[RequestBlock] = []
+        if isinstance(workload, settle.KnowsItsPast):
+            past = list(workload.past_blocks(self._setup.profiles[0].block_tokens))
+        else:
+            past = replayed = list(settle.first_minute(self._blocks))
+        if not past:
             return
-        settle.fill_rows(self.nodes, workload, self._kept, self._setup.seed)
+        settle.fill_rows(self.nodes, workload, past, self._setup.seed)
         head["settling"], head["origin_ns"], head["report_ns"] = 1, ORIGIN_NS - span_ns, ORIGIN_NS - span_ns
-        kept = list(self._kept)
+        coming, self._blocks = self._blocks, iter(past)
         self._next_block()
         self._run_kernel(ORIGIN_NS)
-        self._kept, self._block, self._offset = kept, _EMPTY, 0
+        self._blocks, self._block, self._offset = itertools.chain(replayed, coming), _EMPTY, 0
         self.routes.clear()
         head["settling"], head["origin_ns"], head["arrived"], head["refused"] = 0, ORIGIN_NS, 0, 0
 
@@ -209,11 +210,11 @@ class SimulatedFleet:
 
     def _next_block(self) -> None:
         self._offset += self._block.at_ns.shape[0]
-        self._block = self._kept.pop(0) if self._kept else next(self._blocks, _EMPTY)
+        self._block = next(self._blocks, _EMPTY)
         self._cursor = 0
         self._make_room(self._block)
         requests = self._block.at_ns.shape[0]
-        given = self._setup.routed
+        given = None if self.world.head[0]["settling"] else self._setup.routed  # routes are of the run, not of the past
         self._routed = np.zeros(requests, ROUTED) if given is None else given[self._offset : self._offset + requests]
         self.routes.append(self._routed)
         self.world.head["open_loop"] = int(given is not None)

@@ -2,10 +2,11 @@
 
 An empty fleet takes minutes of traffic to fill 80 GB, and moves the optimum while it does. So before the clock
 starts, EMB is filled with the rows that its admission would have kept, the value curves remember as many as a whole pool
-holds, and the fleet serves the minute on devices that take no time: prefixes, doorkeepers, curves and the router's knowledge
+holds, and the fleet serves the minute before on devices that take no time: prefixes, doorkeepers, curves and the router's knowledge
 are then what they are in mid-life.
 """
 
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -21,11 +22,23 @@ _ROWS_COUNTED_MAX = 2_000_000  # of the minute: enough to rank what fits
 
 @runtime_checkable
 class KnowsItsPast(Protocol):
-    """A stream that can tell the rows asked for before it began."""
+    """A stream that can tell what was asked for before it began."""
 
     def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
         """At most `count` distinct rows, newest first; with a `gap` only those asked for twice within so many references."""
         ...
+
+    def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        """The requests of the minute before, timed from that minute's begin."""
+        ...
+
+
+def first_minute(blocks: Iterator[RequestBlock]) -> Iterator[RequestBlock]:
+    """Blocks up to the one in which the first minute ends."""
+    for block in blocks:
+        yield block
+        if block.at_ns[-1] >= SECONDS * 1e9:
+            return
 
 
 def fill_rows(nodes: list[Node], workload: BlockWorkload, blocks: list[RequestBlock], seed: int) -> None:
@@ -40,7 +53,7 @@ def fill_rows(nodes: list[Node], workload: BlockWorkload, blocks: list[RequestBl
 
 
 def _most_wanted(blocks: list[RequestBlock]) -> NDArray[np.int64]:
-    """Rows of the stream's first minute, most wanted first."""
+    """Rows of the minute, most wanted first."""
     rows = np.concatenate([part for block in blocks for part in (block.history_rows, block.candidate_rows)])
     wanted, counts = np.unique(rows[:_ROWS_COUNTED_MAX], return_counts=True)
     return np.asarray(wanted[np.argsort(-counts, kind="stable")])

@@ -33,6 +33,7 @@ VERSION = 2  # raise when the same parameters give other bytes: what was trained
 VISITORS_PER_BUCKET = 8.0  # of the time wheel: lists stay short enough to be sorted by insertion
 BUCKETS_MAX = 1 << 22
 NODES_MAX = 4096
+_PAST_REQUESTS = 1 << 48  # numbers that no stream's own requests reach: they choose candidates
 RECENT_DRAWS_PER_ROW = 64  # a tail that is drawn more rarely has not been filled in any running fleet either
 DURATION_SECONDS_MAX = 86_400.0
 
@@ -107,7 +108,16 @@ class FleetWorkload:
     def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
         """Blocks in order of time; each call starts anew with the same bytes."""
         _require(block_tokens >= 1, "block_tokens: must be >= 1")
+        return self._drawn(self._new_state(block_tokens), block_tokens)
+
+    def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        """Requests of the minute before the stream, timed from that minute's begin: the same users, other candidates."""
         state = self._new_state(block_tokens)
+        state.numbers[Number.BEGIN_NS], state.numbers[Number.END_NS] = 0, state.numbers[Number.BEGIN_NS]
+        state.numbers[Number.REQUESTS] = _PAST_REQUESTS
+        return self._drawn(state, block_tokens)
+
+    def _drawn(self, state: StreamState, block_tokens: int) -> Iterator[RequestBlock]:
         begin(state)
         room = self._room(block_tokens)
         while True:

@@ -94,6 +94,10 @@ class _Drawn:
         """The same for every call."""
         return iter(self._blocks)
 
+    def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        """What was asked for before."""
+        return self._source.past_blocks(block_tokens)
+
     def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
         """What a cache holds when the stream begins."""
         return self._source.recent_rows(count, gap)

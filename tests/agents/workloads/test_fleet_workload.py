@@ -165,6 +165,23 @@ def test_hot_rows_take_their_share() -> None:
     assert hot.mean() == pytest.approx(steady.hot_row_ratio, abs=0.01)
 
 
+def test_the_past_is_a_minute_of_the_same_users_with_candidates_of_its_own() -> None:
+    stream = workload()
+    past, now = list(stream.past_blocks(128)), list(stream.blocks(128))
+    assert all(block.at_ns[0] >= 0 and block.at_ns[-1] < 60e9 for block in past)
+    per_second = sum(block.at_ns.size for block in now) / stream.duration_seconds
+    assert sum(block.at_ns.size for block in past) / 60.0 == pytest.approx(per_second, rel=0.2)
+    assert np.isin(past[-1].user_keys, np.concatenate([block.user_keys for block in now])).mean() > 0.5
+    assert past[0].candidate_rows[:100].tolist() != now[0].candidate_rows[:100].tolist()
+
+
+def test_behind_a_doorkeeper_recent_rows_are_those_asked_for_twice_in_time() -> None:
+    stream = workload()
+    once, twice = (set(stream.recent_rows(50_000, gap).tolist()) for gap in (0, 100_000))
+    hot = CATALOGUES["taobao"].steady.hot_rows / CLASSES
+    assert np.mean([row < hot for row in twice]) > np.mean([row < hot for row in once])
+
+
 def test_recent_rows_are_distinct_and_begin_with_the_hot_ones() -> None:
     stream = workload()
     rows = stream.recent_rows(100_000)
