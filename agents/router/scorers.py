@@ -12,6 +12,10 @@
     rent       what a new copy displaces: its own recompute value when the user is resident on another
                node, a part of it when it is not; nothing while the node's KV has room, so that a node
                that came back empty fills again, and nothing when the node will not cache the user
+    delay      this request's service, once for each of those whom it delays: as many as wait on a node of the
+               fleet now, for a queue that keeps its length lets in as many as it lets out. The fleet's mean and
+               not the node's own number, because requests move on to where queues are short. Where queues are
+               long everywhere nobody can afford work done twice, and users stay where their prefixes are
 
 The service is never predicted below the fastest one that any node gave lately: the nodes' regressions
 extrapolate below the requests they have seen, where a predicted zero would attract everything tiny.
@@ -33,12 +37,13 @@ _QUEUE, _FIXED, _KV, _EMB, _CANDIDATES = (
 )
 _REFILL, _RENT, _CORRECTION, _SERVICE = int(Column.REFILL), int(Column.RENT), int(Column.CORRECTION), int(Column.SERVICE)
 _PREDICTED, _SCORE, _CACHED, _FILTER = int(Column.PREDICTED), int(Column.SCORE), int(Column.CACHED), int(Column.FILTER)
-_PREFERENCE = int(Column.PREFERENCE)
+_PREFERENCE, _DELAY = int(Column.PREFERENCE), int(Column.DELAY)
 _NONE, _OFFLINE, _DRAINING, _FORCED = int(Filter.NONE), int(Filter.OFFLINE), int(Filter.DRAINING), int(Filter.FORCED)
 _STALE, _LOAD_CAP, _SHARE_CAP = int(Filter.STALE), int(Filter.LOAD_CAP), int(Filter.SHARE_CAP)
 _PHASE_READY, _PHASE_DRAINING = int(NodePhase.READY), int(NodePhase.DRAINING)
 _JOINT = int(Policy.JOINT)
 _DECAY_STEP_NS = 50_000_000  # shares are decayed at most this often: far below their half-life
+_SERVICE_STEP = 0.01  # a hundred picks
 _PRESSURE_FROM = 0.80  # share of KV in use from which a new copy may need a victim
 _PRESSURE_FULL = 0.95  # and from which it will: freed pages and half-filled ones keep a full cache below 1
 
@@ -62,12 +67,25 @@ def write_cached(state: RouterState, slot: int, history_tokens: int) -> int:
 
 
 @kernel
+def _waiting_per_node(state: RouterState, now_ns: int) -> float:
+    """Fill the QUEUE column; returns how many mean services wait on a ready node, in the mean."""
+    mean_ms, queued_ms, ready = state.totals[0].mean_service_ms, 0.0, 0
+    for node in range(state.nodes.shape[0]):
+        state.scores[node, _QUEUE] = state.nodes[node].correction * queue_ahead_ms(state, node, now_ns)
+        if state.nodes[node].phase == _PHASE_READY:
+            queued_ms += state.scores[node, _QUEUE]
+            ready += 1
+    return float(queued_ms / (mean_ms * ready)) if ready > 0 and mean_ms > 0.0 else 0.0
+
+
+@kernel
 def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidates: int, longest: int, cached_after: bool) -> None:
     """Fill every millisecond column. `cached_after`: the node would keep the user's prefix after this request."""
     settings = state.settings[0]
     scores = state.scores
     n = float(history_tokens)
     floor_ms = service_floor_ms(state)
+    waiting = settings.delay_weight * _waiting_per_node(state, now_ns)
     for node in range(scores.shape[0]):
         record = state.nodes[node]
         h = scores[node, _CACHED]
@@ -83,7 +101,6 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
             pressure = min(1.0, max(0.0, (used - _PRESSURE_FROM) / (_PRESSURE_FULL - _PRESSURE_FROM)))
             weight = settings.rent_weight if longest > h else settings.pressure_weight
             rent = weight * pressure * recompute
-        scores[node, _QUEUE] = correction * queue_ahead_ms(state, node, now_ns)
         scores[node, _FIXED] = correction * record.ms_fixed
         scores[node, _KV] = correction * recompute
         scores[node, _EMB] = correction * emb
@@ -94,7 +111,16 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         service = scores[node, _FIXED] + scores[node, _KV] + scores[node, _EMB] + scores[node, _CANDIDATES] + scores[node, _REFILL]
         scores[node, _SERVICE] = max(service, floor_ms)
         scores[node, _PREDICTED] = scores[node, _QUEUE] + scores[node, _SERVICE]
-        scores[node, _SCORE] = scores[node, _PREDICTED] + scores[node, _RENT]
+        scores[node, _DELAY] = waiting * scores[node, _SERVICE]
+        scores[node, _SCORE] = scores[node, _PREDICTED] + scores[node, _RENT] + scores[node, _DELAY]
+
+
+@kernel
+def learn_service(state: RouterState, service_ms: float) -> None:
+    """Follow what a request costs where it was sent."""
+    totals = state.totals[0]
+    step = _SERVICE_STEP if totals.mean_service_ms > 0.0 else 1.0
+    totals.mean_service_ms += step * (service_ms - totals.mean_service_ms)
 
 
 @kernel

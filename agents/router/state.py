@@ -73,10 +73,11 @@ class Column(IntEnum):
     CORRECTION = 7  # factor on everything, learned from observed over predicted
     SERVICE = 8  # predicted work of this request on this node, without the queue
     PREDICTED = 9  # queue + service
-    SCORE = 10  # predicted + rent
+    SCORE = 10  # predicted + rent + delay
     CACHED = 11  # tokens
     FILTER = 12  # a Filter
     PREFERENCE = 13  # what the paper's rule scored, unitless
+    DELAY = 14  # of others, by this request's service
 
 
 COLUMNS = len(Column)
@@ -140,6 +141,7 @@ TOTALS = np.dtype(
         ("samples", "i8"),
         ("sample_tokens", "f8"),
         ("sample_at_ns", "i8"),
+        ("mean_service_ms", "f8"),  # of late picks, 0 before the first
         ("fastest_ms", "f8"),  # service of the whole fleet lately: no prediction lies below it
         ("fastest_lessons", "i8"),
         ("users_dropped", "i8"),
@@ -166,6 +168,7 @@ SETTINGS = np.dtype(
         ("share_cap_ratio", "f8"),
         ("share_picks_min", "f8"),
         ("rent_weight", "f8"),
+        ("delay_weight", "f8"),
         ("pressure_weight", "f8"),
         ("refill_weight", "f8"),
         ("refill_half_bytes", "f8"),
@@ -198,6 +201,7 @@ class RouterConfig(NamedTuple):
     share_cap_ratio: float = 1.3  # of an even share: a locality that loads a node further costs more than it saves
     share_picks_min: float = 16.0  # per node: below it a share is noise
     rent_weight: float = 1.0  # a displaced copy is worth about as much as the one that displaces it
+    delay_weight: float = 1.0  # as many are delayed as wait on a node now: see `scorers`
     pressure_weight: float = 0.25  # the victim of a full cache is worth less than average
     refill_weight: float = 0.1
     refill_half_bytes: float = 1_048_576.0

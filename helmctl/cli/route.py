@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="The router's own answer, for scripts.")]
 
 Row = dict[str, Any]
-COMPONENTS = ("queue", "fixed", "kv", "emb", "candidates", "refill", "rent", "score")
+COMPONENTS = ("queue", "fixed", "kv", "emb", "candidates", "refill", "rent", "delay", "score")
 CELL = 10
 
 

@@ -97,12 +97,13 @@ def test_the_best_prediction_wins_against_a_slow_reference_on_random_fleets() ->
         for i, report in enumerate(reports):
             fleet.node_load(i, 0, report)
         mask = (rng.uniform(size=count) < 0.2).astype(np.int8) * np.int8(Filter.EXCLUDED)
+        mean_ms = float(fleet.state.totals[0]["mean_service_ms"])
         choice = fleet.pick(MS, 7, 320, 50, mask)
-        want = slow_best(reports, held, 320, 50, mask)
+        want = slow_best(reports, held, 320, 50, mask, mean_ms)
         assert choice.node_index == want, (reports, held, mask)
 
 
-def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray) -> int:  # type: ignore[type-arg]
+def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray, mean_ms: float) -> int:  # type: ignore[type-arg]
     best, best_ms = -1, math.inf
     for i, (report, h) in enumerate(zip(reports, held, strict=True)):
         if report.phase is not Phase.READY or mask[i]:
@@ -112,10 +113,30 @@ def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray) 
         rent = (1.0 if max(held) > h else 0.25) * full * kv
         emb = (1 - report.emb_hit_ratio) * (n - h + c) * report.ms_per_missing_row
         queue = max(0.0, report.queued_ms - 1.0)
-        score = queue + report.ms_fixed + kv + emb + c * report.ms_per_candidate + rent
+        waiting = sum(max(0.0, r.queued_ms - 1.0) for r in reports if r.phase is Phase.READY)
+        waiting /= mean_ms * max(1, sum(r.phase is Phase.READY for r in reports)) if mean_ms else math.inf
+        service = report.ms_fixed + kv + emb + c * report.ms_per_candidate
+        score = queue + service + rent + service * waiting
         if score < best_ms:
             best, best_ms = i, score
     return best
+
+
+def test_where_every_queue_is_long_a_user_stays_with_its_copy_and_where_one_is_it_goes() -> None:
+    """Moving saves the user a wait and costs others a recompute each: few where one queue is long, many where all are."""
+    recompute = 0.02 * 512 + 1e-5 * 512**2
+    for home_ms, elsewhere_ms, stays in ((220.0, 180.0, True), (90.0, 0.0, False)):
+        eight = router(8)
+        eight.completed(0, eight.pick(0, 0, 64, 10).reservation, None)
+        eight.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
+        for node in range(8):
+            eight.node_load(node, SECOND, load(queued_ms=elsewhere_ms if node else home_ms, emb_hit_ratio=1.0))
+        mean_ms = float(eight.state.totals[0]["mean_service_ms"])
+        choice = eight.pick(SECOND, 7, 512, 10)
+        told = components(eight, choice, "node-0")
+        assert told["delay"] == pytest.approx(told["service"] * (home_ms + 7 * elsewhere_ms) / 8 / mean_ms, rel=1e-5)
+        assert home_ms - elsewhere_ms > recompute  # by its own time alone it would go in both cases
+        assert (choice.node_index == 0) == stays
 
 
 def test_rent_keeps_a_user_where_its_copy_is_until_the_queue_costs_more_than_two_recomputes() -> None:

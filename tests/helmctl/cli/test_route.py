@@ -14,7 +14,7 @@ from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.cli.main import run
 from helmctl.cli.route import explained, listed
 
-COMPONENTS = dict.fromkeys(("queue", "fixed", "kv", "emb", "candidates", "refill", "rent", "score"), 1.5)
+COMPONENTS = dict.fromkeys(("queue", "fixed", "kv", "emb", "candidates", "refill", "rent", "delay", "score"), 1.5)
 TOLD: dict[str, Any] = {
     "request_id": "r-1",
     "picked": "node-1",
@@ -67,8 +67,8 @@ def router(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_pick_is_explained_node_by_node_with_the_reason_of_those_left_out() -> None:
     lines = explained(TOLD)
     assert lines[1] == "picked node-1, predicted 12.35 ms"
-    assert lines[4].split() == ["node-0", *["1.50"] * 8, "load", "cap"]
-    assert lines[5].split() == [">", "node-1", *["1.50"] * 8]
+    assert lines[4].split() == ["node-0", *["1.50"] * 9, "load", "cap"]
+    assert lines[5].split() == [">", "node-1", *["1.50"] * 9]
     assert lines[-1].split() == ["total", "12.35", "14.00"]
 
 

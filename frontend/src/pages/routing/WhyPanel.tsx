@@ -63,6 +63,7 @@ function Explained({ pick }: { pick: ExplainedPick }) {
               <th className="num">KV</th>
               <th className="num">EMB</th>
               <th className="num">Rent</th>
+              <th className="num">Delay</th>
               <th className="num">Score, ms</th>
             </tr>
           </thead>
@@ -106,6 +107,7 @@ function Row({ candidate, largest, chosen }: { candidate: Candidate; largest: nu
       <td className="num">{value("kv")}</td>
       <td className="num">{value("emb")}</td>
       <td className="num">{value("rent")}</td>
+      <td className="num">{value("delay")}</td>
       <td className="num">{value("score")}</td>
     </tr>
   );

@@ -8,6 +8,7 @@ export const PARTS = [
   { label: "EMB misses", word: "EMB misses", color: "emb", names: ["emb", "refill"] },
   { label: "Fixed and candidates", word: "fixed costs", color: "line-3", names: ["fixed", "candidates"] },
   { label: "Rent of a second copy", word: "the rent of a second copy", color: "migr", names: ["rent"] },
+  { label: "Delay of others", word: "the delay of others", color: "accent", names: ["delay"] },
 ] as const;
 
 const REASONS: Record<string, string> = {
