@@ -1,12 +1,6 @@
-"""Compiled kernels of exactly these sources, for the tests and every process they start; and who runs beside whom."""
+"""Which tests run beside which, and which last."""
 
 import pytest
-
-from helmctl.supervisor.state import find_state_folder
-
-_STATE = find_state_folder({})  # the clone's: what the tests' settings name is empty, and everything would be compiled again
-_STATE.prepare()
-_STATE.adopt_caches()
 
 _APART = ("tests/agents/", "tests/contracts/", "tests/helmctl/")  # files that share no server, database or port with others
 

@@ -302,7 +302,7 @@ def touch_entry(state: PoolState, entry: int, now_ns: int, ms_saved_per_page: fl
     if policy.kv_recency_only:
         state.entries[entry].priority = float(now_ns)
         return
-    if state.entries[entry].uses < 255:
+    if state.entries[entry].uses < policy.kv_uses_max:
         state.entries[entry].uses += 1
     state.entries[entry].priority = state.header[0].ageing + state.entries[entry].uses * ms_saved_per_page
 

@@ -21,6 +21,7 @@ class CachePolicy(NamedTuple):
     kv_admission: int  # an Admission
     kv_window_ns: int  # within this gap a request is a user's second
     kv_half_life_ns: int  # of the request counts that FREQUENCY and VALUE_DENSITY compare
+    kv_uses_max: int  # saturation of a prefix's use count: who was popular long ago must give way to who is now
     kv_credit_uses: int  # that a prefix on PROBATION starts with when its user was there before within the window
     kv_recency_only: bool  # LRU instead of recompute cost per byte
     clock_uses_max: int  # saturation of a row's use count: rounds of the hand it can survive
@@ -80,7 +81,8 @@ def _shipped(rows_per_page: int) -> CachePolicy:
         kv_window_ns=60 * SECOND,
         kv_half_life_ns=300 * SECOND,
         kv_recency_only=False,
-        kv_credit_uses=3,
+        kv_uses_max=2,
+        kv_credit_uses=1,
         clock_uses_max=3,
         rescue_uses_min=2,
         rescue_rows_per_page=min(max(1, rows_per_page // 4), RESCUE_ROWS_MAX),
