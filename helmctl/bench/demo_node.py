@@ -1,6 +1,7 @@
 """A node inside the bench's own process: the product's engine on the demo profile, and requests for it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from itertools import islice, pairwise
@@ -92,15 +93,18 @@ def demo_bodies(profile: Profile, count: int, workload: str = "steady", seed: in
 
 @asynccontextmanager
 async def running_engine(profile: Profile, device: DeviceExecutor, ticking: bool = True) -> AsyncIterator[Bench]:
-    """An engine that is warm and ticks; closed at the end. Its ratio stays where it is put."""
+    """An engine that is warm and ticks, as a node process runs it; closed at the end. Its ratio stays where it is put."""
     node = Node("bench", profile, NodeConfig(controller="static-0.50", tick_ns=TICK_NS))
     engine = Engine(node, device, profile, SystemClock(), TICK_NS, Serving("bench"))
     await engine.on_device(lambda: rehearse(profile, device))
     if ticking:
         engine.start()
+    gc.collect()
+    gc.freeze()  # as a node does: a full collection would look at all of torch and numba, in the middle of somebody's request
     try:
         yield Bench(engine, profile, node)
     finally:
+        gc.unfreeze()
         await engine.close()
 
 

@@ -5,10 +5,11 @@ saturated with batches of eight. The first time per request is the overhead, the
 not in it; reading and writing the protocol's bodies, keys, hashes, queue, booking, curves and accounting are.
 """
 
-import asyncio
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import uvloop
 
 from helmctl.bench.demo_node import Bench, NullDevice, answer_all, demo_bodies, demo_device, demo_profile, running_engine
 from helmctl.bench.report import Result, Say, ratio_of, result_of
@@ -23,7 +24,7 @@ WARM_REQUESTS = 200
 def measure(runs: int, say: Say) -> list[Result]:
     """`engine_overhead_us` and `engine_overhead_ratio`; also how full the batches were."""
     with TemporaryDirectory(prefix="helm-bench-") as folder:
-        return asyncio.run(_measure(runs, say, Path(folder)))
+        return uvloop.run(_measure(runs, say, Path(folder)))
 
 
 async def _measure(runs: int, say: Say, folder: Path) -> list[Result]:

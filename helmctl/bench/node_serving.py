@@ -2,7 +2,7 @@
 
 One node, in this process, under an open-loop load well below saturation: requests arrive by a Poisson clock whether
 or not the ones before were answered, and a latency counts from the moment a request should have been sent. Each pair
-is two runs of the same requests at the same instants: first with the split at rest, then while it moves from 0.3 to
+is two runs of like requests at the same instants: first with the split at rest, then while it moves from 0.3 to
 0.7 or back in steps of 4 % without a pause. The next pair rests where the last one arrived, so rest is measured at
 both ends. Between runs the load goes on unmeasured, until what a move left to refill is refilled.
 
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
+import uvloop
 from numpy.typing import NDArray
 
 from agents.runtime.device.executor import TorchExecutor
@@ -64,7 +65,7 @@ def measure(runs: int, say: Say, seconds: float = SECONDS) -> list[Result]:
     """`migration_p99_ratio`, `migration_throughput_ratio`, `stop_and_copy_p99_ratio`. At least ten pairs, unless shortened."""
     pairs = runs if seconds < SECONDS else max(runs, PAIRS_MIN)
     with TemporaryDirectory(prefix="helm-bench-") as folder:
-        return asyncio.run(_measure(pairs, say, seconds, Path(folder)))
+        return uvloop.run(_measure(pairs, say, seconds, Path(folder)))
 
 
 async def _measure(pairs: int, say: Say, seconds: float, folder: Path) -> list[Result]:
@@ -114,15 +115,20 @@ class Stage:
         await self._settled(0)
 
     async def pair(self, seed: int, disturb: Callable[[], Awaitable[None]]) -> tuple[Run, Run]:
-        """(disturbed, at rest) under the same requests; the load goes on, unmeasured, before each."""
-        bodies = demo_bodies(self._bench.profile, self._count, seed=1 + seed)
+        """(disturbed, at rest) at the same instants; the load goes on, unmeasured, before each.
+
+        The requests are different ones of the same stream's law: whoever came second with the same would find his rows there.
+        """
         await self._settled(2 * seed + 1)
-        rest = await offer(self._bench, bodies, seed)
+        rest = await offer(self._bench, self._bodies(2 * seed + 1), seed)
         await self._settled(2 * seed + 2)
         disturbance = asyncio.ensure_future(disturb())
-        disturbed = await offer(self._bench, bodies, seed)
+        disturbed = await offer(self._bench, self._bodies(2 * seed + 2), seed)
         await disturbance
         return disturbed, rest
+
+    def _bodies(self, seed: int) -> list[bytes]:
+        return demo_bodies(self._bench.profile, self._count, seed=seed)
 
     async def _settled(self, seed: int) -> None:
         count = int(self._count * SETTLE_RATIO)
