@@ -9,7 +9,8 @@ two of a real burst. Latency alarms when ln(P99 / SLO) stands three deviations a
     easing -> calm   after twenty seconds in which the base decides again and refill has half its budget
 
 The safe split is the one whose worst share of the best value is largest, over today's curves and the curves
-with KV weighing more, by as much as returning users have become more frequent (at least half more).
+with KV weighing more, by as much as returning users have become more frequent (at least half more); never further
+than 0.15 from the present one.
 """
 
 import math
@@ -47,6 +48,7 @@ _SURGE_SECONDS_MIN, _SURGE_SECONDS_MAX, _EASING_SECONDS = 10.0, 180.0, 20.0
 _KV_WEIGHT_MIN, _KV_WEIGHT_MAX = 1.5, 3.0
 _REVISIT_HALF_LIFE_SECONDS = 300.0
 _SAFE_POINTS = 33
+SAFE_DISTANCE_MAX = 0.15  # an alarm may be false, and a split far away costs as much as many bursts
 REFILL_SHARES = (1.0, 0.25, 0.5)  # of the refill budget, by phase
 
 RECOVERY = np.dtype(
@@ -94,7 +96,8 @@ def judge(recovery: Any, moment: Any, emb_value: Curve, kv_value: Curve, emb_rat
         recovery.phase, recovery.since_ns, recovery.by_latency = _SURGE, moment.now_ns, 0 if arrivals else 1
         weight = moment.revisit_ratio / recovery.revisit_slow if recovery.revisit_slow > 0.0 else 0.0
         weight = min(max(_KV_WEIGHT_MIN if math.isnan(weight) else weight, _KV_WEIGHT_MIN), _KV_WEIGHT_MAX)
-        recovery.safe_ratio = safe_split(emb_value, kv_value, emb_ratio_min, emb_ratio_max, moment.emb_ratio, weight)
+        safe = safe_split(emb_value, kv_value, emb_ratio_min, emb_ratio_max, moment.emb_ratio, weight)
+        recovery.safe_ratio = min(max(safe, moment.emb_ratio - SAFE_DISTANCE_MAX), moment.emb_ratio + SAFE_DISTANCE_MAX)
     elif recovery.phase == _EASING and moment.now_ns - recovery.since_ns >= _EASING_SECONDS * 1e9:
         recovery.phase, recovery.since_ns = _CALM, moment.now_ns
     return int(recovery.phase)
