@@ -95,15 +95,15 @@ async def open_loop(
 ) -> NDArray[np.float64]:
     """Milliseconds of each answer: Poisson arrivals at `rate` per second, waiting for an idle connection included.
 
-    Timed from when a request is let go, not from when it was due: the event loop's timers have a resolution of a
-    millisecond, which is several times what is measured. `LoadError` when the client fell behind the rate, because
-    then the figure would be of another load.
+    A thread lets requests go, and each is timed from then: the event loop's own timers tick once a millisecond, which would
+    release several at once and measure how they wait for one another. `LoadError` when the client fell behind the
+    rate, because then the figure would be of another load.
     """
-    chance = np.random.default_rng(seed)
-    due = np.cumsum(chance.exponential(1.0 / rate, int(rate * seconds)))
+    due = np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate, int(rate * seconds)))
     idle: asyncio.Queue[Connection] = asyncio.Queue()
     for connection in connections:
         idle.put_nowait(connection)
+    released: asyncio.Queue[int] = asyncio.Queue()
     took_ms = np.full(len(due), np.nan)
     start_ns = time.monotonic_ns()
 
@@ -112,12 +112,20 @@ async def open_loop(
         took_ms[index] = (time.monotonic_ns() - released_ns) / 1e6
         idle.put_nowait(connection)
 
+    pacing = asyncio.get_running_loop().run_in_executor(None, _pace, asyncio.get_running_loop(), released, start_ns + due * 1e9)
     async with asyncio.TaskGroup() as group:
-        for index, at in enumerate(due):
-            await asyncio.sleep(max(0.0, at - (time.monotonic_ns() - start_ns) / 1e9))
-            released_ns = time.monotonic_ns()
+        for index in range(len(due)):
+            released_ns = await released.get()
             group.create_task(ask(index, await idle.get(), released_ns))
+    await pacing
     late_seconds = (time.monotonic_ns() - start_ns) / 1e9 - due[-1]
     if late_seconds > _LATE_RATIO_MAX * seconds + 1.0:
         raise LoadError(f"the client fell {late_seconds:.1f} s behind {rate:.0f} requests/s")
     return took_ms
+
+
+def _pace(loop: asyncio.AbstractEventLoop, released: "asyncio.Queue[int]", due_ns: NDArray[np.float64]) -> None:
+    """Put the present time into the queue at each of these times of the monotonic clock."""
+    for at_ns in due_ns.tolist():
+        time.sleep(max(0.0, (at_ns - time.monotonic_ns()) / 1e9))
+        loop.call_soon_threadsafe(released.put_nowait, time.monotonic_ns())
