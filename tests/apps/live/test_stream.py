@@ -96,7 +96,7 @@ def test_a_console_that_comes_back_gets_what_it_missed_once(system: System) -> N
     back.close()
 
 
-@pytest.mark.parametrize("seq", ["1-0", f"{int((time.time() - 3600) * 1000)}-0", "9999999999999-0"])
+@pytest.mark.parametrize("seq", ["1-0", f"{int((time.time() - 3600) * 1000)}-0", "9999999999999-0"], ids=["gone", "an-hour-old", "to-come"])
 def test_a_number_that_is_gone_or_was_never_given_means_reading_again(system: System, seq: str) -> None:
     console = system.console(f"?topics=fleet&resume_from={seq}")
     assert [console.next()["type"] for _ in range(2)] == ["resync", "snapshot"]
