@@ -37,8 +37,8 @@ down:
 test:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m helmctl.supervisor.browser
-	.venv/bin/python -m pytest -n 2 --dist loadgroup --ignore tests/e2e
-	.venv/bin/python -m pytest tests/e2e
+	.venv/bin/python -m pytest -n 2 --dist loadfile tests/agents tests/contracts tests/helmctl
+	.venv/bin/python -m pytest --ignore tests/agents --ignore tests/contracts --ignore tests/helmctl
 
 verify:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev

@@ -5,12 +5,10 @@ import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "helmctl.settings")
 
 from celery import Celery
-from celery.signals import heartbeat_sent, worker_ready, worker_shutdown
+from celery.signals import heartbeat_sent, worker_shutdown
 from django.conf import settings
 
 from helmctl.alive import fall_silent, say_alive
-
-WARM_EXPIRES_SECONDS = 300  # after it somebody has asked a what-if, and that compiled it
 
 app = Celery("helm", set_as_current=True)
 app.set_default()
@@ -44,12 +42,6 @@ app.autodiscover_tasks(["apps.telemetry", "apps.whatif", "apps.policies"])
 def _worker_lives(**_: object) -> None:
     """Every two seconds, from the loop that takes tasks."""
     say_alive("worker")
-
-
-@worker_ready.connect
-def _worker_starts(**_: object) -> None:
-    """The simulator's kernel is compiled in a free slot, or the first what-if would wait a minute for it."""
-    app.send_task("whatif.warm", retry=False, expires=WARM_EXPIRES_SECONDS)
 
 
 @worker_shutdown.connect

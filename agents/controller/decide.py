@@ -117,7 +117,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
     based = 0
-    if phase == _SURGE or moment.holding == 1:
+    if moment.holding == 1:
         memory.goal_ratio = present - offset  # the base goes on from wherever this leaves the node
     elif moment.now_ns >= memory.base_due_ns:
         based = 1
@@ -125,7 +125,9 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     if rules.adapter_on:
         offset = adapt(adapter, moment, slope, phase != 0)
     decision.now_ns, decision.emb_ratio, decision.goal_ratio, decision.offset = moment.now_ns, present, memory.goal_ratio, offset
-    decision.proposed = recovery.safe_ratio if phase == _SURGE else memory.goal_ratio + offset
+    decision.proposed = memory.goal_ratio + offset
+    if phase == _SURGE:  # KV is given what a surge needs at least; a base that sees more need goes further
+        decision.proposed = min(decision.proposed, recovery.safe_ratio)
     decision.target, decision.guard_reasons, decision.based = np.nan, 0, based
     decision.phase, decision.missing, decision.frozen = phase, sight.missing, adapter.frozen
     decision.refill_share = REFILL_SHARES[phase]

@@ -4,7 +4,7 @@ Arrivals are judged by a cumulative sum of log-likelihood ratios for a rise by h
 dispersion it shows in calm). It alarms after exp(9) steps of pure chance or more, which is hours, and within a step or
 two of a real burst. Latency alarms when ln(P99 / SLO) stands three deviations above its mean, and above the SLO, twice in a row.
 
-    calm -> surge    the safe split is proposed, refill gets a quarter of its budget
+    calm -> surge    the base may leave EMB no more than the safe split, refill gets a quarter of its budget
     surge -> easing  after ten seconds at least, when both are back in their bands, or after three minutes
     easing -> calm   after twenty seconds in which the base decides again and refill has half its budget
 

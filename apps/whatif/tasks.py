@@ -57,14 +57,6 @@ def reconcile() -> int:
     return pieces.reconcile(timezone.now())
 
 
-@shared_task(name="whatif.warm")
-def warm() -> None:
-    """Have the simulator's kernel compiled before anybody asks."""
-    from agents.sim.warm import warm_up
-
-    warm_up()
-
-
 def simulate(scenario: dict[str, Any], question: Question, progress: Callable[[float], None], cancelled: Callable[[], bool]) -> Outcome:
     """One simulation on the sim body, of the device as this machine's last live run showed it."""
     from agents.sim.scenario import run as simulate_scenario

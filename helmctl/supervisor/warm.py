@@ -8,7 +8,7 @@ import time
 
 from helmctl.supervisor.state import StateFolder, find_state_folder
 
-WARMERS = ("agents.node.warm", "agents.router.warm")
+WARMERS = ("agents.node.warm", "agents.router.warm", "agents.sim.warm")
 DAEMONS = ("agents.runtime.node_main", "agents.runtime.router_main", "agents.runtime.load_main")  # importing them writes their bytecode
 
 COMPLETE = "complete"  # marks a folder in which every warmer has run

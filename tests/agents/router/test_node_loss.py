@@ -10,6 +10,7 @@ from tests.agents.sim.streams import SECOND, TINY, WrittenStream, costing, every
 PACED = costing(TINY, ms_fixed=4.0, ms_per_missing_row=0.02, ms_per_token=0.02)
 NODES = 4
 LOST_SECONDS, BACK_SECONDS = 10, 14
+MID_FLIGHT = 0.002  # every node has work in hand then
 COUNT = 8_000  # requests, one every 4 ms: four nodes at a bit under a half of what they can do, three above it
 WITHIN = 1.2
 
@@ -39,7 +40,7 @@ def shares(fleet: SimulatedFleet, first: int, end: int) -> NDArray[np.float64]:
 
 
 def test_a_lost_node_costs_no_request_and_ten_seconds_later_three_do_as_well_as_three() -> None:
-    lost = run_of(visits(), *[PACED] * NODES, faults=(parse_fault(f"node-loss@{LOST_SECONDS}+60:1"),))
+    lost = run_of(visits(), *[PACED] * NODES, faults=(parse_fault(f"node-loss@{LOST_SECONDS + MID_FLIGHT}+60:1"),))
     never_there = run_of(visits(), *[PACED] * (NODES - 1))
     assert lost.statistics.answers.shape[0] == COUNT
     assert lost.world.head[0]["refused"] == 0

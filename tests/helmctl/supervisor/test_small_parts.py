@@ -344,5 +344,5 @@ async def test_a_look_at_the_fleet_asks_each_with_the_key(tmp_path: Path) -> Non
 
 
 def test_the_kernels_of_node_and_router_are_compiled_at_set_up() -> None:
-    assert present_warmers() == ["agents.node.warm", "agents.router.warm"]
+    assert present_warmers() == ["agents.node.warm", "agents.router.warm", "agents.sim.warm"]
     assert present_warmers(("agents.nowhere",)) == []
