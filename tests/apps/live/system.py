@@ -77,7 +77,7 @@ class System:
 
     def start_worker(self, name: str = "worker") -> None:
         self.start(
-            name, sys.executable, "-m", "celery", "-A", "helmctl.celery", "worker", "-c", "1", "--loglevel", "info", "-n", f"{name}@%h"
+            name, sys.executable, "-m", "celery", "-A", "helmctl.celery", "worker", "-c", "4", "--loglevel", "info", "-n", f"{name}@%h"
         )
         until(f"{name} to be ready", lambda: b" ready." in (self.folder / f"{name}.log").read_bytes())
 

@@ -66,8 +66,8 @@ def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(system: S
     system.manage(
         "shell",
         "-c",
-        "from apps.whatif.models import WhatIf; from datetime import timedelta; from django.db.models import F; "
-        "WhatIf.objects.filter(status='running').update(heartbeat_at=F('heartbeat_at') - timedelta(seconds=60))",
+        "from apps.whatif.models import Piece; from datetime import timedelta; from django.db.models import F; "
+        "Piece.objects.filter(status='running').update(heartbeat_at=F('heartbeat_at') - timedelta(seconds=60))",
     )
     system.start_worker("worker-2")
     system.start("beat", sys.executable, "-m", "celery", "-A", "helmctl.celery", "beat", "--loglevel", "info")
