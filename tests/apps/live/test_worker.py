@@ -61,7 +61,7 @@ def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(system: S
 
     # 3. Lost with its worker: the beat's task ends it.
     lost = start(system, LONG)
-    until("the next run to start", lambda: status(system, lost) == "running")
+    until("the next run's first simulation to be under way", lambda: system.get(f"whatifs/{lost['id']}/")["progress"] > 0)
     system.kill("worker")
     system.manage(
         "shell",
