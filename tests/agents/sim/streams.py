@@ -29,6 +29,20 @@ class WrittenStream:
         yield self.block
 
 
+class RememberedStream(WrittenStream):
+    """One that had a past: another written stream, whose rows are all that was asked for lately."""
+
+    def __init__(self, block: RequestBlock, past: RequestBlock) -> None:
+        super().__init__(block)
+        self._past = past
+
+    def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        yield self._past
+
+    def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
+        return np.unique(self._past.candidate_rows)[:count]
+
+
 def written(
     at_ns: NDArray[np.int64],
     *,

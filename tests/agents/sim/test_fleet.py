@@ -13,7 +13,7 @@ from agents.pool.state import Counter
 from agents.sim.faults import SLOW_LINK_SHARE, parse_fault
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
 from agents.sim.scenario import Scenario, run
-from tests.agents.sim.streams import SECOND, TINY, WrittenStream, costing, every, fleet_of, run_of, written
+from tests.agents.sim.streams import SECOND, TINY, RememberedStream, WrittenStream, costing, every, fleet_of, run_of, written
 
 COUNT = 600  # requests, one every 10 ms
 PACED = costing(TINY, ms_fixed=4.0, ms_per_missing_row=0.02, ms_per_token=0.02)
@@ -209,3 +209,16 @@ def test_hit_ratios_hardly_depend_on_how_many_rows_are_followed() -> None:
     assert cells[0]["kv_hit_ratio"] == pytest.approx(cells[1]["kv_hit_ratio"], abs=0.005)
     assert cells[0]["emb_hit_ratio"] == pytest.approx(cells[1]["emb_hit_ratio"], abs=SAMPLING_ERROR)
     assert cells[0]["service_ms_mean"] == pytest.approx(cells[1]["service_ms_mean"], rel=SAMPLING_ERROR)
+
+
+def test_a_settled_fleet_knows_its_past_and_nothing_of_what_is_to_come() -> None:
+    """It once rehearsed the minute that it then served: every row and every user was an acquaintance."""
+    rows = np.arange(640).reshape(40, 16)
+    past = written(every(50.0, 20), users=np.full(20, 7), tokens=np.full(20, 192), rows=rows[:20])
+    coming = written(every(50.0, 20), users=np.arange(7, 27), tokens=np.full(20, 192), rows=rows[20:])
+    fleet = fleet_of(RememberedStream(coming.block, past.block), PACED, settled=True)
+    hits = int(fleet.nodes[0].state.counters[Counter.EMB_HITS])
+    assert held(fleet, 0) == (320, 1)
+    assert fleet.run()
+    assert int(fleet.nodes[0].state.counters[Counter.EMB_HITS]) == hits
+    assert fleet.statistics.answers["cached"].tolist() == [192] + [0] * 19
