@@ -29,6 +29,7 @@ urlpatterns = [
     path(_V1 + "nodes/<str:name>/override/", fleet.OverrideView.as_view()),
     path(_V1 + "nodes/<str:name>/pin/", fleet.PinView.as_view()),
     path(_V1 + "nodes/<str:name>/release/", fleet.ReleaseView.as_view()),
+    path(_V1 + "nodes/<str:name>/resize/", fleet.ResizeView.as_view()),
     path(_V1 + "nodes/<str:name>/series/", telemetry.NodeSeriesView.as_view()),
     path(_V1 + "nodes/<str:name>/decisions/", telemetry.NodeDecisionsView.as_view()),
     path(_V1 + "routing/", routing.RoutingView.as_view()),

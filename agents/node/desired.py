@@ -71,17 +71,27 @@ def from_control(present: Desired, now_ns: int, request: ControlRequest) -> Desi
     return present._replace(mode=request.mode, emb_ratio=request.emb_ratio, deadline_ns=deadline_ns, reason=request.reason)
 
 
+class PoolLimits(NamedTuple):
+    """Sizes that a pool may be given, both included."""
+
+    bytes_min: int
+    bytes_max: int
+
+
+def pool_limits(rails: GuardRails, profile: Profile) -> PoolLimits:
+    """From a pool in which a cache at its guard rail still has a page, to all that the profile's arena has."""
+    pages_min = math.ceil(1.0 / min(rails.emb_ratio_min, 1.0 - rails.emb_ratio_max) - ROUNDING)
+    return PoolLimits(pages_min * profile.page_bytes, profile.pool_bytes)
+
+
 def pool_pages(wanted: Desired, profile: Profile) -> int:
-    """Whole pages of the pool that is wanted; `WireError` for one so small that a cache at its guard floor has no page, or too large."""
+    """Whole pages of the pool that is wanted; `WireError` for one outside its limits."""
     if wanted.pool_bytes is None:
         return profile.pages
-    rails = wanted.guard_rails
-    least = math.ceil(1.0 / min(rails.emb_ratio_min, 1.0 - rails.emb_ratio_max) - ROUNDING)
-    pages = wanted.pool_bytes // profile.page_bytes
-    if not least <= pages <= profile.pages:
-        detail = f"pool_bytes {wanted.pool_bytes} must be {least * profile.page_bytes} to {profile.pool_bytes}"
-        raise WireError(ErrorCode.INVALID_REQUEST, detail, "pool_bytes")
-    return pages
+    low, high = pool_limits(wanted.guard_rails, profile)
+    if not low <= wanted.pool_bytes <= high:
+        raise WireError(ErrorCode.INVALID_REQUEST, f"pool_bytes {wanted.pool_bytes} must be {low} to {high}", "pool_bytes")
+    return wanted.pool_bytes // profile.page_bytes
 
 
 def _check_hold(now_ns: int, mode: Mode, emb_ratio: float | None, ttl_ms: int | None, reason: str, rails: GuardRails) -> int | None:

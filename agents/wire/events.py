@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     PIN_APPLIED = "pin_applied"
     RELEASE_REQUESTED = "release_requested"
     RELEASED = "released"
+    POOL_REQUESTED = "pool_requested"
     RATIO_MOVED = "ratio_moved"
     RECOVERY_STARTED = "recovery_started"
     RECOVERY_ENDED = "recovery_ended"

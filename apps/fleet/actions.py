@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.db import transaction
 
-from agents.profiles.profile import load_profile
+from agents.profiles.profile import Profile, load_profile
 from agents.wire.events import EventKind
 from agents.wire.messages import ControllerMode, Mode
 from apps.accounts.policies import require
@@ -16,9 +16,10 @@ from apps.audit.actions import SYSTEM, Actor, announce, record
 from apps.fleet import queries
 from apps.fleet.lifecycle import MODE_AFTER, Verb, verdict
 from apps.fleet.models import Cluster, Node
-from apps.fleet.preview import preview
+from apps.fleet.preview import Split, preview
 from apps.lib.etags import check_match, etag, require_match
 from apps.lib.problems import Conflict, FieldError, Unprocessable, invalid
+from apps.lib.sizes import bytes_text
 from apps.outbox.dispatch import enqueue_newest
 
 TOPIC_COMMAND = "node.command"
@@ -28,6 +29,7 @@ _EVENT = {
     Verb.OVERRIDE: EventKind.OVERRIDE_REQUESTED,
     Verb.PIN: EventKind.PIN_REQUESTED,
     Verb.RELEASE: EventKind.RELEASE_REQUESTED,
+    Verb.RESIZE: EventKind.POOL_REQUESTED,
 }
 
 
@@ -38,6 +40,7 @@ class Wish(NamedTuple):
     reason: str
     emb_ratio: float | None = None
     ttl_seconds: int | None = None
+    pool_bytes: int | None = None  # with a resize; None: all that the profile has
 
 
 def take(actor: Actor, name: str, wish: Wish, if_match: str | None, now: datetime) -> Node:
@@ -46,8 +49,7 @@ def take(actor: Actor, name: str, wish: Wish, if_match: str | None, now: datetim
     with transaction.atomic():
         node = queries.node_by_name(name)
         require_match(if_match, node.resource_version)
-        emb_ratio = _judge(node, wish)
-        return _change(actor, node, wish._replace(emb_ratio=emb_ratio), now)
+        return _change(actor, node, _judge(node, wish), now)
 
 
 def price(actor: Actor, name: str, wish: Wish, if_match: str | None) -> dict[str, Any]:
@@ -56,13 +58,13 @@ def price(actor: Actor, name: str, wish: Wish, if_match: str | None) -> dict[str
     node = queries.node_by_name(name)
     if if_match:
         check_match(if_match, node.resource_version)
-    after = _judge(node, wish)
+    wish = _judge(node, wish)
     status = queries.status_of(node)
     frame = status.frame if status and status.frame else {}
     profile = load_profile(node.profile)
-    before = frame.get("emb_ratio", profile.emb_ratio_start)
-    if after is None:  # a release: the controller will choose; its latest recommendation is the best guess
-        after = frame.get("recommended_emb_ratio") or before
+    pool_bytes = frame.get("pool_bytes") or node.pool_bytes or profile.pool_bytes
+    before = Split(pool_bytes, frame.get("emb_ratio", profile.emb_ratio_start))
+    after = _split_after(profile, before, wish, frame.get("recommended_emb_ratio"))
     return preview(profile, before, after, frame.get("landscape", []), frame.get("slo_ms"))
 
 
@@ -116,20 +118,31 @@ def decide_by(
         return node
 
 
-def _judge(node: Node, wish: Wish) -> float | None:
-    """Refuse what the lifecycle or the cluster's limits forbid; returns the ratio meant."""
+def _split_after(profile: Profile, before: Split, wish: Wish, recommended_ratio: float | None) -> Split:
+    if wish.verb is Verb.RESIZE:
+        return before._replace(pool_bytes=wish.pool_bytes or profile.pool_bytes)
+    if wish.emb_ratio is None:  # a release: the controller will choose; its latest recommendation is the best guess
+        return before._replace(emb_ratio=recommended_ratio or before.emb_ratio)
+    return before._replace(emb_ratio=wish.emb_ratio)
+
+
+def _judge(node: Node, wish: Wish) -> Wish:
+    """Refuse what the lifecycle or the limits forbid; returns the wish with the ratio that is meant."""
     rule = verdict(Mode(node.mode), wish.verb)
     if not rule.allowed:
         raise Conflict(rule.code, rule.reason, current_etag=etag(node.resource_version))
     if wish.verb is Verb.RELEASE:
-        return None
+        return wish
+    if wish.verb is Verb.RESIZE:
+        _check_pool(node, wish.pool_bytes)
+        return wish
     emb_ratio = wish.emb_ratio if wish.emb_ratio is not None else queries.present_ratio(node)
     if emb_ratio is None:
         raise invalid("emb_ratio", "required", "The node has reported no ratio yet, so say which one.")
     _check_rails(node.cluster, emb_ratio)
     if wish.verb is Verb.OVERRIDE:
         _check_ttl(node.cluster, wish.ttl_seconds)
-    return emb_ratio
+    return wish._replace(emb_ratio=emb_ratio)
 
 
 def _check_rails(cluster: Cluster, emb_ratio: float) -> None:
@@ -147,15 +160,34 @@ def _check_ttl(cluster: Cluster, ttl_seconds: int | None) -> None:
         raise invalid("ttl_seconds", "out_of_range", f"{ttl_seconds} s is outside {low} to {high} s.")
 
 
+def _check_pool(node: Node, pool_bytes: int | None) -> None:
+    """As the node itself does, which has the last word: its own profile file may have less than its kind."""
+    if pool_bytes is None:
+        return
+    limits = queries.pool_limits_of(node)
+    if limits is None:
+        raise invalid("pool_bytes", "unknown_profile", f"This control plane does not know the profile {node.profile!r}.")
+    if not limits.bytes_min <= pool_bytes <= limits.bytes_max:
+        raise invalid("pool_bytes", "out_of_range", f"{pool_bytes} is outside {limits.bytes_min} to {limits.bytes_max}.")
+
+
+def _columns(actor: Actor, wish: Wish, now: datetime) -> dict[str, Any]:
+    """What a wish writes."""
+    if wish.verb is Verb.RESIZE:
+        return {"pool_bytes": wish.pool_bytes}
+    return {
+        "mode": MODE_AFTER[wish.verb].value,
+        "emb_ratio": wish.emb_ratio,
+        "reason": wish.reason,
+        "actor": actor.name,
+        "expires_at": now + timedelta(seconds=wish.ttl_seconds) if wish.verb is Verb.OVERRIDE and wish.ttl_seconds else None,
+    }
+
+
 def _change(actor: Actor, node: Node, wish: Wish, now: datetime) -> Node:
     before = queries.spec_summary(node)
-    expires_at = now + timedelta(seconds=wish.ttl_seconds) if wish.verb is Verb.OVERRIDE and wish.ttl_seconds else None
     changed = Node.objects.filter(pk=node.pk, resource_version=node.resource_version).update(
-        mode=MODE_AFTER[wish.verb].value,
-        emb_ratio=wish.emb_ratio,
-        reason=wish.reason,
-        actor=actor.name,
-        expires_at=expires_at,
+        **_columns(actor, wish, now),
         generation=node.generation + 1,
         resource_version=node.resource_version + 1,
     )
@@ -206,5 +238,8 @@ def _send(node: Node, now: datetime) -> None:
 def _sentence(actor: Actor, node: Node, wish: Wish) -> str:
     if wish.verb is Verb.RELEASE:
         return f"{actor.name} released {node.name}"
+    if wish.verb is Verb.RESIZE:
+        size = "its whole pool again" if node.pool_bytes is None else f"a pool of {bytes_text(node.pool_bytes)}"
+        return f"{actor.name} gave {node.name} {size}"
     done = "overrode" if wish.verb is Verb.OVERRIDE else "pinned"
     return f"{actor.name} {done} {node.name} at {node.emb_ratio:.2f}"

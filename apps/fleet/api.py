@@ -1,4 +1,4 @@
-"""`/clusters/`, `/nodes/`, the three verbs, `/enrolments/` and `/enrol/`."""
+"""`/clusters/`, `/nodes/`, the verbs, `/enrolments/` and `/enrol/`."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ from apps.fleet.serializers import (
     PinRequest,
     PreviewDocument,
     ReleaseRequest,
+    ResizeRequest,
 )
 from apps.lib.etags import etag
 from apps.lib.pagination import SmallSet
@@ -159,6 +160,13 @@ class ReleaseView(VerbView):
     """Back to the controller."""
 
     verb, body = Verb.RELEASE, ReleaseRequest
+
+
+@_verb_schema("nodes_resize", ResizeRequest)
+class ResizeView(VerbView):
+    """Another size of the pool."""
+
+    verb, body = Verb.RESIZE, ResizeRequest
 
 
 class EnrolmentList(APIView):

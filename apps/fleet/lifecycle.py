@@ -12,6 +12,7 @@ class Verb(StrEnum):
     OVERRIDE = "override"
     PIN = "pin"
     RELEASE = "release"
+    RESIZE = "resize"
 
 
 class Verdict(NamedTuple):
@@ -34,7 +35,12 @@ _TABLE: dict[tuple[Mode, Verb], Verdict] = {
     (Mode.PIN, Verb.OVERRIDE): Verdict(False, "pinned", "The node is pinned: release it first."),
     (Mode.PIN, Verb.PIN): _ALLOWED,
     (Mode.PIN, Verb.RELEASE): _ALLOWED,
+    # A pool's size and who sets the split are separate matters: the split is a share of whatever the pool has.
+    (Mode.AUTO, Verb.RESIZE): _ALLOWED,
+    (Mode.OVERRIDE, Verb.RESIZE): _ALLOWED,
+    (Mode.PIN, Verb.RESIZE): _ALLOWED,
 }
+# Verbs that say who sets the split; the others leave the mode as it is.
 MODE_AFTER: dict[Verb, Mode] = {Verb.OVERRIDE: Mode.OVERRIDE, Verb.PIN: Mode.PIN, Verb.RELEASE: Mode.AUTO}
 
 

@@ -1,23 +1,31 @@
-"""What a ratio costs before it is asked for: bytes, rows, users, refill, time, and the node's own prediction.
+"""What a wish costs before it is asked for: bytes, rows, users, refill, time, and the node's own prediction.
 
-Pure: a profile, two ratios and the node's landscape in, numbers out.
+Pure: a profile, two splits and the node's landscape in, numbers out.
 """
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from agents.profiles.profile import Profile
 
 GIB = 2**30
 
 
-def split_at(profile: Profile, emb_ratio: float) -> dict[str, Any]:
-    """What a share of the pool holds. Users are counted at the model's full history, the dearest case."""
-    emb_pages = round(profile.pages * emb_ratio)
-    emb_bytes = emb_pages * profile.page_bytes
-    kv_bytes = profile.pool_bytes - emb_bytes
+class Split(NamedTuple):
+    """A pool and EMB's share of it."""
+
+    pool_bytes: int
+    emb_ratio: float
+
+
+def holdings(profile: Profile, split: Split) -> dict[str, Any]:
+    """What both caches hold. Users are counted at the model's full history, the dearest case."""
+    pages = split.pool_bytes // profile.page_bytes
+    emb_bytes = round(pages * split.emb_ratio) * profile.page_bytes
+    kv_bytes = pages * profile.page_bytes - emb_bytes
     return {
-        "emb_ratio": emb_ratio,
+        "pool_bytes": emb_bytes + kv_bytes,
+        "emb_ratio": split.emb_ratio,
         "emb_bytes": emb_bytes,
         "kv_bytes": kv_bytes,
         "emb_rows": min(emb_bytes // profile.row_bytes, profile.rows),
@@ -36,31 +44,32 @@ def predicted(landscape: list[list[float]], emb_ratio: float) -> dict[str, float
     return None
 
 
-def change(profile: Profile, before_ratio: float, after_ratio: float) -> dict[str, Any]:
+def change(profile: Profile, before: Split, after: Split) -> dict[str, Any]:
     """What lies between two splits. Only the growing side has to be refilled, and only EMB is refilled from the host."""
-    before, after = split_at(profile, before_ratio), split_at(profile, after_ratio)
+    old, new = holdings(profile, before), holdings(profile, after)
+    owners = ("pool_bytes", "emb_bytes", "kv_bytes")
+    resized = before.pool_bytes != after.pool_bytes
     return {
-        "moved_bytes": abs(after["emb_bytes"] - before["emb_bytes"]),
-        "emb_rows": after["emb_rows"] - before["emb_rows"],
-        "kv_users": after["kv_users"] - before["kv_users"],
-        "refill_gib": max(0, after["emb_bytes"] - before["emb_bytes"]) / GIB,
-        "move_seconds": abs(after_ratio - before_ratio) / profile.move_ratio_per_second,
+        "moved_bytes": sum(abs(new[name] - old[name]) for name in owners) // 2,  # each byte leaves one owner and joins another
+        "emb_rows": new["emb_rows"] - old["emb_rows"],
+        "kv_users": new["kv_users"] - old["kv_users"],
+        "refill_gib": max(0, new["emb_bytes"] - old["emb_bytes"]) / GIB,
+        "move_seconds": None if resized else abs(after.emb_ratio - before.emb_ratio) / profile.move_ratio_per_second,
     }
 
 
-def preview(
-    profile: Profile, before_ratio: float, after_ratio: float, landscape: list[list[float]], slo_ms: float | None
-) -> dict[str, Any]:
-    """The whole price tag."""
-    now, then = predicted(landscape, before_ratio), predicted(landscape, after_ratio)
+def preview(profile: Profile, before: Split, after: Split, landscape: list[list[float]], slo_ms: float | None) -> dict[str, Any]:
+    """The whole price tag. The landscape is of the present pool, so that nothing is predicted for another size of it."""
+    now = predicted(landscape, before.emb_ratio)
+    then = predicted(landscape, after.emb_ratio) if after.pool_bytes == before.pool_bytes else None
     warnings = []
     if now and then and then["latency_ms_mean"] > now["latency_ms_mean"]:
         warnings.append("slower_than_now")
     if then and slo_ms and then["latency_ms_p99"] > slo_ms:
         warnings.append("over_slo")
     return {
-        "before": {**split_at(profile, before_ratio), "predicted": now},
-        "after": {**split_at(profile, after_ratio), "predicted": then},
-        "change": change(profile, before_ratio, after_ratio),
+        "before": {**holdings(profile, before), "predicted": now},
+        "after": {**holdings(profile, after), "predicted": then},
+        "change": change(profile, before, after),
         "warnings": warnings,
     }

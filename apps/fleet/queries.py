@@ -1,11 +1,14 @@
 """Reading the fleet."""
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import QuerySet
 
+from agents.node.desired import PoolLimits, pool_limits
+from agents.profiles.profile import Profile, load_profile
 from agents.wire.messages import ControllerMode, GuardRails, Mode, NodeSpec, Phase
 from apps.accounts.policies import may
 from apps.audit.actions import Actor
@@ -20,6 +23,7 @@ VERB_PERMISSION = {
     Verb.OVERRIDE: Permission.NODE_OVERRIDE,
     Verb.PIN: Permission.NODE_PIN,
     Verb.RELEASE: Permission.NODE_RELEASE,
+    Verb.RESIZE: Permission.NODE_RESIZE,
 }
 
 
@@ -57,6 +61,21 @@ def guard_rails(cluster: Cluster) -> GuardRails:
     )
 
 
+@cache
+def shipped_profile(name: str) -> Profile | None:
+    """A profile by name; `None` for one that this version does not ship, so that its nodes are still listed."""
+    try:
+        return load_profile(name)
+    except ValueError:
+        return None
+
+
+def pool_limits_of(node: Node) -> PoolLimits | None:
+    """Sizes that the node's pool may be given, by its kind of node."""
+    profile = shipped_profile(node.profile)
+    return None if profile is None else pool_limits(guard_rails(node.cluster), profile)
+
+
 def wire_spec(node: Node, now: datetime) -> NodeSpec:
     """A node's desired state as a command carries it: the TTL left by our clock, not a date to compare with theirs."""
     mode, emb_ratio, ttl_remaining_ms = Mode(node.mode), node.emb_ratio, None
@@ -74,6 +93,7 @@ def wire_spec(node: Node, now: datetime) -> NodeSpec:
         ttl_remaining_ms=ttl_remaining_ms,
         guard_rails=guard_rails(node.cluster),
         policy_digest=node.policy_digest,
+        pool_bytes=node.pool_bytes,
     )
 
 
@@ -84,6 +104,7 @@ def spec_summary(node: Node) -> dict[str, Any]:
         "emb_ratio": node.emb_ratio,
         "reason": node.reason,
         "expires_at": iso(node.expires_at),
+        "pool_bytes": node.pool_bytes,
         "generation": node.generation,
     }
 
@@ -137,7 +158,7 @@ def node_document(node: Node, actor: Actor, now: datetime, *, whole: bool = True
 
 def _spec_document(node: Node, now: datetime) -> dict[str, Any]:
     left = max(0.0, (node.expires_at - now).total_seconds()) if node.expires_at else None
-    rails = guard_rails(node.cluster)
+    rails, limits = guard_rails(node.cluster), pool_limits_of(node)
     return {
         "mode": node.mode,
         "controller": node.controller,
@@ -148,6 +169,9 @@ def _spec_document(node: Node, now: datetime) -> dict[str, Any]:
         "ttl_remaining_seconds": left,
         "guard_rails": {name: getattr(rails, name) for name in rails.__struct_fields__},
         "policy_digest": node.policy_digest,
+        "pool_bytes": node.pool_bytes,
+        "pool_bytes_min": limits.bytes_min if limits else None,
+        "pool_bytes_max": limits.bytes_max if limits else None,
         "profile": node.profile,
         "infer_url": node.infer_url,
     }

@@ -49,6 +49,15 @@ class ReleaseRequest(StrictSerializer):
     reason = reason_field()
 
 
+class ResizeRequest(StrictSerializer):
+    """Another size of the pool; it stands until it is changed, whoever sets the split."""
+
+    pool_bytes = StrictIntegerField(
+        allow_null=True, help_text="Rounded down to whole pages; null gives the node back all that its profile has."
+    )
+    reason = reason_field()
+
+
 class EnrolmentRequest(StrictSerializer):
     """Make a one-time token, for one node name or for any new node."""
 
@@ -115,6 +124,9 @@ class NodeSpecDocument(serializers.Serializer[Any]):
     ttl_remaining_seconds = serializers.FloatField(allow_null=True)
     guard_rails = serializer_of(GuardRails, "GuardRails")()
     policy_digest = serializers.CharField(allow_blank=True)
+    pool_bytes = serializers.IntegerField(allow_null=True, help_text="Size of the pool; null: all that the profile has.")
+    pool_bytes_min = serializers.IntegerField(allow_null=True, help_text="Null where this version does not know the profile.")
+    pool_bytes_max = serializers.IntegerField(allow_null=True)
     profile = serializers.CharField()
     infer_url = serializers.CharField()
 
@@ -181,6 +193,7 @@ class Predicted(serializers.Serializer[Any]):
 class SplitDocument(serializers.Serializer[Any]):
     """What a share of the pool holds."""
 
+    pool_bytes = serializers.IntegerField()
     emb_ratio = serializers.FloatField()
     emb_bytes = serializers.IntegerField()
     kv_bytes = serializers.IntegerField()
@@ -192,11 +205,11 @@ class SplitDocument(serializers.Serializer[Any]):
 class ChangeDocument(serializers.Serializer[Any]):
     """What lies between two splits."""
 
-    moved_bytes = serializers.IntegerField()
+    moved_bytes = serializers.IntegerField(help_text="Changes its owner: between the caches, or into and out of the pool.")
     emb_rows = serializers.IntegerField()
     kv_users = serializers.IntegerField()
     refill_gib = serializers.FloatField()
-    move_seconds = serializers.FloatField()
+    move_seconds = serializers.FloatField(allow_null=True, help_text="Null with another size of the pool: pages go as they come free.")
 
 
 class PreviewDocument(serializers.Serializer[Any]):

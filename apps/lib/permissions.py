@@ -19,6 +19,7 @@ class Permission(StrEnum):
     NODE_OVERRIDE = "node.override"
     NODE_PIN = "node.pin"
     NODE_RELEASE = "node.release"
+    NODE_RESIZE = "node.resize"
     NODE_ENROL = "node.enrol"
     ROUTE_FORCE = "route.force"
     WHATIF_RUN = "whatif.run"
@@ -32,6 +33,7 @@ _OPERATOR = _VIEWER | {
     Permission.NODE_OVERRIDE,
     Permission.NODE_PIN,
     Permission.NODE_RELEASE,
+    Permission.NODE_RESIZE,
     Permission.ROUTE_FORCE,
     Permission.WHATIF_RUN,
     Permission.POLICY_MANAGE,

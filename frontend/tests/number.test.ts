@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bytes, grouped, microseconds, milliseconds, percent, percentWithSign, scaled, signed, split } from "../src/format/number";
+import { bytes, grouped, microseconds, milliseconds, parseBytes, percent, percentWithSign, scaled, signed, split } from "../src/format/number";
 
 describe("numbers as people read them", () => {
   it("gives milliseconds one decimal, and none where they no longer matter", () => {
@@ -28,6 +28,11 @@ describe("numbers as people read them", () => {
     expect(scaled(303_600)).toEqual(["303.6", "k"]);
     expect(scaled(4_910_000)).toEqual(["4.9", "M"]);
     expect([0, 1023, 65_536, 64 * 2 ** 20, 96 * 2 ** 30].map(bytes)).toEqual(["0 B", "1023 B", "64.0 KiB", "64.0 MiB", "96.0 GiB"]);
+  });
+
+  it("reads sizes as people type them, and nothing else", () => {
+    expect(["512MiB", "40 GiB", "80GB", "64kib", "67108864", "1B"].map(parseBytes)).toEqual([512 * 2 ** 20, 40 * 2 ** 30, 80e9, 65_536, 67_108_864, 1]);
+    expect(["", "MiB", "512M", "half", "-1", "1e9", "1.5B", "5 5", "9".repeat(21)].map(parseBytes)).toEqual(Array(9).fill(null));
   });
 
   it("signs a difference with a true minus, and nothing for nothing", () => {

@@ -8,6 +8,7 @@ import { fold } from "../src/pages/fleet/eventLook";
 import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/nodeFilter";
 import { tileLabel } from "../src/pages/fleet/NodeTile";
 import { toneOf } from "../src/pages/node/ConditionsPanel";
+import { shrinks, sizeFaults, sizeStanding } from "../src/pages/node/resize";
 import { deservesReview, type Draft, faults, ratioFault } from "../src/pages/node/take";
 import { imbalance, ranked, whyPicked } from "../src/pages/routing/routing";
 import { missing, requestOf, START } from "../src/pages/whatif/scenario";
@@ -99,6 +100,45 @@ describe("taking a node by hand", () => {
     expect(problem.about("emb_ratio")).toBe("too high");
     expect(problem.about("reason")).toBeNull();
     expect(new ApiProblem(503, {}).sentence).toContain("503");
+  });
+});
+
+describe("sizing a pool", () => {
+  const MIB = 1 << 20;
+  const limits = { bytesMin: MIB, bytesMax: 64 * MIB };
+  const fields = (size: number | null | undefined, reason = "a neighbour") => sizeFaults(size, reason, limits).map((fault) => fault.field);
+
+  it("finds every fault the server would name, by the same field", () => {
+    expect([fields(32 * MIB), fields(MIB), fields(64 * MIB), fields(null)]).toEqual([[], [], [], []]);
+    expect([fields(undefined), fields(MIB - 1), fields(64 * MIB + 1)]).toEqual([["pool_bytes"], ["pool_bytes"], ["pool_bytes"]]);
+    expect(fields(undefined, " ")).toEqual(["pool_bytes", "reason"]);
+    expect(sizeFaults(1, "whatever", { bytesMin: null, bytesMax: null })).toEqual([]);
+  });
+
+  it("asks for the name only when memory is taken away", () => {
+    const preview = (before: number, after: number) => ({ before: { pool_bytes: before }, after: { pool_bytes: after } }) as Preview;
+    expect([shrinks(preview(2, 1)), shrinks(preview(1, 2)), shrinks(preview(1, 1)), shrinks(undefined)]).toEqual([true, false, false, false]);
+  });
+
+  it("says what was asked for, what there is and what was refused", () => {
+    const pool = (bytes: number) => ({ requested_bytes: bytes / 2, granted_bytes: bytes / 2, used_bytes: 0 });
+    const standing = (size: number | null, requested: number, now: number, observed = 2, refused = "") =>
+      sizeStanding({
+        metadata: { generation: 2 },
+        spec: { pool_bytes: size, pool_bytes_max: 64 * MIB },
+        status: {
+          observed_generation: observed,
+          conditions: [{ type: "SpecApplied", reason: refused ? "Refused" : "Observed", message: refused }],
+          telemetry: { emb: pool(requested), kv: pool(requested), pool_bytes: now },
+        },
+      } as unknown as Node);
+    expect(standing(null, 64 * MIB, 64 * MIB)).toBeNull();
+    expect(standing(32 * MIB, 64 * MIB, 64 * MIB, 1)).toBe("Set to 32.0 MiB; the node has not confirmed it yet.");
+    expect(standing(32 * MIB, 32 * MIB, 48 * MIB)).toBe("Shrinking from 48.0 MiB to 32.0 MiB.");
+    expect(standing(null, 64 * MIB, 48 * MIB)).toBe("Growing from 48.0 MiB to 64.0 MiB.");
+    expect(standing(32 * MIB, 32 * MIB, 32 * MIB)).toBe("Set to 32.0 MiB of 64.0 MiB.");
+    expect(standing(32 * MIB, 16 * MIB, 16 * MIB, 1, "invalid_request: pool_bytes 33554432 must be 1 to 2")).toContain("The node refused 32.0 MiB");
+    expect(standing(32 * MIB, 64 * MIB, 64 * MIB, 1, "outside_guard_rails: no")).toContain("not confirmed");
   });
 });
 

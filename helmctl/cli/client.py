@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, ParamSpec
 
 import httpx
 
+from apps.lib.sizes import parse_bytes
 from helmctl.supervisor.state import find_state_folder
 
 PATIENCE_SECONDS = 10.0  # a local control plane answers in milliseconds; slower is broken, not busy
@@ -161,6 +162,16 @@ def parse_ratio(text: str) -> float:
     if not math.isfinite(value):
         raise CommandRefused(f"RATIO: {text!r} is no number such as 0.6", EXIT_BAD_INPUT)
     return value
+
+
+def parse_size_bytes(text: str) -> int | None:
+    """`512MiB`, `40GiB` or bytes; `default` is `None`: all that the node has."""
+    if text == "default":
+        return None
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise CommandRefused(f"SIZE: {error}", EXIT_BAD_INPUT) from error
 
 
 def parse_duration_seconds(text: str) -> int:

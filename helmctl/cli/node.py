@@ -7,10 +7,20 @@ from typing import Annotated, Any
 import typer
 
 from agents.controller.explain import explain
-from helmctl.cli.client import Client, CommandRefused, open_client, parse_duration_seconds, parse_ratio, refusals_said
-from helmctl.cli.status import AsJson, number, row, show_nodes, status
+from apps.lib.sizes import bytes_text
+from helmctl.cli.client import (
+    Client,
+    CommandRefused,
+    open_client,
+    parse_duration_seconds,
+    parse_ratio,
+    parse_size_bytes,
+    refusals_said,
+)
+from helmctl.cli.figures import number
+from helmctl.cli.status import AsJson, row, show_nodes, status
 
-app = typer.Typer(no_args_is_help=True, help="List, show, explain, override, pin and release nodes.")
+app = typer.Typer(no_args_is_help=True, help="List, show and explain nodes, take them by hand, and size their pools.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The node.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for the audit log: 3 to 200 characters.")]
@@ -77,6 +87,19 @@ def release(name: Name, reason: Reason, as_json: AsJson = False) -> None:
     _take(name, "release", {"reason": reason}, False, as_json)
 
 
+@app.command("pool")
+@refusals_said
+def pool(
+    name: Name,
+    size: Annotated[str, typer.Argument(metavar="SIZE|default", help="512MiB, 40GiB or bytes; default: all that the profile has.")],
+    reason: Reason,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a node's pool another size while it serves."""
+    _take(name, "resize", {"pool_bytes": parse_size_bytes(size), "reason": reason}, dry_run, as_json)
+
+
 @app.command("explain")
 @refusals_said
 def explain_decision(name: Name, as_json: AsJson = False) -> None:
@@ -114,6 +137,7 @@ def _show(document: dict[str, Any]) -> None:
         f"{metadata['name']}  {state['phase']}  generation {metadata['generation']} (observed {state['observed_generation']})",
         f"  spec    {spec['mode']}" + _wish(spec),
         f"  status  {state['mode'] or '-'}  EMB {number(state['emb_ratio'], 3)}  target {number(state['target_emb_ratio'], 3)}",
+        f"  pool    {_pool(spec, state['telemetry'])}",
     ]
     lines += [f"  {item['type']}: {item['status']} ({item['reason']}) {item['message']}" for item in state["conditions"]]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -126,12 +150,27 @@ def _wish(spec: dict[str, Any]) -> str:
     return f" at {spec['emb_ratio']:.3f}{left}, by {spec['actor']}: {spec['reason']}"
 
 
+def _pool(spec: dict[str, Any], telemetry: dict[str, Any] | None) -> str:
+    """Size asked for, and the three sums over both caches that differ while pages move."""
+    asked = "default" if spec["pool_bytes"] is None else bytes_text(spec["pool_bytes"])
+    if telemetry is None:
+        return asked
+    sums = {name: telemetry["emb"][f"{name}_bytes"] + telemetry["kv"][f"{name}_bytes"] for name in ("requested", "granted", "used")}
+    return f"{asked}: " + ", ".join(f"{bytes_text(amount)} {name}" for name, amount in sums.items())
+
+
 def _show_price(price: dict[str, Any]) -> None:
     before, after, change = price["before"], price["after"], price["change"]
-    sys.stdout.write(
-        f"EMB {before['emb_ratio']:.3f} -> {after['emb_ratio']:.3f}: {change['emb_rows']:+d} rows, {change['kv_users']:+d} users, "
-        f"{change['refill_gib']:.3f} GiB to refill, {change['move_seconds']:.0f} s to move\n"
-    )
+    facts = [
+        f"EMB {before['emb_ratio']:.3f} -> {after['emb_ratio']:.3f}: {change['emb_rows']:+d} rows",
+        f"{change['kv_users']:+d} users",
+        f"{change['refill_gib']:.3f} GiB to refill",
+    ]
+    if before["pool_bytes"] != after["pool_bytes"]:
+        facts.insert(0, f"pool {bytes_text(before['pool_bytes'])} -> {bytes_text(after['pool_bytes'])}")
+    if change["move_seconds"] is not None:
+        facts.append(f"{change['move_seconds']:.0f} s to move")
+    sys.stdout.write(", ".join(facts) + "\n")
 
 
 def _print_json(document: Any) -> None:

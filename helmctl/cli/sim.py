@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -11,6 +11,7 @@ import typer
 from agents.sim.replay import replay_file
 from agents.sim.scenario import Scenario, SimResult, mix_of, run
 from agents.sim.sweep import Row, rows, sweep, variants
+from helmctl.cli.figures import figure
 from helmctl.cli.sim_validate import validate_command
 
 app = typer.Typer(no_args_is_help=True, help="Run the fleet under a virtual clock.")
@@ -189,19 +190,15 @@ def _table(found: Sequence[Row]) -> str:
 
 
 def _columns(row: Row) -> tuple[str, ...]:
-    change = "overloaded" if row.overloaded else _number(row.p99_change_percent, "+.1f", " %")
+    change = "overloaded" if row.overloaded else figure(row.p99_change_percent, "+.1f", " %")
     return (
         row.method,
         str(row.seeds),
-        _number(row.utilisation, ".2f"),
-        _number(row.latency_ms_mean, ".1f"),
-        _number(row.latency_ms_p50, ".1f"),
-        _number(row.latency_ms_p99, ".1f"),
-        _number(row.emb_hit_ratio, ".3f"),
-        _number(row.kv_hit_ratio, ".3f"),
+        figure(row.utilisation, ".2f"),
+        figure(row.latency_ms_mean, ".1f"),
+        figure(row.latency_ms_p50, ".1f"),
+        figure(row.latency_ms_p99, ".1f"),
+        figure(row.emb_hit_ratio, ".3f"),
+        figure(row.kv_hit_ratio, ".3f"),
         change,
     )
-
-
-def _number(value: Any, style: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{style}}{unit}"

@@ -12,6 +12,7 @@ from agents.sim.validation.envelope import Validation, keep_validation
 from agents.sim.validation.figures import P50_ERROR_AIM, P99_ERROR_AIM, Compared
 from agents.sim.validation.run import LiveRun, Validated, validate
 from agents.workloads.demo import REGIMES, DemoParameters, synthetic_workload
+from helmctl.cli.figures import figure
 from helmctl.supervisor.state import find_state_folder
 
 PROFILE = "cpu-demo"
@@ -146,18 +147,14 @@ def _cells(one: Compared) -> tuple[str, ...]:
     return (
         one.name,
         str(measured.requests),
-        _number(measured.latency_ms_p50, ".1f"),
-        _number(predicted.latency_ms_p50, ".1f"),
-        _number(one.latency_p50_error, "+.0%"),
-        _number(measured.latency_ms_p99, ".1f"),
-        _number(predicted.latency_ms_p99, ".1f"),
-        _number(one.latency_p99_error, "+.0%"),
-        _number(measured.emb_hit_ratio, ".3f"),
-        _number(predicted.emb_hit_ratio, ".3f"),
-        _number(measured.kv_hit_ratio, ".3f"),
-        _number(predicted.kv_hit_ratio, ".3f"),
+        figure(measured.latency_ms_p50, ".1f"),
+        figure(predicted.latency_ms_p50, ".1f"),
+        figure(one.latency_p50_error, "+.0%"),
+        figure(measured.latency_ms_p99, ".1f"),
+        figure(predicted.latency_ms_p99, ".1f"),
+        figure(one.latency_p99_error, "+.0%"),
+        figure(measured.emb_hit_ratio, ".3f"),
+        figure(predicted.emb_hit_ratio, ".3f"),
+        figure(measured.kv_hit_ratio, ".3f"),
+        figure(predicted.kv_hit_ratio, ".3f"),
     )
-
-
-def _number(value: float | None, style: str) -> str:
-    return "-" if value is None else f"{value:{style}}"

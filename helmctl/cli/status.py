@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from helmctl.cli.client import open_client, refusals_said
+from helmctl.cli.figures import number
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
@@ -64,8 +65,3 @@ def show_nodes(rows: list[dict[str, Any]]) -> None:
         rates = (number(node[name]) for name in ("latency_ms_p50", "latency_ms_p99", "requests_per_second"))
         table.add_row(node["name"], node["phase"], node["mode"] or "-", *ratios, *rates)
     Console().print(table)
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A figure, or a dash."""
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from helmctl.cli.figures import number
 from helmctl.supervisor.refusal import Refusal
 from helmctl.supervisor.state import StateFolder, find_state_folder
 
@@ -133,8 +134,3 @@ def split_bar(emb_ratio: float | None) -> "Text":
         return Text("-" * SPLIT_CELLS, style="dim")
     emb_cells = round(emb_ratio * SPLIT_CELLS)
     return Text("█" * emb_cells, style="cyan") + Text("█" * (SPLIT_CELLS - emb_cells), style="magenta")
-
-
-def number(value: float | None, digits: int = 1) -> str:
-    """A figure, or a dash while it is unknown."""
-    return "-" if value is None else f"{value:.{digits}f}"

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from helmctl.cli.client import CommandRefused, open_client, parse_ratio, refusals_said
-from helmctl.cli.status import AsJson, number
+from helmctl.cli.figures import number
+from helmctl.cli.status import AsJson
 
 app = typer.Typer(no_args_is_help=True, help="Compare static ratios with the controller on a workload.")
 POLL_SECONDS = 1.0

@@ -96,6 +96,11 @@ def test_verbs_and_their_price_have_the_promised_shape(schema: dict[str, Any], o
     for response in (priced, done):
         assert response.status_code == 200
         conforms(schema, "nodes/{name}/override/", "post", response)
+    size = {"pool_bytes": 32 << 20, "reason": "a test"}
+    for query, headers in (("?dry_run=true", {}), ("", {"If-Match": '"2"'})):
+        response = operator.post(f"/api/v1/nodes/node-0/resize/{query}", size, format="json", headers=headers)
+        assert response.status_code == 200
+        conforms(schema, "nodes/{name}/resize/", "post", response)
 
 
 def test_refusals_have_the_promised_shape(schema: dict[str, Any], operator: APIClient, viewer: APIClient, world: Any) -> None:
@@ -168,6 +173,7 @@ def test_operation_ids_are_stable(schema: dict[str, Any]) -> None:
         "nodes_override",
         "nodes_pin",
         "nodes_release",
+        "nodes_resize",
         "nodes_retrieve",
         "nodes_series",
         "policies_artefact",

@@ -23,6 +23,7 @@ from agents.wire.messages import (
     PoolBytes,
     SpecCommand,
     StageMillis,
+    TableLookups,
 )
 
 PERIOD_SECONDS = 0.25  # four times as often as a node, so that the tests wait less
@@ -101,8 +102,9 @@ class Puppet:
 
     def _telemetry(self) -> NodeTelemetry:
         self._seq += 1
-        emb_bytes = int(POOL_BYTES * self.emb_ratio)
-        kv_bytes = POOL_BYTES - emb_bytes
+        pool_bytes = self.spec.pool_bytes or POOL_BYTES
+        emb_bytes = int(pool_bytes * self.emb_ratio)
+        kv_bytes = pool_bytes - emb_bytes
         return NodeTelemetry(
             name=self.name,
             at_unix_ns=time.time_ns(),
@@ -127,7 +129,7 @@ class Puppet:
             utilisation=0.6,
             emb=PoolBytes(requested_bytes=emb_bytes, granted_bytes=emb_bytes, used_bytes=int(emb_bytes * 0.97)),
             kv=PoolBytes(requested_bytes=kv_bytes, granted_bytes=kv_bytes, used_bytes=int(kv_bytes * 0.9)),
-            pool_bytes=POOL_BYTES,
+            pool_bytes=pool_bytes,
             migrating_bytes=0,
             refill_backlog_bytes=0,
             refill_bytes_total=0,
@@ -154,6 +156,10 @@ class Puppet:
             emulated=True,
             model_version="1",
             override_remaining_ms=self.spec.ttl_remaining_ms if self.spec.mode is Mode.OVERRIDE else None,
+            tables=[
+                TableLookups(name="items", lookups_total=80_000, hits_total=70_000),
+                TableLookups(name="creators", lookups_total=20_000, hits_total=19_000),
+            ],
             landscape=[_predicted(step / 20) for step in range(2, 19)],
         )
 

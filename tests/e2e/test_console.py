@@ -160,6 +160,42 @@ def test_a_wish_that_hurts_asks_for_the_name_and_one_outside_the_rails_is_blocke
     expect(form.get_by_text("The node is pinned: release it first.")).to_be_visible()
 
 
+def test_a_pool_is_resized_by_hand_with_its_price_and_given_back(sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet]) -> None:
+    page, puppet = sign_in("olga"), puppets["node-1"]
+    page.goto(f"{stage.url}/nodes/node-1")
+    pool = panel(page, "HBM pool")
+    expect(pool.get_by_role("row", name=re.compile("^Both 64.0 MiB 64.0 MiB"))).to_be_visible()
+    expect(pool.get_by_role("row", name="creators 20,000 95.0 %")).to_be_visible()
+    pool.get_by_role("button", name="Resize").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Pool size").fill("a bit less")
+    expect(dialog.get_by_text("For instance 32 MiB")).to_be_visible()
+    dialog.get_by_label("Pool size").fill("65 MiB")
+    expect(dialog.get_by_text("At most 64.0 MiB: the node was started with no more.")).to_be_visible()
+
+    dialog.get_by_label("Pool size").fill("32 MiB")
+    expect(dialog.get_by_text(re.compile("32.0 MiB leave the pool"))).to_be_visible()
+    shrink = dialog.get_by_role("button", name="Shrink to 32.0 MiB")
+    expect(shrink).to_be_disabled()
+    dialog.get_by_label("Type node-1 to confirm").fill("node-1")
+    shrink.click()
+    expect(dialog.get_by_text("At least 3 characters")).to_be_visible()
+    dialog.get_by_label("Reason").fill("a neighbour moves in")
+    shrink.click()
+    expect(dialog).to_have_count(0)
+    expect(pool.get_by_text("Set to 32.0 MiB of 64.0 MiB.")).to_be_visible()
+    expect(pool.get_by_role("row", name=re.compile("^Both 32.0 MiB 32.0 MiB"))).to_be_visible()
+    assert puppet.spec.pool_bytes == 32 << 20
+
+    pool.get_by_role("button", name="Resize").click()
+    dialog.get_by_label("All that the node's profile has, 64.0 MiB").check()
+    dialog.get_by_label("Reason").fill("it moved out")
+    dialog.get_by_role("button", name="Grow to 64.0 MiB").click()
+    expect(dialog).to_have_count(0)
+    expect(pool.get_by_role("row", name=re.compile("^Both 64.0 MiB 64.0 MiB"))).to_be_visible()
+    assert puppet.spec.pool_bytes is None
+
+
 def test_who_looked_at_an_older_version_is_told_and_nothing_is_overwritten(
     sign_in: SignIn, stage: Stage, puppets: dict[str, Puppet], admin: httpx.Client
 ) -> None:
@@ -193,6 +229,8 @@ def test_a_viewer_sees_every_verb_and_why_it_is_not_for_them(sign_in: SignIn, st
     expect(form.get_by_label("Reason")).to_be_disabled()
     page.get_by_role("button", name="Pin", exact=True).first.hover()
     expect(page.get_by_role("tooltip")).to_contain_text("Needs the permission node.pin.")
+    panel(page, "HBM pool").get_by_role("button", name="Resize").hover()
+    expect(page.get_by_role("tooltip").filter(has_text="node.resize")).to_be_visible()
     page.goto(f"{stage.url}/whatifs")
     expect(page.get_by_role("button", name="Run simulation")).to_be_disabled()
     expect(page.get_by_text("Your role (viewer) can look but not run simulations.")).to_be_visible()

@@ -71,6 +71,17 @@ export function bytes(value: Maybe): string {
   return `${unit === 0 ? amount.toFixed(0) : amount.toFixed(1)} ${BYTE_UNITS[unit]}`;
 }
 
+const SIZE_PATTERN = /^(\d{1,20}(?:\.\d{1,20})?) ?(b|[kmgt]i?b)?$/;
+
+/** What a person types as a size: "512 MiB", "40GiB", "80 GB" or plain bytes; null for anything else. */
+export function parseBytes(text: string): number | null {
+  const match = SIZE_PATTERN.exec(text.trim().toLowerCase());
+  if (!match) return null;
+  const unit = match[2] ?? "b";
+  const amount = Number(match[1]) * (unit.includes("i") ? 1024 : 1000) ** "bkmgt".indexOf(unit[0] ?? "b");
+  return Number.isSafeInteger(amount) ? amount : null;
+}
+
 /** A difference with its sign, and a true minus: `-1.3` -> "−1.3". */
 export function signed(value: Maybe, decimals = 1): string {
   if (!known(value)) return NOT_KNOWN;

@@ -8,11 +8,16 @@ from agents.profiles.profile import load_profile
 from agents.wire.messages import Mode, Phase
 from apps.fleet.lifecycle import MODE_AFTER, Verb, verdict
 from apps.fleet.presence import age_seconds, phase_of
-from apps.fleet.preview import change, predicted, preview, split_at
+from apps.fleet.preview import Split, change, holdings, predicted, preview
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 PROFILE = load_profile("cpu-demo")
 LANDSCAPE = [[0.8, 40.0, 130.0, 30.0, 50.0], [0.2, 30.0, 90.0, 25.0, 35.0], [0.5, 20.0, 60.0, 15.0, 25.0]]
+
+
+def at(emb_ratio: float) -> Split:
+    """A split of the whole pool."""
+    return Split(PROFILE.pool_bytes, emb_ratio)
 
 
 def test_the_table_of_verbs() -> None:
@@ -25,6 +30,9 @@ def test_the_table_of_verbs() -> None:
         ("override", "release"),
         ("pin", "pin"),
         ("pin", "release"),
+        ("auto", "resize"),
+        ("override", "resize"),
+        ("pin", "resize"),
     }
     assert MODE_AFTER == {Verb.OVERRIDE: Mode.OVERRIDE, Verb.PIN: Mode.PIN, Verb.RELEASE: Mode.AUTO}
 
@@ -52,23 +60,34 @@ def test_ages_are_never_negative() -> None:
 
 def test_a_split_keeps_every_byte() -> None:
     for percent in range(0, 101, 7):
-        split = split_at(PROFILE, percent / 100)
-        assert split["emb_bytes"] + split["kv_bytes"] == PROFILE.pool_bytes
-        assert split["emb_rows"] <= PROFILE.rows
+        held = holdings(PROFILE, at(percent / 100))
+        assert held["emb_bytes"] + held["kv_bytes"] == held["pool_bytes"] == PROFILE.pool_bytes
+        assert held["emb_rows"] <= PROFILE.rows
 
 
 def test_a_split_in_numbers() -> None:
-    split = split_at(PROFILE, 0.25)
-    assert (split["emb_bytes"], split["kv_bytes"]) == (16 << 20, 48 << 20)
-    assert (split["emb_rows"], split["kv_users"]) == ((16 << 20) // PROFILE.row_bytes, (48 << 20) // (PROFILE.kv_token_bytes * 768))
+    held = holdings(PROFILE, at(0.25))
+    assert (held["emb_bytes"], held["kv_bytes"]) == (16 << 20, 48 << 20)
+    assert (held["emb_rows"], held["kv_users"]) == ((16 << 20) // PROFILE.row_bytes, (48 << 20) // (PROFILE.kv_token_bytes * 768))
+
+
+def test_a_pool_has_whole_pages() -> None:
+    assert holdings(PROFILE, Split(PROFILE.page_bytes * 10 + 1, 0.5))["pool_bytes"] == PROFILE.page_bytes * 10
 
 
 def test_only_growing_emb_is_refilled() -> None:
-    up, down = change(PROFILE, 0.25, 0.5), change(PROFILE, 0.5, 0.25)
+    up, down = change(PROFILE, at(0.25), at(0.5)), change(PROFILE, at(0.5), at(0.25))
     assert (up["refill_gib"], down["refill_gib"]) == (16 / 1024, 0.0)
     assert up["moved_bytes"] == down["moved_bytes"] == 16 << 20
     assert up["move_seconds"] == pytest.approx(0.25 / PROFILE.move_ratio_per_second)
     assert (up["emb_rows"], up["kv_users"]) == (-down["emb_rows"], -down["kv_users"])
+
+
+def test_a_smaller_pool_takes_from_both_caches_and_its_latency_is_not_predicted() -> None:
+    price = preview(PROFILE, at(0.5), Split(32 << 20, 0.5), LANDSCAPE, 50.0)
+    assert (price["after"]["emb_bytes"], price["after"]["kv_bytes"]) == (16 << 20, 16 << 20)
+    assert (price["change"]["moved_bytes"], price["change"]["refill_gib"], price["change"]["move_seconds"]) == (32 << 20, 0.0, None)
+    assert (price["before"]["predicted"] is None, price["after"]["predicted"], price["warnings"]) == (False, None, [])
 
 
 def test_a_prediction_is_read_between_the_landscapes_rows() -> None:
@@ -83,6 +102,6 @@ def test_nothing_is_predicted_outside_the_landscape(ratio: float) -> None:
 
 
 def test_a_price_warns_of_what_gets_worse() -> None:
-    assert preview(PROFILE, 0.5, 0.8, LANDSCAPE, 120.0)["warnings"] == ["slower_than_now", "over_slo"]
-    assert preview(PROFILE, 0.8, 0.5, LANDSCAPE, 120.0)["warnings"] == []
-    assert preview(PROFILE, 0.8, 0.5, [], None)["after"]["predicted"] is None
+    assert preview(PROFILE, at(0.5), at(0.8), LANDSCAPE, 120.0)["warnings"] == ["slower_than_now", "over_slo"]
+    assert preview(PROFILE, at(0.8), at(0.5), LANDSCAPE, 120.0)["warnings"] == []
+    assert preview(PROFILE, at(0.8), at(0.5), [], None)["after"]["predicted"] is None

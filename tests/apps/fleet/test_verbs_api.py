@@ -204,7 +204,12 @@ def test_others_may_not(people: Any, node: Node, who: str, status: int, verb: st
 
 def test_a_viewer_sees_why_not(viewer: APIClient, node: Node) -> None:
     actions = viewer.get("/api/v1/nodes/node-0/").json()["allowed_actions"]
-    assert [(item["action"], item["allowed"]) for item in actions] == [("override", False), ("pin", False), ("release", False)]
+    assert [(item["action"], item["allowed"]) for item in actions] == [
+        ("override", False),
+        ("pin", False),
+        ("release", False),
+        ("resize", False),
+    ]
     assert actions[0]["reason"] == "Needs the permission node.override."
 
 
@@ -251,7 +256,7 @@ def test_a_write_that_came_second_is_a_conflict(operator: APIClient, node: Node,
 
     judge = actions._judge
 
-    def overtaken(row: Node, wish: actions.Wish) -> float | None:
+    def overtaken(row: Node, wish: actions.Wish) -> actions.Wish:
         Node.objects.filter(pk=row.pk).update(resource_version=row.resource_version + 1)
         return judge(row, wish)
 

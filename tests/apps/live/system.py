@@ -126,9 +126,15 @@ class System:
         return str(answer.json()["credential"])
 
     def override(self, name: str, emb_ratio: float, ttl_seconds: int = 600) -> Any:
-        body = {"emb_ratio": emb_ratio, "ttl_seconds": ttl_seconds, "reason": "a test"}
+        return self._take(name, "override", {"emb_ratio": emb_ratio, "ttl_seconds": ttl_seconds})
+
+    def resize(self, name: str, pool_bytes: int | None) -> Any:
+        return self._take(name, "resize", {"pool_bytes": pool_bytes})
+
+    def _take(self, name: str, verb: str, body: dict[str, Any]) -> Any:
         etag = self.http.get(f"nodes/{name}/").headers["ETag"]
-        return self.http.post(f"nodes/{name}/override/", json=body, headers={"If-Match": etag}).raise_for_status().json()
+        answer = self.http.post(f"nodes/{name}/{verb}/", json={**body, "reason": "a test"}, headers={"If-Match": etag})
+        return answer.raise_for_status().json()
 
     def console(self, query: str = "", token: str | None = None, port: int | None = None) -> "Console":
         return Console(port or self.port, query, self.token if token is None else token)

@@ -67,6 +67,21 @@ def test_a_command_reaches_the_node_and_its_answer_is_seen(system: System) -> No
     agent.close()
 
 
+def test_a_pools_size_reaches_the_node_and_stays_with_every_later_command(system: System) -> None:
+    agent = online(system, "shrinker")
+
+    system.resize("shrinker", 32 << 20)
+    command = agent.command()
+    assert (command.spec.mode, command.spec.pool_bytes) == (Mode.AUTO, 32 << 20)
+    agent.send(Ack(command_id=command.command_id, observed_generation=2, accepted=True))
+    until("the answer", lambda: system.get("nodes/shrinker/")["status"]["observed_generation"] == 2)
+
+    system.override("shrinker", 0.7)
+    later = agent.command().spec
+    assert (later.mode, later.emb_ratio, later.pool_bytes) == (Mode.OVERRIDE, 0.7, 32 << 20)
+    agent.close()
+
+
 def test_a_command_nobody_acknowledged_is_sent_again_with_less_time_left(system: System) -> None:
     agent = online(system, "deaf")
     system.override("deaf", 0.7, ttl_seconds=60)

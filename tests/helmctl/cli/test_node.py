@@ -107,6 +107,27 @@ def test_pin_and_release(helmctl: Run, make_node: Any) -> None:  # noqa: F811
     assert json.loads(helmctl("node", "release", "node-0", "--reason", "done", "--json")[1])["spec"]["mode"] == "auto"
 
 
+def test_a_pool_is_sized_shown_and_given_back(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    node = make_node("node-0")
+    code, out, _ = helmctl("node", "pool", "node-0", "32MiB", "--reason", "a neighbour")
+    assert code == 0
+    assert "  pool    32.0 MiB: 64.0 MiB requested, 64.0 MiB granted, 50.0 MiB used" in out.splitlines()
+    node.refresh_from_db()
+    assert (node.pool_bytes, node.mode) == (32 << 20, "auto")
+    document = json.loads(helmctl("node", "pool", "node-0", "default", "--reason", "it left", "--json")[1])
+    assert document["spec"]["pool_bytes"] is None
+
+
+def test_a_dry_run_of_a_size_prints_what_the_pool_loses(helmctl: Run, make_node: Any) -> None:  # noqa: F811
+    make_node("node-0")
+    code, out, _ = helmctl("node", "pool", "node-0", "32MiB", "--reason", "a try", "--dry-run")
+    assert (code, out) == (
+        0,
+        "pool 64.0 MiB -> 32.0 MiB, EMB 0.500 -> 0.500: -65536 rows, -21 users, 0.000 GiB to refill\n",
+    )
+    assert Node.objects.get().generation == 1
+
+
 def test_a_dry_run_prints_the_price(helmctl: Run, make_node: Any) -> None:  # noqa: F811
     make_node("node-0")
     code, out, _ = helmctl("node", "override", "node-0", "0.6", "--ttl", "30m", "--reason", "try it", "--dry-run")
@@ -127,6 +148,12 @@ def test_a_dry_run_prints_the_price(helmctl: Run, make_node: Any) -> None:  # no
         (("override", "node-0", "0.5", "--ttl", "30m"), 2, "--reason"),
         (("override", "node-9", "0.5", "--ttl", "30m", "--reason", "because"), 1, "There is no node named 'node-9'."),
         (("release", "node-0", "--reason", "because"), 1, "already has this node"),
+        (("pool", "node-0", "half", "--reason", "because"), 2, "SIZE: 'half' is no size such as 512MiB"),
+        (("pool", "node-0", "1.5B", "--reason", "because"), 2, "SIZE"),
+        (("pool", "node-0", "65GiB", "--reason", "because"), 2, "pool_bytes: 69793218560 is outside 655360 to 67108864."),
+        (("pool", "node-0", "0", "--reason", "because"), 2, "pool_bytes: 0 is outside"),
+        (("pool", "node-0", "32MiB"), 2, "--reason"),
+        (("pool", "node-9", "32MiB", "--reason", "because"), 1, "There is no node named 'node-9'."),
         (("show", "../tokens"), 2, "no node name"),
     ],
 )
@@ -144,6 +171,8 @@ def test_a_viewer_is_told_why_not(helmctl: Run, make_node: Any) -> None:  # noqa
     make_node("node-0")
     code, _, err = helmctl("node", "pin", "node-0", "--reason", "hold it", who="viewer")
     assert (code, "node.pin" in err) == (1, True)
+    code, _, err = helmctl("node", "pool", "node-0", "32MiB", "--reason", "hold it", who="viewer")
+    assert (code, "node.resize" in err) == (1, True)
 
 
 def test_without_a_control_plane_there_is_one_line(

@@ -99,7 +99,7 @@ function NodeView({ node, etag }: { node: Node; etag: string }) {
       <NodeSummary node={node} range={range} staleSeconds={staleSeconds} />
       <div className={s.grid}>
         <RatioTimeline {...chart} node={node} className={s.span8 ?? ""} />
-        <PoolPanel node={node} className={s.span4 ?? ""} />
+        <PoolPanel node={node} etag={etag} className={s.span4 ?? ""} />
         <TakePanel node={node} etag={etag} verb={verb} onVerb={setVerb} className={third} />
         {predicted && <LandscapePanel node={node} rows={rows} className={third} />}
         <StagesPanel node={node} range={range} nowSeconds={chart.nowSeconds} className={third} />

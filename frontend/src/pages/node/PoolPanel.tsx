@@ -1,14 +1,23 @@
+import { Button, Tooltip } from "@mantine/core";
+import { Scaling } from "lucide-react";
+import { useState } from "react";
 import type { Node, PoolBytes } from "../../api/types";
 import { Empty, Panel } from "../../components/Panel";
 import { bytes, grouped, percentWithSign } from "../../format/number";
+import { actionOf } from "./actions";
+import { sizeStanding, wholePool } from "./resize";
+import { SizeDialog } from "./SizeDialog";
+import { TableHits } from "./TableHits";
 import s from "./PoolPanel.module.css";
 
 /** Who holds the pool: asked for, granted, used. The three differ while a migration runs. */
-export function PoolPanel({ node, className }: { node: Node; className: string }) {
+export function PoolPanel({ node, etag, className }: { node: Node; etag: string; className: string }) {
   const telemetry = node.status.telemetry;
-  if (!telemetry) {
+  const both = wholePool(node);
+  const standing = sizeStanding(node);
+  if (!telemetry || !both) {
     return (
-      <Panel title="HBM pool" className={className}>
+      <Panel title="HBM pool" className={className} aside={<SizeButton node={node} etag={etag} />}>
         <Empty>
           <p>The node has not reported its pool yet.</p>
         </Empty>
@@ -19,7 +28,12 @@ export function PoolPanel({ node, className }: { node: Node; className: string }
   const share = (amount: number) => `${((amount / pool) * 100).toFixed(2)}%`;
   const label = `EMB ${bytes(emb.granted_bytes)} granted, ${bytes(emb.used_bytes)} used; KV ${bytes(kv.granted_bytes)} granted, ${bytes(kv.used_bytes)} used; ${bytes(migrating)} migrating`;
   return (
-    <Panel title="HBM pool" note={`${bytes(pool)}${telemetry.emulated ? ", emulated" : ""}`} className={className}>
+    <Panel
+      title="HBM pool"
+      note={`${bytes(pool)}${telemetry.emulated ? ", emulated" : ""}`}
+      className={className}
+      aside={<SizeButton node={node} etag={etag} />}
+    >
       <div className={s.bar} role="img" aria-label={label}>
         <i className={s.emb} style={{ width: share(emb.used_bytes) }} />
         <i className={`${s.emb} ${s.unused}`} style={{ width: share(Math.max(0, emb.granted_bytes - emb.used_bytes)) }} />
@@ -42,9 +56,11 @@ export function PoolPanel({ node, className }: { node: Node; className: string }
           <tbody>
             <PoolRow name="EMB" color="emb" pool={emb} />
             <PoolRow name="KV" color="kv" pool={kv} />
+            <PoolRow name="Both" pool={both} />
           </tbody>
         </table>
       </div>
+      {standing && <p className={`small quiet ${s.standing}`}>{standing}</p>}
       <dl className={s.facts}>
         <Fact term="Migrating" value={bytes(migrating)} />
         <Fact term="Refill waiting" value={bytes(telemetry.refill_backlog_bytes)} />
@@ -52,15 +68,33 @@ export function PoolPanel({ node, className }: { node: Node; className: string }
         <Fact term="EMB evictions" value={grouped(telemetry.emb_evictions_total)} />
         <Fact term="KV evictions" value={grouped(telemetry.kv_evictions_total)} />
       </dl>
+      <TableHits telemetry={telemetry} />
     </Panel>
   );
 }
 
-function PoolRow({ name, color, pool }: { name: string; color: string; pool: PoolBytes }) {
+/** Opens the form, never acts at once. What is not allowed stays visible and says why. */
+function SizeButton({ node, etag }: { node: Node; etag: string }) {
+  const [open, setOpen] = useState(false);
+  const action = actionOf(node, "resize");
+  const button = (
+    <Button className="end" leftSection={<Scaling size={14} />} data-disabled={!action?.allowed || undefined} aria-disabled={!action?.allowed} onClick={() => action?.allowed && setOpen(true)}>
+      Resize
+    </Button>
+  );
+  return (
+    <>
+      {action?.allowed ? button : <Tooltip label={action?.reason ?? "Not offered by the control plane."}>{button}</Tooltip>}
+      {open && <SizeDialog node={node} etag={etag} onClose={() => setOpen(false)} />}
+    </>
+  );
+}
+
+function PoolRow({ name, color, pool }: { name: string; color?: string; pool: PoolBytes }) {
   return (
     <tr>
       <td>
-        <i className={s.swatch} style={{ background: `var(--${color})` }} />
+        {color && <i className={s.swatch} style={{ background: `var(--${color})` }} />}
         {name}
       </td>
       <td className="num">{bytes(pool.requested_bytes)}</td>

@@ -1,7 +1,7 @@
 import { Button, Modal, TextInput } from "@mantine/core";
-import { OctagonAlert } from "lucide-react";
 import { useState } from "react";
 import type { Preview } from "../../api/types";
+import { Note } from "../../components/Note";
 import { SplitBar } from "../../components/SplitBar";
 import { bytes, grouped, milliseconds, percentWithSign, signed } from "../../format/number";
 import { duration, minutes } from "../../format/time";
@@ -81,11 +81,10 @@ export function ReviewDialog({ name, draft, preview, onCancel, onConfirm }: Prop
           </tr>
         </tbody>
       </table>
-      <div className={s.note} data-tone="crit" style={{ margin: "12px 0" }}>
-        <OctagonAlert size={14} aria-hidden />
-        <span>
+      <div style={{ margin: "12px 0" }}>
+        <Note tone="crit">
           <b>{isSlower(preview) ? "This is expected to make things slower." : "P99 is expected to stay over SLO."}</b> Reason: “{draft.reason.trim()}”
-        </span>
+        </Note>
       </div>
       <TextInput
         data-autofocus

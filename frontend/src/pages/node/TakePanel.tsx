@@ -1,17 +1,19 @@
 import { Button, NumberInput, Textarea, TextInput } from "@mantine/core";
-import { Check, Clock, OctagonAlert, TriangleAlert } from "lucide-react";
-import { type CSSProperties, type FormEvent, type KeyboardEvent, type ReactNode, useId, useState } from "react";
+import { Check } from "lucide-react";
+import { type CSSProperties, type FormEvent, type KeyboardEvent, useId, useState } from "react";
 import { useSearchParams } from "react-router";
 import { useCluster } from "../../api/queries";
 import { ApiProblem } from "../../api/problem";
 import type { Node, Preview } from "../../api/types";
+import { Note } from "../../components/Note";
+import { Numbers } from "../../components/Numbers";
 import { Panel } from "../../components/Panel";
 import { Segments } from "../../components/Segments";
 import { bytes, milliseconds, percent, signed } from "../../format/number";
 import { duration, minutes, parseTtlSeconds } from "../../format/time";
-import { actionOf } from "./actions";
+import { actionOf, refusalText } from "./actions";
 import { ReviewDialog } from "./ReviewDialog";
-import { deservesReview, type Draft, expectedChangeMs, faults, isSlower, type Limits, STEP_PERCENT, TTL_CHOICES } from "./take";
+import { deservesReview, type Draft, expectedChangeMs, faults, heldMore, isSlower, type Limits, STEP_PERCENT, TTL_CHOICES } from "./take";
 import { usePreview, useTake } from "./useTake";
 import type { Verb } from "./verbs";
 import s from "./TakePanel.module.css";
@@ -218,53 +220,19 @@ function RatioField({ embPercent, onChange, node, disabled, fault }: RatioFieldP
 
 /** What the wish costs: milliseconds where the node predicts them, else what the memory would hold. */
 function PriceTag({ preview }: { preview: Preview | undefined }) {
-  if (preview && expectedChangeMs(preview) === null) return <MemoryTag preview={preview} />;
   const change = preview ? expectedChangeMs(preview) : null;
-  const tone = change === null || Math.abs(change) < 0.05 ? s.same : change > 0 ? s.worse : s.better;
+  const move = { term: "Time to move", value: duration(preview?.change.move_seconds) };
+  if (preview && change === null) return <Numbers entries={[...heldMore(preview), move]} />;
+  const tone = change === null || Math.abs(change) < 0.05 ? undefined : change > 0 ? "worse" : "better";
+  const expected = preview?.after.predicted ? `${milliseconds(preview.after.predicted.latency_ms_p99)} ms` : "n/a";
   return (
-    <dl className={s.numbers} aria-live="polite">
-      <div>
-        <dt>P99 expected</dt>
-        <dd>{preview?.after.predicted ? `${milliseconds(preview.after.predicted.latency_ms_p99)} ms` : "n/a"}</dd>
-      </div>
-      <div>
-        <dt>Change</dt>
-        <dd className={tone}>{change === null ? "n/a" : `${signed(change)} ms`}</dd>
-      </div>
-      <div>
-        <dt>Time to move</dt>
-        <dd>{preview ? duration(preview.change.move_seconds) : "n/a"}</dd>
-      </div>
-    </dl>
-  );
-}
-
-function MemoryTag({ preview }: { preview: Preview }) {
-  const { change } = preview;
-  return (
-    <dl className={s.numbers} aria-live="polite">
-      <div>
-        <dt>EMB rows in HBM</dt>
-        <dd>{signed(change.emb_rows, 0)}</dd>
-      </div>
-      <div>
-        <dt>Full histories</dt>
-        <dd>{signed(change.kv_users, 0)}</dd>
-      </div>
-      <div>
-        <dt>Time to move</dt>
-        <dd>{duration(change.move_seconds)}</dd>
-      </div>
-    </dl>
-  );
-}
-
-function Note({ tone, icon, children }: { tone?: "ok" | "warn" | "crit"; icon: ReactNode; children: ReactNode }) {
-  return (
-    <div className={s.note} data-tone={tone}>
-      {icon}
-      <span>{children}</span>
-    </div>
+    <Numbers
+      entries={[
+        { term: "P99 expected", value: expected },
+        { term: "Change", value: change === null ? "n/a" : `${signed(change)} ms`, ...(tone && { tone }) },
+        move,
+      ]}
+    />
   );
 }
 
@@ -278,28 +246,28 @@ interface AdviceProps {
 
 /** One sentence on what will happen, or on why it cannot. */
 function Advice({ verb, action, preview, ratioFault }: AdviceProps) {
-  if (action !== null) return <Note tone="warn" icon={<TriangleAlert size={14} aria-hidden />}>{action}</Note>;
-  if (verb === "release") return <Note icon={<Check size={14} aria-hidden />}>The controller takes over from the present ratio, one bounded step at a time.</Note>;
-  if (ratioFault) return <Note tone="crit" icon={<OctagonAlert size={14} aria-hidden />}>{ratioFault} An admin can widen them for the cluster.</Note>;
-  if (!preview) return <Note icon={<Clock size={14} aria-hidden />}>Asking what this would do.</Note>;
+  if (action !== null) return <Note tone="warn">{action}</Note>;
+  if (verb === "release") return <Note icon={Check}>The controller takes over from the present ratio, one bounded step at a time.</Note>;
+  if (ratioFault) return <Note tone="crit">{ratioFault} An admin can widen them for the cluster.</Note>;
+  if (!preview) return <Note>Asking what this would do.</Note>;
   const change = expectedChangeMs(preview);
   const moved = `${bytes(preview.change.moved_bytes)} change owner.`;
-  if (change === null) return <Note tone="ok" icon={<Check size={14} aria-hidden />}>Inside all guard rails. {moved} This node predicts no latency, so the effect is seen afterwards.</Note>;
+  if (change === null) return <Note tone="ok">Inside all guard rails. {moved} This node predicts no latency, so the effect is seen afterwards.</Note>;
   if (isSlower(preview)) {
     return (
-      <Note tone="warn" icon={<TriangleAlert size={14} aria-hidden />}>
+      <Note tone="warn">
         <b>P99 is expected to rise by {milliseconds(change)} ms</b>{preview.warnings.includes("over_slo") ? ", over SLO" : ""}. You will be asked to confirm.
       </Note>
     );
   }
   if (preview.warnings.includes("over_slo")) {
     return (
-      <Note tone="warn" icon={<TriangleAlert size={14} aria-hidden />}>
+      <Note tone="warn">
         <b>P99 is expected to stay over SLO.</b> You will be asked to confirm.
       </Note>
     );
   }
-  return <Note tone="ok" icon={<Check size={14} aria-hidden />}>Inside all guard rails. {moved}</Note>;
+  return <Note tone="ok">Inside all guard rails. {moved}</Note>;
 }
 
 function TtlField({ text, onChange, disabled, fault }: { text: string; onChange: (text: string) => void; disabled: boolean; fault: string | null }) {
@@ -324,13 +292,9 @@ function TtlField({ text, onChange, disabled, fault }: { text: string; onChange:
 /** What became of the last wish: refused, on its way to the node, or in force there. */
 function Outcome({ take, node }: { take: ReturnType<typeof useTake>; node: Node }) {
   if (take.error) {
-    const problem = take.error instanceof ApiProblem ? take.error : null;
-    const stale = problem?.status === 412;
     return (
-      <Note tone="crit" icon={<OctagonAlert size={14} aria-hidden />}>
-        <span role="alert">
-          {stale ? `Somebody changed ${node.metadata.name} meanwhile: the form now shows the newest state. Look at it, then send again.` : (problem?.sentence ?? "The control plane cannot be reached. Nothing is known to have changed.")}
-        </span>
+      <Note tone="crit" role="alert">
+        {refusalText(take.error, node.metadata.name)}
       </Note>
     );
   }
@@ -338,14 +302,10 @@ function Outcome({ take, node }: { take: ReturnType<typeof useTake>; node: Node 
   const { generation } = take.data.node.metadata;
   if (node.status.observed_generation >= generation) {
     return (
-      <Note tone="ok" icon={<Check size={14} aria-hidden />}>
-        <span role="status">The node confirmed it: generation {generation} is in force.</span>
+      <Note tone="ok" role="status">
+        The node confirmed it: generation {generation} is in force.
       </Note>
     );
   }
-  return (
-    <Note icon={<Clock size={14} aria-hidden />}>
-      <span role="status">Stored. Waiting for the node to confirm generation {generation}.</span>
-    </Note>
-  );
+  return <Note role="status">Stored. Waiting for the node to confirm generation {generation}.</Note>;
 }

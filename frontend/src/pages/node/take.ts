@@ -1,4 +1,6 @@
 import type { GuardRails, Preview } from "../../api/types";
+import type { NumberEntry } from "../../components/Numbers";
+import { signed } from "../../format/number";
 import type { Verb } from "./verbs";
 
 /** Rules of the form, pure: what may be sent, and what deserves a second look. The server decides; this only spares a round trip. */
@@ -53,10 +55,23 @@ export function faults(draft: Draft, limits: Limits): Fault[] {
   if (ratio) found.push({ field: "emb_ratio", text: ratio });
   const ttl = draft.verb === "override" ? ttlFault(draft.ttlSeconds, limits) : null;
   if (ttl) found.push({ field: "ttl_seconds", text: ttl });
-  const length = draft.reason.trim().length;
-  if (length < REASON_MIN) found.push({ field: "reason", text: `At least ${REASON_MIN} characters: whoever reads the audit log at night will thank you.` });
-  if (length > REASON_MAX) found.push({ field: "reason", text: `At most ${REASON_MAX} characters.` });
+  const why = reasonFault(draft.reason);
+  if (why) found.push({ field: "reason", text: why });
   return found;
+}
+
+export function reasonFault(reason: string): string | null {
+  const length = reason.trim().length;
+  if (length < REASON_MIN) return `At least ${REASON_MIN} characters: whoever reads the audit log at night will thank you.`;
+  return length > REASON_MAX ? `At most ${REASON_MAX} characters.` : null;
+}
+
+/** How much more or less both caches would hold. */
+export function heldMore({ change }: Preview): [NumberEntry, NumberEntry] {
+  return [
+    { term: "EMB rows in HBM", value: signed(change.emb_rows, 0) },
+    { term: "Full histories", value: signed(change.kv_users, 0) },
+  ];
 }
 
 /** Expected change of P99 in ms; null when the node cannot predict. */

@@ -5,10 +5,10 @@ import { keys } from "../../api/keys";
 import type { Node, Preview } from "../../api/types";
 import type { Draft } from "./take";
 
-/** A person drags; the server is asked when the hand rests. */
-const DEBOUNCE_MS = 250;
+/** A person drags or types; the server is asked when the hand rests. */
+export const DEBOUNCE_MS = 250;
 /** A dry run needs a reason as the real thing does; this one is never stored. */
-const DRY_REASON = "preview";
+export const DRY_REASON = "preview";
 
 function send(name: string, draft: Draft, dryRun: boolean, etag: string | null) {
   const params = {
@@ -36,14 +36,19 @@ export function usePreview(name: string, draft: Draft, enabled: boolean) {
   });
 }
 
+/** After a write, refused or not, the node is read again: its version and what one may do may have changed. */
+export function useReadAgain(name: string): () => Promise<void> {
+  const client = useQueryClient();
+  return async () => {
+    await client.invalidateQueries({ queryKey: keys.node(name) });
+    void client.invalidateQueries({ queryKey: keys.nodes });
+  };
+}
+
 /** Sends the wish with the version that was on the screen; the answer is the changed node. */
 export function useTake(name: string, etag: string) {
-  const client = useQueryClient();
   return useMutation({
     mutationFn: async (draft: Draft) => ({ node: (await send(name, draft, false, etag)) as Node, draft }),
-    onSettled: async () => {
-      await client.invalidateQueries({ queryKey: keys.node(name) });
-      void client.invalidateQueries({ queryKey: keys.nodes });
-    },
+    onSettled: useReadAgain(name),
   });
 }
