@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.caches.policy import Admission, CachePolicy
-from agents.numerics.jit import kernel, prefetch
+from agents.numerics.jit import inlined_kernel, kernel, prefetch
 from agents.pool.migration import list_fresh, unlist_fresh
 from agents.pool.state import Counter, PoolState
 
@@ -141,46 +141,46 @@ def confirmed_slot(state: PoolState, row: int, slot: int) -> int:
 
 @kernel
 def _unindex_dead(state: PoolState, slot: int) -> None:
-    unindex_row(state, _dead(state.slots[slot].row), slot)
+    _unindex_row(state.places, _dead(state.slots[slot].row), slot)
     state.slots[slot].row = -1
 
 
 @kernel
-def index_row(state: PoolState, row: int, slot: int) -> None:
-    """Enter a row that is not in the index."""
+def _index_row(places: NDArray[np.void], row: int, slot: int) -> None:
+    """Enter a row that is not in the index. Of the pool only that is handed over: each array costs the call a nanosecond or two."""
     tag = row_tag(row)
-    places = state.places.shape[0]
-    place = home_place(tag, places)
-    while state.places[place].slot != -1:
+    count = places.shape[0]
+    place = home_place(tag, count)
+    while places[place].slot != -1:
         place += 1
-        if place == places:
+        if place == count:
             place = 0
-    state.places[place].tag = tag
-    state.places[place].slot = slot
+    places[place].tag = tag
+    places[place].slot = slot
 
 
 @kernel
-def unindex_row(state: PoolState, row: int, slot: int) -> None:
+def _unindex_row(places: NDArray[np.void], row: int, slot: int) -> None:
     """Delete a row's entry by shifting the run back, so that no tombstones pile up."""
-    places = state.places.shape[0]
-    hole = home_place(row_tag(row), places)
-    while state.places[hole].slot != slot:
+    count = places.shape[0]
+    hole = home_place(row_tag(row), count)
+    while places[hole].slot != slot:
         hole += 1
-        if hole == places:
+        if hole == count:
             hole = 0
     place = hole
     while True:
         place += 1
-        if place == places:
+        if place == count:
             place = 0
-        if state.places[place].slot == -1:
+        if places[place].slot == -1:
             break
-        home = home_place(np.int64(state.places[place].tag), places)  # type: ignore[arg-type]
-        if _distance(home, place, places) >= _distance(hole, place, places):
-            state.places[hole].tag = state.places[place].tag
-            state.places[hole].slot = state.places[place].slot
+        home = home_place(np.int64(places[place].tag), count)  # type: ignore[arg-type]
+        if _distance(home, place, count) >= _distance(hole, place, count):
+            places[hole].tag = places[place].tag
+            places[hole].slot = places[place].slot
             hole = place
-    state.places[hole].slot = -1
+    places[hole].slot = -1
 
 
 @kernel
@@ -201,7 +201,7 @@ def _remember_evicted(state: PoolState, row: int) -> None:
 @kernel
 def drop_slot(state: PoolState, slot: int, rows_per_page: int) -> None:
     """Empty a live slot without calling it an eviction (an aborted batch's rows were never written)."""
-    unindex_row(state, state.slots[slot].row, slot)
+    _unindex_row(state.places, state.slots[slot].row, slot)
     state.slots[slot].row = -1
     state.slots[slot].uses = 0
     state.pages[slot // rows_per_page].rows -= 1
@@ -226,7 +226,7 @@ def fresh_slot(state: PoolState, rows_per_page: int) -> int:
     return -1
 
 
-@kernel
+@inlined_kernel
 def victim_slot(state: PoolState, rows_per_page: int, steps_max: int, rows: NDArray[np.int64], unique: int) -> int:
     """Slot that the hand finds free or unused within `steps_max` steps, -1 when everything it met was in use.
 
@@ -277,7 +277,8 @@ def occupy(state: PoolState, slot: int, row: int, uses: int, mark: int, rows_per
     state.slots[slot].row = row
     state.slots[slot].uses = uses
     state.slots[slot].mark = mark
-    prefetch(state.places, home_place(row_tag(victim), state.places.shape[0]))
+    for other in (victim, row):  # whose entries `reindex` will look at
+        prefetch(state.places, home_place(row_tag(other), state.places.shape[0]))
     if victim == -1:
         state.pages[slot // rows_per_page].rows += 1
         state.counters[_EMB_ROWS] += 1
@@ -286,15 +287,15 @@ def occupy(state: PoolState, slot: int, row: int, uses: int, mark: int, rows_per
     return int(victim)
 
 
-@kernel
+@inlined_kernel
 def reindex(state: PoolState, slot: int, victim: int) -> None:
     """Make the index say what `occupy` did."""
     if victim != -1:
-        unindex_row(state, victim, slot)
-    index_row(state, state.slots[slot].row, slot)
+        _unindex_row(state.places, victim, slot)
+    _index_row(state.places, state.slots[slot].row, slot)
 
 
-@kernel
+@inlined_kernel
 def admits(state: PoolState, row: int, rows_per_page: int, policy: CachePolicy) -> bool:
     """Whether a missing row gets in; while there are fresh slots everybody does, as nothing gives way."""
     if policy.row_admission == _EVERYONE:
@@ -304,6 +305,13 @@ def admits(state: PoolState, row: int, rows_per_page: int, policy: CachePolicy) 
     else:
         wanted = knock(state, row) or door_open(state)
     return bool(wanted or state.counters[_FRESH_PAGES] > 0)
+
+
+@kernel
+def expect_knock(state: PoolState, row: int) -> None:
+    """Fetch what the doorkeeper knows of a missing row."""
+    place, _ = _door_place(state, row)
+    prefetch(state.door, place)
 
 
 @kernel

@@ -50,12 +50,7 @@ def hash_position(key: np.uint64, mask: int) -> int:
 @kernel
 def find_entry(state: PoolState, key: np.uint64) -> int:
     """Entry of a user, -1 when there is none."""
-    return entry_of(state.users, key)
-
-
-@kernel
-def entry_of(users: NDArray[np.void], key: np.uint64) -> int:
-    """The same from a pool's index alone: from Python, every array that is handed over takes its time."""
+    users = state.users
     mask = users.shape[0] - 1
     position = hash_position(key, mask)
     while users[position].key != 0:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.caches import emb, kv
 from agents.caches.policy import CachePolicy
 from agents.node.batch import MissReason
-from agents.numerics.jit import kernel
+from agents.numerics.jit import kernel, prefetch
 from agents.pool.state import NO_ROW, TABLES_MAX, Counter, PoolState, power_of_two_at_least
 
 _KV_REQUESTS = int(Counter.KV_REQUESTS)
@@ -26,6 +26,7 @@ _KV_TOKENS_REUSED = int(Counter.KV_TOKENS_REUSED)
 _EMB_LOOKUPS = int(Counter.EMB_LOOKUPS)
 _EMB_HITS = int(Counter.EMB_HITS)
 _EMB_INSERTS = int(Counter.EMB_INSERTS)
+_FRESH_PAGES = int(Counter.FRESH_PAGES)
 _EMB_EVICTED_PRESSURE = int(Counter.EMB_EVICTED_PRESSURE)
 
 _HIT = int(MissReason.HIT)
@@ -320,6 +321,7 @@ def _number_hits(
             missing[pending] = use
             scratch[pending].victim = row
             pending += 1
+            prefetch(scratch, emb.row_tag(row) & (scratch.shape[0] - 1))
             continue
         mark = state.slots[slot].mark
         known = mark if mark < unique else 0
@@ -360,6 +362,7 @@ def _number_misses(
             missing[misses] = unique
             rows[unique] = row
             row_slots[unique] = -1
+            emb.expect_knock(state, row)
             misses += 1
             unique += 1
         row_index[use] = scratch[place].position
@@ -413,7 +416,7 @@ def _place_rows(
     for miss in range(misses):
         if insert_slots[miss] == -1:
             continue
-        slot = emb.fresh_slot(state, rows_per_page)
+        slot = emb.fresh_slot(state, rows_per_page) if state.counters[_FRESH_PAGES] > 0 else -1
         if slot == -1 and room:
             slot = emb.victim_slot(state, rows_per_page, steps_max, rows, unique)
             room = slot != -1

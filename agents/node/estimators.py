@@ -14,7 +14,6 @@ from agents.controller.landscape import Measured
 from agents.node.batch import Batch, BatchPlan, StageTimings
 from agents.node.meters import (
     HALF_LIFE_SECONDS,
-    HIT_RATIO_UNKNOWN,
     Known,
     Meter,
     Meters,
@@ -30,6 +29,7 @@ from agents.numerics import cost as cost_model
 from agents.numerics import sketch
 from agents.numerics.cost import Cost
 from agents.numerics.ewma import mean_of, rate_of
+from agents.numerics.jit import bound_by_first_call
 from agents.numerics.regression import residual_ms_sigma, samples
 from agents.numerics.reuse import record_user
 from agents.numerics.reuse_curve import Pace, curve, edges, histogram_per_second
@@ -72,7 +72,8 @@ class NodeEstimators:
     def __init__(self, profile: Profile, row_sampling_rate: float, policy: CachePolicy, valuation: Valuation = PROPER) -> None:
         self._profile = profile
         self.meters: Meters = new_node_meters(profile, row_sampling_rate, policy)
-        self._batch_costs: Cost | None = None  # as of the last completed batch
+        self._batch_booked, self._batch_completed = bound_by_first_call(batch_booked), bound_by_first_call(batch_completed)
+        self._cost_of = bound_by_first_call(cost_of)
         self._rows_wait = policy.rows_wait
         self._valuation = valuation
         self._own_users = self._own_stream(profile, policy) if valuation.kv_stream == "node" else None
@@ -93,7 +94,7 @@ class NodeEstimators:
 
     def booked(self, now_ns: int, batch: Batch, plan: BatchPlan) -> None:
         """A batch was admitted: streams and arrivals."""
-        batch_booked(self.meters, now_ns, plan.rows, batch.history_tokens, batch.reuse_gap_ns, plan.miss_reasons)
+        self._batch_booked(self.meters, now_ns, plan.rows, batch.history_tokens, batch.reuse_gap_ns, plan.miss_reasons)
         if self._own_users is not None:
             block_tokens = self._profile.block_tokens
             for key, tokens in zip(batch.user_keys, batch.history_tokens, strict=True):
@@ -101,8 +102,7 @@ class NodeEstimators:
 
     def completed(self, now_ns: int, batch: Batch, plan: BatchPlan, timings: StageTimings) -> None:
         """A batch was served: costs and latencies, from what the body measured."""
-        self._batch_costs = None
-        batch_completed(
+        self._batch_completed(
             self.meters,
             now_ns,
             batch.history_tokens,
@@ -181,7 +181,7 @@ class NodeEstimators:
     @property
     def costs(self) -> Cost:
         """The cost model as learned so far."""
-        return cost_of(self.meters)
+        return self._cost_of(self.meters)
 
     @property
     def requests_total(self) -> int:
@@ -198,14 +198,6 @@ class NodeEstimators:
         """Where a request's time goes."""
         places = (Meter.STAGE_QUEUE, Meter.STAGE_EMB, Meter.STAGE_KV, Meter.STAGE_COMPUTE)
         return Stages(*(mean_of(self.meters.meters, place) for place in places))
-
-    def predict_ms(self, cached_tokens: int, history_tokens: int, candidates: int) -> float:
-        """Expected service time of a request here."""
-        if self._batch_costs is None:
-            self._batch_costs = self.costs
-        hit_ratio = self.emb_hit_ratio
-        known = HIT_RATIO_UNKNOWN if math.isnan(hit_ratio) else hit_ratio
-        return float(cost_model.request_ms(self._batch_costs, float(history_tokens), float(cached_tokens), float(candidates), known))
 
     def load(self, state: PoolState, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad:
         """Coefficients and load for a router."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.caches import kv
 from agents.caches.emb import ROW_MEMORY_MAX_NS
 from agents.caches.policy import CachePolicy
 from agents.node.batch import MissReason
@@ -172,6 +173,14 @@ def emb_hit_ratio_of(meters: Meters) -> float:
 def predict_ms(meters: Meters, cached_tokens: int, history_tokens: int, candidates: int) -> float:
     """Expected service time of a request here."""
     return cost_model.request_ms(cost_of(meters), float(history_tokens), float(cached_tokens), float(candidates), emb_hit_ratio_of(meters))
+
+
+@kernel
+def predict_here_ms(meters: Meters, pool: PoolState, block_tokens: int, key: np.uint64, history_tokens: int, candidates: int) -> float:
+    """The same for a user (0: nobody), with what is resident of the history."""
+    entry = kv.find_entry(pool, key) if key != 0 else -1
+    cached = pool.entries[entry].blocks * block_tokens if entry != -1 else 0
+    return predict_ms(meters, min(cached, history_tokens), history_tokens, candidates)
 
 
 @kernel

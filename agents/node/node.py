@@ -34,9 +34,10 @@ from agents.controller.status import (
 from agents.node import booking, desired, residency
 from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
 from agents.node.estimators import NodeEstimators, Valuation
-from agents.node.meters import Meters
+from agents.node.meters import Meters, predict_here_ms
 from agents.node.report import BodyFacts, Reporter
 from agents.numerics import reuse
+from agents.numerics.jit import bound_by_first_call
 from agents.pool import migration
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter, Owner, PoolState, allocate, lay_out_tables
@@ -138,6 +139,8 @@ class Node:
         self._next_ticket = 1
         rows_max = profile.batch_max * (profile.model.tokens_max + profile.candidates)
         self._scratch = booking.new_scratch(max(1, round(rows_max * config.row_sampling_rate)))
+        self._book_prefixes, self._book_rows = bound_by_first_call(booking.book_prefixes), bound_by_first_call(booking.book_rows)
+        self._unpin, self._predict_ms = bound_by_first_call(booking.unpin), bound_by_first_call(predict_here_ms)
         self._serial = 0
         self._migrating: dict[int, list[int]] = {}
         self._next_decision_ns = 0
@@ -184,7 +187,7 @@ class Node:
     def complete(self, now_ns: int, ticket: int, timings: StageTimings) -> None:
         """The device served a batch: unpin its prefixes and learn what it cost."""
         done = self._tickets.pop(ticket)
-        booking.unpin(self.state, done.entries)
+        self._unpin(self.state, done.entries)
         self._estimators.completed(now_ns, done.batch, done.plan, timings)
 
     def abort(self, now_ns: int, ticket: int) -> None:
@@ -210,7 +213,7 @@ class Node:
         read_pages, read_offsets = np.empty(blocks, np.int32), np.empty(requests + 1, np.int64)
         write_pages, write_offsets = np.empty(blocks, np.int32), np.empty(requests + 1, np.int64)
         costs = self._estimators.costs
-        booking.book_prefixes(
+        self._book_prefixes(
             self.state,
             self.policy,
             now_ns,
@@ -237,7 +240,7 @@ class Node:
         rows, row_slots = np.empty(uses, np.int64), np.empty(uses, np.int32)
         row_index, row_offsets = np.empty(uses, np.int32), np.empty(requests + 1, np.int64)
         missing, insert_slots = np.empty(uses, np.int32), np.empty(uses, np.int32)
-        unique, misses = booking.book_rows(
+        unique, misses = self._book_rows(
             self.state,
             self.policy,
             self.rows_per_page,
@@ -508,9 +511,7 @@ class Node:
 
     def predict_ms(self, now_ns: int, user_key: int, history_tokens: int, candidates: int) -> float:
         """Expected service time of one request here, for queue estimates and deadlines."""
-        entry = kv.entry_of(self.state.users, np.uint64(user_key)) if user_key else -1
-        cached = int(self.state.entries["blocks"][entry]) * self.profile.block_tokens if entry != -1 else 0
-        return self._estimators.predict_ms(min(cached, history_tokens), history_tokens, candidates)
+        return self._predict_ms(self.meters, self.state, self.profile.block_tokens, np.uint64(user_key), history_tokens, candidates)
 
     def telemetry(self, now_ns: int, facts: BodyFacts) -> NodeTelemetry:
         """The node's state in one message."""

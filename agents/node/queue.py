@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import bound_by_first_call, kernel
 
 NO_USER = 0  # user key of nobody: never in the way of another request
 
@@ -188,6 +188,9 @@ class RequestQueue:
             mark=np.zeros(capacity, np.int8),
         )
         self._out = np.zeros(capacity, np.int64)
+        self._push = bound_by_first_call(push)
+        self._expire = bound_by_first_call(expire)
+        self._close_batch = bound_by_first_call(close_batch)
 
     def __len__(self) -> int:
         return int(self.state.size[0])
@@ -199,7 +202,7 @@ class RequestQueue:
 
     def offer(self, request_id: int, user_key: int, arrival_ns: int, deadline_ns: int, work_ns: int) -> bool:
         """Append a request; False when the queue is full."""
-        return bool(push(self.state, request_id, np.uint64(user_key), arrival_ns, deadline_ns, work_ns))
+        return self._push(self.state, request_id, np.uint64(user_key), arrival_ns, deadline_ns, work_ns)
 
     def drop(self, request_id: int) -> bool:
         """Forget a request whose client has gone; False when it is not waiting any more."""
@@ -207,10 +210,12 @@ class RequestQueue:
 
     def expire(self, now_ns: int) -> list[int]:
         """Take out and name the requests whose deadline has passed."""
-        count = expire(self.state, now_ns, self._out)
-        return [int(request_id) for request_id in self._out[:count]]
+        count = self._expire(self.state, now_ns, self._out)
+        late: list[int] = self._out[:count].tolist() if count else []
+        return late
 
     def close(self, now_ns: int, batch_max: int, busy_keys: NDArray[np.uint64], device_idle: bool) -> list[int]:
         """Take out and name the next batch, most urgent first; empty when it is better to wait."""
-        count = close_batch(self.state, now_ns, batch_max, busy_keys, device_idle, self._out)
-        return [int(request_id) for request_id in self._out[:count]]
+        count = self._close_batch(self.state, now_ns, batch_max, busy_keys, device_idle, self._out)
+        ids: list[int] = self._out[:count].tolist()
+        return ids

@@ -5,7 +5,7 @@ import numpy as np
 from agents.node.batch import Batch, StageTimings
 from agents.node.node import Node, NodeConfig, TickInputs
 from agents.node.queue import RequestQueue
-from agents.numerics.decimals import BYTES_MAX, write_decimals
+from agents.numerics.decimals import BYTES_MAX, all_finite, write_decimals
 from agents.numerics.integers import LISTS_MAX, first_outside, parse_integers, take_lists
 from agents.numerics.prefix import block_hashes
 from agents.profiles import load_profile
@@ -48,6 +48,7 @@ def _read_and_write() -> None:
     take_lists(text, np.empty(text.shape[0] + LISTS_MAX, np.uint8), numbers, np.empty(LISTS_MAX, np.int64))
     parse_integers(text, numbers)
     first_outside(numbers, 4)
+    all_finite(np.zeros(1, np.float32))
     write_decimals(np.zeros(1, np.float32), np.empty(BYTES_MAX + 2, np.uint8))
 
 

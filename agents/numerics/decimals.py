@@ -8,7 +8,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import kernel, store_word
+from agents.numerics.words import ZEROS, eight_digits, zeros_at_end
 
 DIGITS = 9
 BYTES_MAX = 17  # of one number and the comma behind it: -1.23456789e-38,
@@ -17,6 +18,7 @@ _POWERS_MAX = 60  # float32 goes from 1e-45 to 4e38, and nine digits further
 _POWERS = 10.0 ** np.arange(-_POWERS_MAX, _POWERS_MAX + 1)
 _LOG10_OF_2 = math.log10(2.0)
 _LIMIT = 10**DIGITS
+_TEN_TO_8 = np.uint32(10**8)
 _MANTISSA_BITS, _EXPONENT_BIAS = 52, 1023  # of a float64
 
 _OPEN, _CLOSE, _COMMA, _MINUS, _POINT, _ZERO, _EXPONENT = (ord(character) for character in "[],-.0e")
@@ -38,6 +40,15 @@ def write_decimals(values: NDArray[np.float32], out: NDArray[np.uint8]) -> int:
         written = _write(float(values[index]), out, written)
     out[written] = _CLOSE
     return written + 1
+
+
+@kernel
+def all_finite(values: NDArray[np.float32]) -> bool:
+    """Whether all of them are numbers."""
+    finite = True
+    for index in range(values.shape[0]):
+        finite &= math.isfinite(values[index])
+    return finite
 
 
 @kernel
@@ -73,46 +84,30 @@ def _scaled(value: float) -> tuple[np.uint32, int]:
 
 
 @kernel
-def _write_digits(digits: np.uint32, out: NDArray[np.uint8], at: int) -> None:
-    """All nine; in two halves that do not wait for each other."""
-    upper, lower = digits // np.uint32(10_000), digits % np.uint32(10_000)
-    for position in range(8, 4, -1):
-        out[at + position] = np.uint32(_ZERO) + lower % np.uint32(10)
-        lower = lower // np.uint32(10)
-    for position in range(4, -1, -1):
-        out[at + position] = np.uint32(_ZERO) + upper % np.uint32(10)
-        upper = upper // np.uint32(10)
-
-
-@kernel
 def _write_with_point(digits: np.uint32, whole: int, out: NDArray[np.uint8], at: int) -> int:
     """`whole` digits, the point, and what follows without trailing zeros but for the first."""
-    _write_digits(digits, out, at + 1)
-    for position in range(at, at + whole):
-        out[position] = out[position + 1]
-    out[at + whole] = _POINT
-    end = at + DIGITS + 1
+    first, rest = digits // _TEN_TO_8, eight_digits(digits % _TEN_TO_8)
+    text = rest + ZEROS
+    out[at] = np.uint32(_ZERO) + first
+    store_word(out, at + 1, text)
     if whole == DIGITS:
-        out[end] = _ZERO
-        return end + 1
-    while out[end - 1] == _ZERO and out[end - 2] != _POINT:
-        end -= 1
-    return end
+        out[at + whole], out[at + whole + 1] = _POINT, _ZERO
+        return at + whole + 2
+    store_word(out, at + whole + 1, text >> np.uint64(8 * (whole - 1)))  # the digits behind the point again, one further
+    out[at + whole] = _POINT
+    return at + whole + 1 + max(1, DIGITS - whole - zeros_at_end(rest))
 
 
 @kernel
 def _write_fraction(digits: np.uint32, exponent: int, out: NDArray[np.uint8], at: int) -> int:
     """A number below one: zeros, then the digits without trailing zeros."""
-    out[at], out[at + 1] = _ZERO, _POINT
-    at += 2
-    for _ in range(-exponent - 1):
-        out[at] = _ZERO
-        at += 1
-    _write_digits(digits, out, at)
-    end = at + DIGITS
-    while out[end - 1] == _ZERO:
-        end -= 1
-    return end
+    store_word(out, at, ZEROS)
+    out[at + 1] = _POINT
+    at += 1 - exponent
+    rest = eight_digits(digits % _TEN_TO_8)
+    out[at] = np.uint32(_ZERO) + digits // _TEN_TO_8
+    store_word(out, at + 1, rest + ZEROS)
+    return at + DIGITS - zeros_at_end(rest)
 
 
 @kernel

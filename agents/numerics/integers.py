@@ -6,7 +6,8 @@ A request carries thousands of ids; as Python lists they would cost more than ev
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel
+from agents.numerics.jit import kernel, load_word
+from agents.numerics.words import WORD_BYTES, digits_at_start, number_at_start
 
 DIGITS_MAX = 18  # so many cannot overflow 64 bits; longer ones are left to a slower reader
 UNREAD = -1
@@ -16,6 +17,7 @@ _KEY = np.frombuffer(b"data", np.uint8)  # before it, a list is content; anywher
 _OPEN, _CLOSE, _COMMA, _MINUS, _ZERO, _NINE = ord("["), ord("]"), ord(","), ord("-"), ord("0"), ord("9")
 _SPACE, _TAB, _LINE_FEED, _RETURN = ord(" "), ord("\t"), ord("\n"), ord("\r")
 _QUOTE, _ESCAPE, _COLON = ord('"'), ord("\\"), ord(":")
+_POWERS = 10 ** np.arange(WORD_BYTES + 1)
 
 
 @kernel
@@ -37,13 +39,12 @@ def _read_list(text: NDArray[np.uint8], at: int, out: NDArray[np.int64], count: 
     if at < text.shape[0] and text[at] == _CLOSE:
         return at + 1, count
     while at < text.shape[0]:
-        negative = text[at] == _MINUS
-        at += negative
         first = at
-        value = np.int64(0)
-        while at < text.shape[0] and _ZERO <= text[at] <= _NINE:
-            value = value * 10 + (np.int64(text[at]) - _ZERO)  # wraps beyond the limit below, which then refuses
-            at += 1
+        value, at = _read_digits(text, at)
+        negative = at == first and text[at] == _MINUS  # asked only where no digit stands, so that reading on does not wait for it
+        if negative:
+            first = at + 1
+            value, at = _read_digits(text, first)
         digits = at - first
         if digits == 0 or digits > DIGITS_MAX or (digits > 1 and text[first] == _ZERO) or count == out.shape[0]:
             return UNREAD, count
@@ -59,6 +60,24 @@ def _read_list(text: NDArray[np.uint8], at: int, out: NDArray[np.int64], count: 
             return UNREAD, count
         at = _after_blanks(text, at + 1)
     return UNREAD, count
+
+
+@kernel
+def _read_digits(text: NDArray[np.uint8], at: int) -> tuple[int, int]:
+    """The number that the digits from `at` on spell, and where they end; beyond `DIGITS_MAX` it has wrapped and means nothing."""
+    value = np.int64(0)
+    while at + WORD_BYTES <= text.shape[0]:
+        word = load_word(text, at)
+        digits = digits_at_start(word)
+        if digits > 0:
+            value = value * _POWERS[digits] + number_at_start(word, digits)
+        at += digits
+        if digits < WORD_BYTES:
+            return value, at  # type: ignore[return-value]
+    while at < text.shape[0] and _ZERO <= text[at] <= _NINE:
+        value = value * 10 + (np.int64(text[at]) - _ZERO)
+        at += 1
+    return value, at  # type: ignore[return-value]
 
 
 @kernel

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numba
+import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -45,6 +46,19 @@ def bound(compiled: Callable[P, R], *like: P.args, **nothing: P.kwargs) -> Calla
     return entry
 
 
+def bound_by_first_call(compiled: Callable[P, R]) -> Callable[P, R]:
+    """`bound` to the types of whatever it is called with first; until then it costs nothing, not even a look at the kernel."""
+    entry: Callable[P, R] | None = None
+
+    def call(*arguments: P.args, **nothing: P.kwargs) -> R:
+        nonlocal entry
+        if entry is None:
+            entry = bound(compiled, *arguments, **nothing)
+        return entry(*arguments, **nothing)
+
+    return call
+
+
 @intrinsic
 def _prefetch(_typing: Any, array: types.Array, index: types.Integer) -> Any:
 
@@ -68,6 +82,59 @@ def _prefetch(_typing: Any, array: types.Array, index: types.Integer) -> Any:
 # `prefetch(array, index)` in a kernel fetches that element's cache line while other work goes on. For one-dimensional
 # arrays and indexes inside them. Worth it where a branch that cannot be predicted would otherwise wait for memory.
 prefetch: Callable[[NDArray[Any], int], None] = _prefetch  # type: ignore[assignment]
+
+
+@intrinsic
+def _load_word(_typing: Any, array: types.Array, index: types.Integer) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_word_address(context, builder, signature, values), align=1)
+
+    return types.uint64(array, index), generate
+
+
+@intrinsic
+def _store_word(_typing: Any, array: types.Array, index: types.Integer, word: types.Integer) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        builder.store(values[2], _word_address(context, builder, signature, values), align=1)
+        return context.get_dummy_value()
+
+    return types.none(array, index, types.uint64), generate
+
+
+def _word_address(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    kind = signature.args[0]
+    view = context.make_array(kind)(context, builder, values[0])
+    position = context.cast(builder, values[1], signature.args[1], types.intp)
+    address = cgutils.get_item_pointer(context, builder, kind, view, [position], wraparound=False)  # type: ignore[no-untyped-call]
+    return builder.bitcast(address, ir.IntType(64).as_pointer())
+
+
+@intrinsic
+def _trailing_zeros(_typing: Any, word: types.Integer) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+@intrinsic
+def _leading_zeros(_typing: Any, word: types.Integer) -> Any:
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.ctlz(values[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), generate
+
+
+# In kernels, of one-dimensional arrays of bytes: eight bytes from an index on as one number, the first one lowest. The caller
+# sees to it that all eight are inside. And the zero bits below the lowest and above the highest bit of a word; 64 when it is zero.
+load_word: Callable[[NDArray[Any], int], np.uint64] = _load_word  # type: ignore[assignment]
+store_word: Callable[[NDArray[Any], int, np.uint64], None] = _store_word  # type: ignore[assignment]
+trailing_zeros: Callable[[np.uint64], int] = _trailing_zeros  # type: ignore[assignment]
+leading_zeros: Callable[[np.uint64], int] = _leading_zeros  # type: ignore[assignment]
 
 
 def inlined_kernel(function: Callable[P, R]) -> Callable[P, R]:

@@ -26,8 +26,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.numerics.jit import kernel, prefetch
-from agents.numerics.reuse_state import BY_SAMPLE, FOR_ITSELF, FREE, GAPS, HASH_BITS, NOBODY, OUT_OF_STACK, PACES, STRATA, ReuseState
+from agents.numerics.jit import inlined_kernel, kernel, prefetch
+from agents.numerics.reuse_state import (
+    BY_SAMPLE,
+    FOR_ITSELF,
+    FREE,
+    GAPS,
+    HASH_BITS,
+    HASHED_AT_ONCE,
+    NOBODY,
+    OUT_OF_STACK,
+    PACES,
+    STRATA,
+    ReuseState,
+)
 
 _HASH_SHIFT = np.uint64(64 - HASH_BITS)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -38,7 +50,6 @@ _EXPONENT_MAX = 32.0  # decay weights are renormalised before 2**32, far from lo
 _HOT_SHARE_OF_KEYS = 2  # half of the followed keys may be hot
 _HOT_COUNT_MIN = 2  # before it, a key's share of the traffic is not known
 _AGEING_PER_KEY = 64  # references per followed key between two halvings of the counters
-_FETCH_AHEAD = 24  # references between asking for a row's place and needing it
 _MANTISSA_BITS = 52  # of a float64
 _EXPONENT_BIAS = 1022  # of one whose fraction lies in 0.5 to 1
 _MANTISSA_OF_SQRT_HALF = int(np.array(0.7071067811865476).view(np.int64)) & ((1 << _MANTISSA_BITS) - 1)
@@ -50,7 +61,7 @@ _OFFERED_COLUMN = -1
 def record_user(state: ReuseState, now_ns: int, key: np.uint64, size: int) -> float:
     """One reference; returns its distance, infinite if the key is cold or not followed."""
     _advance(state, now_ns)
-    distance = _record(state, key, size)
+    distance = _record(state, key, hash_of(key, state.head[0]["seed"]), size)
     _add_offers(state, size)
     return distance
 
@@ -59,11 +70,14 @@ def record_user(state: ReuseState, now_ns: int, key: np.uint64, size: int) -> fl
 def record_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_bytes: int) -> None:
     """References of rows [N] (already distinct within their batch) that all weigh `row_bytes`."""
     _advance(state, now_ns)
-    for i in range(rows.shape[0] + _FETCH_AHEAD):
-        if i < rows.shape[0]:  # long before it is needed: waits for memory overlap instead of adding up
-            prefetch(state.places, _home(state, hash_of(np.uint64(rows[i]), state.head[0]["seed"])))
-        if i >= _FETCH_AHEAD:
-            _record(state, np.uint64(rows[i - _FETCH_AHEAD]), row_bytes)
+    hashes, seed = state.head[0]["hashes"], state.head[0]["seed"]
+    for first in range(0, rows.shape[0], HASHED_AT_ONCE):
+        count = min(HASHED_AT_ONCE, rows.shape[0] - first)
+        for position in range(count):  # long before they are needed: waits for memory overlap instead of adding up
+            hashes[position] = hash_of(np.uint64(rows[first + position]), seed)
+            prefetch(state.places, _home(state, hashes[position]))
+        for position in range(count):
+            _record(state, np.uint64(rows[first + position]), hashes[position], row_bytes)
     _add_offers(state, row_bytes)
 
 
@@ -87,39 +101,51 @@ def recall_rows(state: ReuseState, rows: NDArray[np.int64], row_bytes: int) -> N
             _stack(state, slot)
 
 
-@kernel
-def _record(state: ReuseState, key: np.uint64, size: int) -> float:
+@inlined_kernel
+def _record(state: ReuseState, key: np.uint64, hashed: np.uint64, size: int) -> float:
+    """What is done at every reference, and so without a call: nine in ten are of keys that nobody follows."""
     head = state.head[0]
     head["references"] += 1
-    hashed = hash_of(key, head["seed"])
-    sampled = hashed >> _HASH_SHIFT < head["threshold"]
+    distance = np.inf
     if head["threshold"] == _EVERYTHING:  # nobody need be hot, nothing is missed
         head["offers"][0] += 1
-        return _touch(state, key, hashed, _find(state, key, hashed), 0, size)
-    # counted for its group of keys, followed or not, or being hot would depend on the sample
-    place = state.places[_home(state, hashed)]
-    gap_class = _class_of_gap(place["last"], np.uint32(head["references"]))
-    place["last"] = np.uint32(head["references"])
-    place["references"] += 1
-    head["period"] += 1
+        distance = _touch(state, key, hashed, _find(state, key, hashed), 0, size)
+    else:
+        # counted for its group of keys, followed or not, or being hot would depend on the sample
+        place = state.places[_home(state, hashed)]
+        gap_class = _class_of_gap(place["last"], np.uint32(head["references"]))
+        place["last"] = np.uint32(head["references"])
+        place["references"] += 1
+        head["period"] += 1
+        if hashed >> _HASH_SHIFT < head["threshold"] or place["hot"] > 0 or _makes_hot(state, place["references"]):
+            distance = _follow(state, key, hashed, gap_class, size)
+        else:
+            head["offers"][gap_class] += 1
+        if head["period"] >= _AGEING_PER_KEY * state.entries.shape[0]:
+            _age(state)
+    return distance
+
+
+@kernel
+def _follow(state: ReuseState, key: np.uint64, hashed: np.uint64, gap_class: int, size: int) -> float:
+    """Reference of a key that is sampled, or whose group is hot or becomes so."""
+    head, place = state.head[0], state.places[_home(state, hashed)]
+    sampled = hashed >> _HASH_SHIFT < head["threshold"]
     slot = NOBODY
     if sampled or place["hot"] > 0:
         slot = _find(state, key, hashed)
-    distance = np.inf
     if slot >= 0 and state.entries[slot]["stratum"] == FOR_ITSELF:
+        return _touch(state, key, hashed, slot, gap_class, size)
+    distance = np.inf
+    head["offers"][gap_class] += 1
+    if sampled:
         distance = _touch(state, key, hashed, slot, gap_class, size)
-    else:
-        head["offers"][gap_class] += 1
-        if sampled:
-            distance = _touch(state, key, hashed, slot, gap_class, size)
-            if slot >= 0 and state.entries[slot]["waiting"] and _entered_now(state, slot):
-                _change_stratum(state, slot, FOR_ITSELF)
-        elif slot >= 0:
-            _let_in(state, slot, size)
-        if place["hot"] == 0 and _makes_hot(state, place["references"]):
-            _promote(state, key, hashed, size)
-    if head["period"] >= _AGEING_PER_KEY * state.entries.shape[0]:
-        _age(state)
+        if slot >= 0 and state.entries[slot]["waiting"] and _entered_now(state, slot):
+            _change_stratum(state, slot, FOR_ITSELF)
+    elif slot >= 0:
+        _let_in(state, slot, size)
+    if place["hot"] == 0 and _makes_hot(state, place["references"]):
+        _promote(state, key, hashed, size)
     return distance
 
 
@@ -254,8 +280,9 @@ def _hot_count(state: ReuseState) -> int:
 
 @kernel
 def _makes_hot(state: ReuseState, references: int) -> bool:
-    """Whether there are `_hot_count` of them; without the division, as it is asked at every reference."""
-    return bool(references >= _HOT_COUNT_MIN and (references + 1) * (2 * state.entries.shape[0]) > state.head[0]["period"])
+    """Whether there are `_hot_count` of them, and room for one more hot key; without divisions, as it is asked at every reference."""
+    busy = references >= _HOT_COUNT_MIN and (references + 1) * (2 * state.entries.shape[0]) > state.head[0]["period"]
+    return bool(busy and state.head[0]["hot"] * _HOT_SHARE_OF_KEYS < state.entries.shape[0])
 
 
 @kernel
@@ -266,8 +293,6 @@ def _promote(state: ReuseState, key: np.uint64, hashed: np.uint64, size: int) ->
     in already. Sampled keys wait as well, or the sample would no longer be one.
     """
     head = state.head[0]
-    if head["hot"] >= state.entries.shape[0] // _HOT_SHARE_OF_KEYS:
-        return
     slot = _find(state, key, hashed)
     unknown = slot < 0
     if unknown:

@@ -12,6 +12,7 @@ KEYS_MAX = 8192  # about 3 MB of state
 BINS = 128  # a bin is then under half of the actuator's largest step per second
 HASH_BITS = 53  # sampled hashes are exact in float64, so rates are too
 GAPS = 56  # classes of references by the gap since the key's group was last touched, two per octave; 0: never
+HASHED_AT_ONCE = 64  # rows whose places are asked for before the first is needed: as many lines as wait beside each other
 OUT_OF_STACK = -1
 FREE = -2
 NOBODY = -1
@@ -74,6 +75,7 @@ HEAD = np.dtype(
         ("bins", np.int64),  # up to capacity_max
         ("channels", np.int64),
         ("offers", np.int64, GAPS),  # scratch: references by class of gap, until they are added to the bins
+        ("hashes", np.uint64, HASHED_AT_ONCE),  # scratch: of the rows at hand
         ("origin_ns", np.int64, PACES),  # times at which a contribution weighs 1
         ("half_life_ns", np.float64, PACES),
         ("weight", np.float64, PACES),  # of a contribution now

@@ -8,7 +8,7 @@ calls one order.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from agents.node.batch import BatchPlan, MissReason, StageTimings
 from agents.node.node import TickInputs
 from agents.node.report import BodyFacts, PolicyFacts
+from agents.numerics.decimals import all_finite
 from agents.profiles import Profile
 from agents.runtime.clock import Clock
 from agents.runtime.device.base import DeviceExecutor, Execution
@@ -50,6 +51,8 @@ PIPELINE_BATCHES = 2  # one running, one prepared: a third would be booked upon 
 REFILL_HOLD_SECONDS_MAX = 30.0  # a chunk is 20 ms of the refill budget; longer means that the device stands still
 DECISIONS_KEPT = 512  # for `GET /v1/decisions`; older ones live in the control plane
 DEADLINE_SLO_MULTIPLE = 8  # default deadline: an answer later than 8 SLOs is of no use to a page
+
+_MISS_REASONS = tuple(MissReason)  # by number
 
 log = structlog.get_logger(__name__)
 
@@ -219,13 +222,13 @@ class Engine:
         )
         for note in self.on_batch:
             note(execution)
-        for position, member in enumerate(flight.members):
-            self._answer(member, _result(flight, execution, queue_ms, position))
+        for member, result in zip(flight.members, _results(flight, execution, queue_ms), strict=True):
+            self._answer(member, result)
 
     def _answer(self, member: Waiting, result: RankResult) -> None:
         if member.answer.done():  # the client has gone; its work is kept, nobody waits for it
             return
-        if not np.isfinite(result.scores).all():
+        if not all_finite(result.scores):
             self._fail([member], ValueError("a score is not finite"))
             return
         self.requests_total += 1
@@ -485,17 +488,20 @@ def _nothing() -> None:
     """A job that only marks its place in the order."""
 
 
-def _result(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64], position: int) -> RankResult:
-    timings = execution.timings
-    return RankResult(
-        scores=execution.scores[position],
-        queue_ms=float(queue_ms[position]),
-        emb_ms=timings.emb_ms,
-        kv_ms=timings.kv_ms,
-        compute_ms=float(timings.compute_ms[position]),
-        service_ms=timings.service_ms,
-        cached_blocks=int(flight.plan.read_offsets[position + 1] - flight.plan.read_offsets[position]),
-        cacheable_blocks=flight.members[position].request.block_hashes.shape[0],
-        miss_reason=MissReason(int(flight.plan.miss_reasons[position])),
-        model_version=flight.model_version,
-    )
+def _results(flight: _Flight, execution: Execution, queue_ms: NDArray[np.float64]) -> Iterator[RankResult]:
+    """One per request; each array becomes a list once, as single elements of arrays are slow to read."""
+    timings, plan = execution.timings, flight.plan
+    columns = (execution.scores, queue_ms.tolist(), timings.compute_ms.tolist(), np.diff(plan.read_offsets).tolist())
+    for member, scores, waited_ms, compute_ms, blocks, reason in zip(flight.members, *columns, plan.miss_reasons.tolist(), strict=True):
+        yield RankResult(
+            scores=scores,
+            queue_ms=waited_ms,
+            emb_ms=timings.emb_ms,
+            kv_ms=timings.kv_ms,
+            compute_ms=compute_ms,
+            service_ms=timings.service_ms,
+            cached_blocks=blocks,
+            cacheable_blocks=member.request.block_hashes.shape[0],
+            miss_reason=_MISS_REASONS[reason],
+            model_version=flight.model_version,
+        )

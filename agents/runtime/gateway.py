@@ -229,14 +229,15 @@ class Gateway:
         oip.check_model(request.match_info["model"], request.match_info.get("version"), self._engine.model_version)
 
     def _rank_request(self, request: web.Request, inputs: oip.RankInputs) -> RankRequest:
-        ranked = rank_request(inputs, self._keys, self._engine.profile.block_tokens)
         known = inputs.user_id is not None
         gap_ms = _header_number(request, "x-helm-reuse-gap-ms", 0, REUSE_GAP_MS_MAX) if known else None
-        deadline_ms = _header_number(request, "x-helm-deadline-ms", 1, DEADLINE_MS_MAX)
-        return ranked._replace(
+        return rank_request(
+            inputs,
+            self._keys,
+            self._engine.profile.block_tokens,
             reuse_gap_ns=-1 if gap_ms is None else int(gap_ms * 1e6),
             resident_elsewhere=known and request.headers.get("x-helm-resident-elsewhere") == "1",
-            deadline_ms=ranked.deadline_ms if deadline_ms is None else deadline_ms,
+            deadline_ms=_header_number(request, "x-helm-deadline-ms", 1, DEADLINE_MS_MAX),
         )
 
     def _result_headers(self, request: web.Request, result: RankResult) -> dict[str, str]:

@@ -10,6 +10,8 @@ from agents.numerics.prefix import block_hashes
 from agents.runtime.keys import UserKeys
 from agents.runtime.oip import RankInputs
 
+_NO_BLOCKS = np.empty(0, np.uint64)
+
 
 class RankRequest(NamedTuple):
     """One validated request. `user_key` is never zero; a client without an id gets a key used once."""
@@ -40,18 +42,29 @@ class RankResult(NamedTuple):
     model_version: str  # that ranked it: not always the one now in force
 
 
-def rank_request(inputs: RankInputs, keys: UserKeys, block_tokens: int) -> RankRequest:
-    """The engine's view of a decoded request; what a router knows of its user is added by `_replace`."""
-    # Without an id there is nobody to keep a prefix for: no blocks, so nothing is looked up or kept.
-    tokens = 0 if inputs.user_id is None else inputs.items.shape[0]
+def rank_request(
+    inputs: RankInputs,
+    keys: UserKeys,
+    block_tokens: int,
+    *,
+    reuse_gap_ns: int = -1,
+    resident_elsewhere: bool = False,
+    deadline_ms: float | None = None,
+) -> RankRequest:
+    """The engine's view of a decoded request, with what a router knows of its user; a deadline goes before the client's own wish."""
+    known = inputs.user_id is not None
+    items, actions, timestamps = inputs.items, inputs.actions, inputs.timestamps
     return RankRequest(
         user_key=keys.key(inputs.user_id),
-        items=inputs.items,
-        actions=inputs.actions,
-        timestamps=inputs.timestamps,
-        block_hashes=block_hashes(inputs.items[:tokens], inputs.actions[:tokens], inputs.timestamps[:tokens], block_tokens),
+        items=items,
+        actions=actions,
+        timestamps=timestamps,
+        # Without an id there is nobody to keep a prefix for: no blocks, so nothing is looked up or kept.
+        block_hashes=block_hashes(items, actions, timestamps, block_tokens) if known else _NO_BLOCKS,
         candidates=inputs.candidates,
-        deadline_ms=inputs.timeout_ms,
+        reuse_gap_ns=reuse_gap_ns,
+        resident_elsewhere=resident_elsewhere,
+        deadline_ms=inputs.timeout_ms if deadline_ms is None else deadline_ms,
     )
 
 

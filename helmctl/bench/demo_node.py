@@ -111,7 +111,7 @@ async def running_engine(profile: Profile, device: DeviceExecutor, ticking: bool
 async def answer(bench: Bench, body: bytes, deadline_ms: float | None = None) -> bytes:
     """One request from the bytes of its body to the bytes of its answer, without HTTP; `WireError` when refused."""
     inputs = oip.decode_infer(body, bench.profile)
-    request = rank_request(inputs, _KEYS, bench.profile.block_tokens)._replace(deadline_ms=deadline_ms)
+    request = rank_request(inputs, _KEYS, bench.profile.block_tokens, deadline_ms=deadline_ms)
     result = await bench.engine.infer(request)
     return oip.encode_result(inputs, result.scores, "bench").body
 
