@@ -165,7 +165,7 @@ def test_a_pool_is_resized_by_hand_with_its_price_and_given_back(sign_in: SignIn
     page.goto(f"{stage.url}/nodes/node-1")
     pool = panel(page, "HBM pool")
     expect(pool.get_by_role("row", name=re.compile("^Both 64.0 MiB 64.0 MiB"))).to_be_visible()
-    expect(pool.get_by_role("row", name="creators 20,000 95.0 %")).to_be_visible()
+    expect(panel(page, "Latency by stage").get_by_text("95.0 % of 20,000")).to_be_visible()
     pool.get_by_role("button", name="Resize").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Pool size").fill("a bit less")

@@ -7,7 +7,6 @@ import { bytes, grouped, percentWithSign } from "../../format/number";
 import { actionOf } from "./actions";
 import { sizeStanding, wholePool } from "./resize";
 import { SizeDialog } from "./SizeDialog";
-import { TableHits } from "./TableHits";
 import s from "./PoolPanel.module.css";
 
 /** Who holds the pool: asked for, granted, used. The three differ while a migration runs. */
@@ -68,7 +67,6 @@ export function PoolPanel({ node, etag, className }: { node: Node; etag: string;
         <Fact term="EMB evictions" value={grouped(telemetry.emb_evictions_total)} />
         <Fact term="KV evictions" value={grouped(telemetry.kv_evictions_total)} />
       </dl>
-      <TableHits telemetry={telemetry} />
     </Panel>
   );
 }

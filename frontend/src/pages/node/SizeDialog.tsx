@@ -39,14 +39,14 @@ export function SizeDialog({ node, etag, onClose }: Props) {
   const priced = !found.some((fault) => fault.field === "pool_bytes");
   const preview = useSizePreview(name, poolBytes ?? null, priced);
   const price = priced ? preview.data : undefined;
-  const resize = useResize(name, etag);
+  const resize = useResize(name, etag, onClose);
   const unconfirmed = shrinks(price) && typed !== name;
 
   function submit(event: FormEvent): void {
     event.preventDefault();
     setTouched(true);
     if (found.length > 0 || poolBytes === undefined || price === undefined || unconfirmed) return;
-    resize.mutate({ poolBytes, reason }, { onSuccess: onClose });
+    resize.mutate({ poolBytes, reason });
   }
   function faultOf(field: SizeFault["field"]): string | null {
     const fromServer = resize.error instanceof ApiProblem ? resize.error.about(field) : null;
@@ -71,7 +71,7 @@ export function SizeDialog({ node, etag, onClose }: Props) {
           checked={whole}
           onChange={(event) => setWhole(event.currentTarget.checked)}
         />
-        <Price preview={price} />
+        {priced && <Price preview={price} />}
         <TextInput
           label="Reason"
           placeholder="Why, for whoever reads the audit log"

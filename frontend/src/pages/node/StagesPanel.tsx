@@ -6,6 +6,7 @@ import { TimeChart } from "../../charts/TimeChart";
 import { Chip } from "../../components/Chip";
 import { Empty, Panel } from "../../components/Panel";
 import { grouped, milliseconds, percentWithSign } from "../../format/number";
+import { TableHits } from "./TableHits";
 import s from "./StagesPanel.module.css";
 
 const STAGES = [
@@ -102,6 +103,7 @@ export function StagesPanel({ node, range, nowSeconds, className }: Props) {
           ))}
         </div>
       </div>
+      <TableHits telemetry={telemetry} />
     </Panel>
   );
 }

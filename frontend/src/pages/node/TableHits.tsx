@@ -11,29 +11,19 @@ export function TableHits({ telemetry }: { telemetry: Telemetry }) {
   if (tables.length === 0) return null;
   return (
     <div className={s.hits}>
-      <h3>EMB hits by table, since version {version} was taken up</h3>
-      <div className={s.scroll} tabIndex={0} role="group" aria-label="EMB hits by table">
-        <table className="data-table">
-          <thead>
-            <tr>
-              <th>Table</th>
-              <th className="num">Rows looked up</th>
-              <th className="num">In HBM</th>
-            </tr>
-          </thead>
-          <tbody>
-            {tables.map(({ name, lookups_total: lookups, hits_total: hits }) => (
-              <tr key={name}>
-                <td className={`mono ellipsis ${s.name}`} title={name}>
-                  {name}
-                </td>
-                <td className="num">{grouped(lookups)}</td>
-                <td className="num">{percentWithSign(lookups > 0 ? hits / lookups : null)}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <h3 title={`Counted since model version ${version} was taken up`}>Rows found in HBM, by table</h3>
+      <dl className={s.list} tabIndex={0} aria-label="Rows found in HBM, by table">
+        {tables.map(({ name, lookups_total: lookups, hits_total: hits }) => (
+          <div key={name}>
+            <dt className="mono ellipsis" title={name}>
+              {name}
+            </dt>
+            <dd>
+              <b>{percentWithSign(lookups > 0 ? hits / lookups : null)}</b> of {grouped(lookups)}
+            </dd>
+          </div>
+        ))}
+      </dl>
       {tables.length === TABLES_MAX && <p className="tiny dim">The last line counts all further tables too.</p>}
     </div>
   );

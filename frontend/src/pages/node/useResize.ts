@@ -21,13 +21,14 @@ export function useSizePreview(name: string, poolBytes: number | null, enabled: 
   });
 }
 
-/** Sends the size with the version that was on the screen; the answer is the changed node. */
-export function useResize(name: string, etag: string) {
+/** Sends the size with the version that was on the screen; `onDone` once it is stored. */
+export function useResize(name: string, etag: string, onDone: () => void) {
   return useMutation({
     mutationFn: async ({ poolBytes, reason }: SizeDraft) => {
       const body = { pool_bytes: poolBytes, reason: reason.trim() };
       return (await bodyOf(api.POST("/api/v1/nodes/{name}/resize/", { params: { path: { name }, header: { "If-Match": etag } }, body }))) as Node;
     },
+    onSuccess: onDone,
     onSettled: useReadAgain(name),
   });
 }

@@ -111,8 +111,8 @@ function PickTable({ picks, chosen, onChoose }: { picks: Pick[]; chosen: string;
           <tr>
             <th>Time (UTC)</th>
             <th>Node</th>
-            <th className="num">Predicted</th>
-            <th className="num">Observed</th>
+            <th className="num">Predicted, ms</th>
+            <th className="num">Observed, ms</th>
           </tr>
         </thead>
         <tbody>

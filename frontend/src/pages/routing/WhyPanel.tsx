@@ -59,11 +59,11 @@ function Explained({ pick }: { pick: ExplainedPick }) {
               <th>Candidate</th>
               <th className="num">Prefix held</th>
               <th>Score parts</th>
-              <th className="num">Queue</th>
-              <th className="num">KV</th>
-              <th className="num">EMB</th>
-              <th className="num">Rent</th>
-              <th className="num">Delay</th>
+              <th className="num">Queue, ms</th>
+              <th className="num">KV, ms</th>
+              <th className="num">EMB, ms</th>
+              <th className="num">Rent, ms</th>
+              <th className="num">Delay, ms</th>
               <th className="num">Score, ms</th>
             </tr>
           </thead>
