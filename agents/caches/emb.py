@@ -53,6 +53,7 @@ KNOCKS_MIN = 64  # fewer say nothing of a share of one in eight
 _TOUCHES_MAX = 0xFFFF  # what a sighting can count to
 ROW_MEMORY_MAX_NS = 3_600_000_000_000  # longer than any cache under load keeps a row that nobody asks for
 RESCUE_STEPS = 64  # slots searched for a row worth moving: most are not worth a longer search
+_FETCH_AHEAD = 16  # rows between asking for a row's place and needing it
 NEW_USES = 0  # of a row just let in: it earns its rounds by being used again
 WARMTH_SAMPLES = 16  # slots read to compare a page's use with others'
 
@@ -537,10 +538,13 @@ def wanted_rows(state: PoolState, rows_out: NDArray[np.int64]) -> int:
     """Rows to refill free slots with, newest evictions in use first; returns how many were written."""
     ring = state.evicted.shape[0]
     newest = state.counters[_EVICTED_RING]
+    places = state.places.shape[0]
     found = 0
     for back in range(1, min(newest, ring) + 1):
         if found == rows_out.shape[0]:
             break
+        ahead = state.evicted[(newest - back - _FETCH_AHEAD) % ring].row  # waits for memory overlap instead of adding up
+        prefetch(state.places, home_place(row_tag(ahead), places))
         row = state.evicted[(newest - back) % ring].row
         if row >= 0 and find_slot(state, row) == -1:
             rows_out[found] = row

@@ -309,6 +309,9 @@ def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) ->
         return 0
     if state.entries[entry].feature_version != state.header[0].feature_version:
         return 0
+    held = state.entries[entry].blocks
+    if 0 < held <= hashes.shape[0] and state.pages[state.entries[entry].tail].hash == hashes[held - 1]:
+        return int(held)  # a hash is that of the whole prefix up to its block: what is equal at the end is equal all along
     page = state.entries[entry].head
     blocks = 0
     while page != -1 and blocks < hashes.shape[0] and state.pages[page].hash == hashes[blocks]:
@@ -319,9 +322,9 @@ def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) ->
 
 @kernel
 def list_pages(state: PoolState, entry: int, blocks: int, pages_out: NDArray[np.int32]) -> None:
-    """Write the first `blocks` pages of a prefix, in order."""
+    """Write the first `blocks` pages of a prefix, in order; as many as there is room for, as a simulation reads none."""
     page = state.entries[entry].head
-    for block in range(blocks):
+    for block in range(min(blocks, pages_out.shape[0])):
         pages_out[block] = page
         page = state.pages[page].next
 

@@ -167,7 +167,13 @@ class NodeEstimators:
 
     def requests_per_second(self, now_ns: int) -> float:
         """Arrivals of the last seconds (half-life 1 s is jumpy, so the pair's slow part is not used either)."""
-        return rate_of(self.meters.meters, Meter.ARRIVALS_FAST, now_ns)
+        return self._rate(Meter.ARRIVALS_FAST, now_ns)
+
+    def _rate(self, meter: Meter, now_ns: int) -> float:
+        return rate_of(self.meters.meters, int(meter), now_ns)  # of an enum's member a kernel's call looks at all members
+
+    def _mean(self, meter: Meter) -> float:
+        return mean_of(self.meters.meters, int(meter))
 
     def data_age_ns(self, now_ns: int) -> int:
         """Time since the last request; before the first it counts as forever."""
@@ -176,7 +182,7 @@ class NodeEstimators:
 
     def utilisation(self, now_ns: int) -> float:
         """Share of time the device works."""
-        return rate_of(self.meters.meters, Meter.BUSY, now_ns)
+        return self._rate(Meter.BUSY, now_ns)
 
     @property
     def costs(self) -> Cost:
@@ -197,7 +203,7 @@ class NodeEstimators:
     def stages(self) -> Stages:
         """Where a request's time goes."""
         places = (Meter.STAGE_QUEUE, Meter.STAGE_EMB, Meter.STAGE_KV, Meter.STAGE_COMPUTE)
-        return Stages(*(mean_of(self.meters.meters, place) for place in places))
+        return Stages(*(self._mean(place) for place in places))
 
     def load(self, state: PoolState, queue_depth: int, queued_ms: float, phase: Phase, at_unix_ns: int) -> NodeLoad:
         """Coefficients and load for a router."""
@@ -207,7 +213,7 @@ class NodeEstimators:
 
     def observation(self, now_ns: int, emb_ratio: float, state: PoolState) -> Observation:
         """Everything a controller may see, at one moment."""
-        profile, meters, costs = self._profile, self.meters.meters, self.costs
+        profile, costs = self._profile, self.costs
         pool_bytes = int(state.counters[Counter.POOL_PAGES]) * profile.page_bytes
         grid = np.linspace(0.0, 1.0, GRID_POINTS)
         rows = curve(self.meters.row_curve, now_ns, Pace.FAST)  # as the cluster's KV statistics: one sum, one memory
@@ -220,8 +226,8 @@ class NodeEstimators:
             now_ns=now_ns,
             emb_ratio=emb_ratio,
             pool_bytes=pool_bytes,
-            requests_per_second_fast=rate_of(meters, Meter.ARRIVALS_FAST, now_ns),
-            requests_per_second_slow=rate_of(meters, Meter.ARRIVALS_SLOW, now_ns),
+            requests_per_second_fast=self._rate(Meter.ARRIVALS_FAST, now_ns),
+            requests_per_second_slow=self._rate(Meter.ARRIVALS_SLOW, now_ns),
             emb_hit_ratio=self.emb_hit_ratio,
             kv_hit_ratio=self.kv_hit_ratio,
             utilisation=self.utilisation(now_ns),
@@ -229,11 +235,11 @@ class NodeEstimators:
             latency_ms_p99=sketch.quantile(counts, 0.99),
             slo_ms=profile.slo_ms,
             slo_violation_ratio=1.0 - within_slo if within_slo == within_slo else math.nan,
-            tokens_per_request=mean_of(meters, Meter.TOKENS),
-            revisit_ratio=mean_of(meters, Meter.REVISITS),
+            tokens_per_request=self._mean(Meter.TOKENS),
+            revisit_ratio=self._mean(Meter.REVISITS),
             refill_backlog_bytes=int(self.meters.known[Known.REFILL_BACKLOG_BYTES]),
             refill_bytes_per_second=profile.refill_bytes_per_second,
-            interference_ms_per_byte=1e3 / profile.link_bytes_per_second * min(1.0, rate_of(meters, Meter.EMB_BUSY, now_ns)),
+            interference_ms_per_byte=1e3 / profile.link_bytes_per_second * min(1.0, self._rate(Meter.EMB_BUSY, now_ns)),
             since_last_move_ns=min(now_ns - self._last_move_ns, NEVER_NS),
             reuse_age_ns=reuse_age_ns,
             capacity_ratio=grid,
@@ -241,8 +247,8 @@ class NodeEstimators:
             kv_value=kv_value,
             emb_value_total=float(rows.total[0]) * row_ms,
             kv_value_total=kv_total,
-            emb_bytes_touched_per_second=rate_of(meters, Meter.EMB_BYTES, now_ns),
-            kv_bytes_touched_per_second=rate_of(meters, Meter.KV_BYTES, now_ns),
+            emb_bytes_touched_per_second=self._rate(Meter.EMB_BYTES, now_ns),
+            kv_bytes_touched_per_second=self._rate(Meter.KV_BYTES, now_ns),
             kv_used_ratio=int(state.counters[Counter.KV_PAGES_USED]) / kv_pages,
             move_ratio_per_second=profile.move_ratio_per_second,
             service_ms=sum(self.stages[1:]),

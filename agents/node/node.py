@@ -65,6 +65,9 @@ LANDSCAPE_PERIOD_NS = 5_000_000_000  # curves forget half in 30 s; one predictio
 DECISIONS_KEPT = 512  # ring behind `helmctl node explain`; older ones live in the control plane
 
 
+_ROWS_GONE = [Counter.EVICTED_RING, Counter.EMB_EVICTED_PRESSURE, Counter.EMB_EVICTED_SHRINK]  # one rises when a row goes
+
+
 class NodeConfig(NamedTuple):
     """How one node is run."""
 
@@ -142,7 +145,8 @@ class Node:
         self._book_prefixes, self._book_rows = bound_by_first_call(booking.book_prefixes), bound_by_first_call(booking.book_rows)
         self._unpin, self._predict_ms = bound_by_first_call(booking.unpin), bound_by_first_call(predict_here_ms)
         self._serial = 0
-        self._migrating: dict[int, list[int]] = {}
+        self._migrating: dict[int, NDArray[np.int32]] = {}
+        self._nothing_wanted: tuple[int, ...] | None = None
         self._next_decision_ns = 0
         self._decisions: list[DecisionRecord] = []
         self._proposed_ratio = self.ledger.emb_ratio
@@ -194,6 +198,7 @@ class Node:
         """The device failed: what was booked but never written is forgotten."""
         failed = self._tickets.pop(ticket)
         plan = failed.plan
+        self._nothing_wanted = None  # a row that was lost and booked again is lost again
         booking.undo_batch(
             self.state,
             self.profile.block_tokens,
@@ -282,10 +287,9 @@ class Node:
         records = self._decide(now_ns) if now_ns >= self._next_decision_ns else []
         self._serial += 1
         moves = self._migrate(self._pages_of(self._guard.step(now_ns)))
-        wanted = np.empty(self._refillable_rows(), np.int64)
-        found = emb.wanted_rows(self.state, wanted) if wanted.shape[0] else 0
+        wanted = self._wanted_rows()
         events, self._pending_events = self._pending_events, []
-        return Effects(self._serial, moves, wanted[:found], records, events)
+        return Effects(self._serial, moves, wanted, records, events)
 
     def quiet_until_ns(self, now_ns: int) -> int:
         """Until when a tick would change nothing: a virtual clock may jump there. `now_ns` when the next tick matters."""
@@ -296,10 +300,16 @@ class Node:
         due_ns = min(self._next_decision_ns, self._estimators.next_second_ns)
         return max(now_ns, due_ns if ends_ns is None else min(due_ns, ends_ns))
 
+    @property
+    def next_decision_ns(self) -> int:
+        """When it decides next, if a tick comes then; 0: at the next tick."""
+        return self._next_decision_ns
+
     def moves_done(self, now_ns: int, serial: int) -> None:
         """The device finished the row copies of that tick: the pages they left become KV's."""
-        for page in self._migrating.pop(serial, []):
-            migration.grant_to_kv(self.state, page)
+        pages = self._migrating.pop(serial, None)
+        if pages is not None:
+            migration.grant_all_to_kv(self.state, pages)
 
     def refill_commit(self, now_ns: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Book rows that were staged from host memory; -1 where a row is no longer wanted."""
@@ -365,7 +375,8 @@ class Node:
         """One step to the paced setpoint; a step that was held up is caught up with at most a second's worth a tick."""
         most = max(1, round(self.profile.move_ratio_per_second * self.profile.pages))
         block_tokens = self.profile.block_tokens
-        exchange.resize_pool(self.state, block_tokens, self._pool_pages, self._pool_pages - setpoint_pages, most)
+        if self._pool_pages != self.state.counters[Counter.POOL_PAGES]:
+            exchange.resize_pool(self.state, block_tokens, self._pool_pages, self._pool_pages - setpoint_pages, most)
         step = migration.migration_step(self.emb_pages, setpoint_pages, most)
         if step.kv_to_emb > 0 and not self._migrating:  # shrink before grow: the last shrink may not be finished yet
             exchange.grow_emb(self.state, block_tokens, step.kv_to_emb)
@@ -379,11 +390,24 @@ class Node:
         rows, sources, targets = np.empty(copies_max, np.int64), np.empty(copies_max, np.int32), np.empty(copies_max, np.int32)
         rows_per_page = self.rows_per_page
         leaving, copies = exchange.shrink_emb(self.state, self.policy, rows_per_page, count, pages, rows, sources, targets)
-        self._migrating[self._serial] = pages[:leaving].tolist()
+        self._migrating[self._serial] = pages[:leaving]
         return Moves(sources[:copies], targets[:copies])
+
+    def _wanted_rows(self) -> NDArray[np.int64]:
+        """Rows worth a refill now. When all that were lost are back, they are not looked up again before another one goes."""
+        room = self._refillable_rows()
+        gone = tuple(self.state.counters[_ROWS_GONE].tolist())
+        if room == 0 or gone == self._nothing_wanted:
+            return np.empty(0, np.int64)
+        wanted = np.empty(room, np.int64)
+        found = emb.wanted_rows(self.state, wanted)
+        self._nothing_wanted = None if found else gone
+        return wanted[:found]
 
     def _refillable_rows(self) -> int:
         """Rows that fresh pages could take now; a refill never displaces anything."""
+        if self.state.counters[Counter.FRESH_PAGES] == 0:
+            return 0
         fresh = self.state.lists["fresh_page"][: self.state.counters[Counter.FRESH_PAGES]]
         empty = int(fresh.shape[0]) * self.rows_per_page - int(self.state.pages["filled"][fresh].sum())
         return min(empty, REFILL_ROWS_PER_TICK_MAX, self._refill_cap_rows())
@@ -465,6 +489,7 @@ class Node:
         kv.void_all(self.state, self.profile.block_tokens, int(is_model), int(not is_model))
         if is_model:
             emb.forget_rows(self.state, self.rows_per_page)
+            self._nothing_wanted = None
 
     def lay_out_tables(self, first_rows: Sequence[int]) -> None:
         """Count look-ups from now on by embedding tables that begin at these row ids; decides nothing."""

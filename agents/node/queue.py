@@ -164,11 +164,11 @@ def _bar_others_of(state: QueueState, key: np.uint64) -> None:
 
 
 @kernel
-def queued_work_ns(state: QueueState) -> int:
-    """Predicted service time of everything that waits."""
+def queued_work_ns(size: int, work_ns: NDArray[np.int64]) -> int:
+    """Predicted service time of everything that waits: of the first `size` places."""
     total = 0
-    for place in range(state.size[0]):
-        total += state.work_ns[place]
+    for place in range(size):
+        total += work_ns[place]
     return total
 
 
@@ -198,7 +198,7 @@ class RequestQueue:
     @property
     def queued_ns(self) -> int:
         """Predicted service time of everything that waits."""
-        return int(queued_work_ns(self.state))
+        return int(queued_work_ns(len(self), self.state.work_ns))
 
     def offer(self, request_id: int, user_key: int, arrival_ns: int, deadline_ns: int, work_ns: int) -> bool:
         """Append a request; False when the queue is full."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.numerics.jit import kernel
 from agents.numerics.reuse_state import BY_SAMPLE, FOR_ITSELF, GAPS, HASH_BITS, PACES, STRATA, ReuseState
 
 _DRIFT_MAX = 0.1  # mean distance of the normalised cumulative curves above which the slow one is stale
@@ -103,11 +104,10 @@ def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArra
     sample = strata[BY_SAMPLE, :, :-1, :-1] * _repair(state, pace)[..., None]
     total = (sample + hot)[..., :-1].sum(axis=(0, 2))  # without the cold ones
     stretch = _stretch(state, pace)
-    value = np.zeros((total.shape[0], bins + 1))
+    value, moved = np.zeros((total.shape[0], bins + 1)), np.empty((2, total.shape[0], bins))
     for stratum, values in ((BY_SAMPLE, sample), (FOR_ITSELF, hot)):
-        sums = strata[stratum, :, :, :-3]
-        share = np.divide(sums[:, -1], sums[:, 0], out=np.zeros_like(sums[:, 0]), where=sums[:, 0] > 0.0)
-        value[:, 1:] += np.cumsum(_moved(values[..., :-2], 1.0 + share * (stretch[:, None] - 1.0), bins), axis=1)
+        _move(values[..., :-2], strata[stratum, :, :, :-3], stretch, moved[0], moved[1])
+        value[:, 1:] += np.cumsum(moved[0], axis=1)
     return value, total, offered.sum(axis=0) + hot.sum(axis=(0, 2))
 
 
@@ -136,21 +136,52 @@ def _footprint(by_gap: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.cumsum((longer[:-1] + longer[1:]) / 2.0 * np.diff(_GAP_EDGES)))
 
 
-def _moved(values: NDArray[np.float64], factor: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Values [GAPS, V, C] of bins whose distances are multiplied by `factor` [GAPS, C], summed over classes, [V, bins].
+@kernel
+def _move(
+    values: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    stretch: NDArray[np.float64],
+    moved: NDArray[np.float64],
+    step: NDArray[np.float64],
+) -> None:
+    """Values [GAPS, V, C] of bins whose distances are stretched, summed over classes into `moved` [V, bins].
 
-    A bin's values are taken as spread evenly over it; stretched by at most a quarter it touches at most three bins.
+    Of a bin's distances that share is stretched that rests on the sample: the last of `sums` [GAPS, V + 1, C] over the
+    first. Its values are taken as spread evenly over it; stretched by at most a quarter it touches at most three bins,
+    one after the other, so that sums round the same however many classes are empty. `step` [V, bins] is scratch.
     """
-    low = np.arange(values.shape[-1]) * factor
-    first = low.astype(np.int64)
-    moved = np.zeros((values.shape[1], bins))
-    for step in range(3):
-        place = first + step
-        overlap = np.clip(np.minimum(low + factor, place + 1.0) - np.maximum(low, place), 0.0, None) / factor
-        kept = (place < bins) & (overlap > 0.0)
-        for channel in range(values.shape[1]):
-            moved[channel] += np.bincount(place[kept], (values[:, channel] * overlap)[kept], bins)
-    return moved
+    moved[:] = 0.0
+    for later in range(3):
+        step[:] = 0.0
+        for gap_class in range(values.shape[0]):
+            for column in range(values.shape[2]):
+                if values[gap_class, 0, column] != 0.0:
+                    _spread(values, sums, gap_class, column, stretch[gap_class], later, step)
+        for channel in range(moved.shape[0]):
+            for place in range(moved.shape[1]):
+                moved[channel, place] += step[channel, place]
+
+
+@kernel
+def _spread(
+    values: NDArray[np.float64],
+    sums: NDArray[np.float64],
+    gap_class: int,
+    column: int,
+    stretch: float,
+    later: int,
+    step: NDArray[np.float64],
+) -> None:
+    """Add one bin's values to the bin that lies `later` bins after the first which it touches."""
+    first = sums[gap_class, 0, column]
+    share = sums[gap_class, sums.shape[1] - 1, column] / first if first > 0.0 else 0.0
+    factor = 1.0 + share * (stretch - 1.0)
+    low = column * factor
+    place = int(low) + later
+    overlap = max(min(low + factor, place + 1.0) - max(low, float(place)), 0.0) / factor
+    if place < step.shape[1] and overlap > 0.0:
+        for channel in range(step.shape[0]):
+            step[channel, place] += values[gap_class, channel, column] * overlap
 
 
 def rate_factor(state: ReuseState, now_ns: int, pace: int) -> float:

@@ -7,6 +7,9 @@ another target, aborted by the granted pages as target, and nothing has to be un
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents.numerics.jit import kernel
 from agents.pool.state import Counter, Owner, PoolState
 
@@ -117,6 +120,13 @@ def grant_to_kv(state: PoolState, page: int) -> None:
     push_unused(state, page)
     state.counters[_KV_PAGES] += 1
     state.counters[_MOVED_PAGES] += 1
+
+
+@kernel
+def grant_all_to_kv(state: PoolState, pages: NDArray[np.int32]) -> None:
+    """The same for pages one after the other."""
+    for position in range(pages.shape[0]):
+        grant_to_kv(state, pages[position])
 
 
 @kernel

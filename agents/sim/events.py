@@ -51,11 +51,10 @@ def queue_at(world: World, node: int) -> QueueState:
 
 
 @kernel
-def queued_ms(world: World, node: int, now_ns: int) -> float:
-    """Predicted work that waits, and what is left of the batch on the device."""
-    done_ns = world.bodies[node].done_ns
-    running_ns = max(0, done_ns - now_ns) if done_ns != NOT_BUSY else 0
-    return (queued_work_ns(queue_at(world, node)) + running_ns) / 1e6
+def queued_ms(done_ns: NDArray[np.int64], sizes: NDArray[np.int64], work_ns: NDArray[np.int64], node: int, now_ns: int) -> float:
+    """Predicted work that waits on a node, and what is left of the batch on its device; few arrays, as every tick asks from Python."""
+    running_ns = max(0, done_ns[node] - now_ns) if done_ns[node] != NOT_BUSY else 0
+    return (queued_work_ns(sizes[node, 0], work_ns[node]) + running_ns) / 1e6
 
 
 # --- requests -----------------------------------------------------------------------------
@@ -197,7 +196,7 @@ def _refuse(world: World, slot: int) -> None:
 def serve(world: World, node: int, now_ns: int) -> None:
     """Start the next batch when the device is idle and works."""
     body = world.bodies[node]
-    if body.done_ns != NOT_BUSY or body.phase != _READY or world.queues.size[node, 0] == 0:
+    if world.done_ns[node] != NOT_BUSY or body.phase != _READY or world.queues.size[node, 0] == 0:
         return
     queue, slots = queue_at(world, node), world.in_flight.slot[node]
     late = expire(queue, now_ns, world.booking.late)
@@ -209,7 +208,7 @@ def serve(world: World, node: int, now_ns: int) -> None:
     body.size = size
     _book(world, node, size, now_ns)
     _price(world, node, size, now_ns)
-    body.done_ns = now_ns if world.head[0].settling == 1 else now_ns + int(body.service_ms * 1e6)
+    world.done_ns[node] = now_ns if world.head[0].settling == 1 else now_ns + int(body.service_ms * 1e6)
 
 
 @inlined_kernel
@@ -236,7 +235,7 @@ def _book(world: World, node: int, size: int, now_ns: int) -> None:
         cached,
         booking.miss_reasons[:size],
         flight.entries[node, :size],
-        booking.pages[0],
+        booking.pages[0, :0],  # nobody reads the blocks: no device does
         offsets[_READ, : size + 1],
         booking.pages[1],
         offsets[_WRITE, : size + 1],
@@ -321,8 +320,8 @@ def _price(world: World, node: int, size: int, now_ns: int) -> None:
 def finish(world: World, node: int) -> None:
     """A device is done: learn, answer, start the next batch."""
     body, flight = world.bodies[node], world.in_flight
-    now_ns, size = body.done_ns, body.size
-    body.done_ns = NOT_BUSY
+    now_ns, size = world.done_ns[node], body.size
+    world.done_ns[node] = NOT_BUSY
     unpin(pool_at(world.pool, world.pool_bounds, node), flight.entries[node, :size])
     batch_completed(
         meters_at(world.meters, world.meters_bounds, node),
@@ -394,7 +393,8 @@ def report(world: World, node: int, now_ns: int) -> None:
         return
     pool, meters = pool_at(world.pool, world.pool_bounds, node), meters_at(world.meters, world.meters_bounds, node)
     waiting = world.queues.size[node, 0]
-    load = load_of(meters, pool, body.block_tokens, body.phase, waiting, queued_ms(world, node, now_ns))
+    work_ms = queued_ms(world.done_ns, world.queues.size, world.queues.work_ns, node, now_ns)
+    load = load_of(meters, pool, body.block_tokens, body.phase, waiting, work_ms)
     router_load.hear(world.router, node, now_ns, load)
 
 
@@ -405,8 +405,8 @@ def report(world: World, node: int, now_ns: int) -> None:
 def _next_done(world: World) -> int:
     """Node whose device ends first; the lower number among equals."""
     first = 0
-    for node in range(1, world.bodies.shape[0]):
-        if world.bodies[node].done_ns < world.bodies[first].done_ns:
+    for node in range(1, world.done_ns.shape[0]):
+        if world.done_ns[node] < world.done_ns[first]:
             first = node
     return first
 
@@ -422,7 +422,7 @@ def run_until(world: World, block: RequestBlock, routed: NDArray[np.void], curso
     requests = block.at_ns.shape[0]
     node = _next_done(world)
     while True:
-        done_ns = world.bodies[node].done_ns
+        done_ns = world.done_ns[node]
         entering_ns = world.entering[head.entering_first].at_ns if head.entering > 0 else _NEVER_NS
         publishing_ns = world.publishing[head.publishing_first].at_ns if head.publishing > 0 else _NEVER_NS
         arrival_ns = head.origin_ns + block.at_ns[cursor] if cursor < requests else _NEVER_NS

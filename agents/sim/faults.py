@@ -87,10 +87,9 @@ def _forget_residency(fleet: "SimulatedFleet", node: int) -> None:
 @kernel
 def abandon(world: World, node: int, now_ns: int) -> None:
     """Everything queued or on the device of a lost node is tried elsewhere."""
-    body = world.bodies[node]
-    if body.done_ns != NOT_BUSY:
-        body.done_ns = NOT_BUSY
-        for member in range(body.size):
+    if world.done_ns[node] != NOT_BUSY:
+        world.done_ns[node] = NOT_BUSY
+        for member in range(world.bodies[node].size):
             send_again(world, world.in_flight.slot[node, member], now_ns)
     waiting = world.queues.size[node, 0]
     world.queues.size[node, 0] = 0

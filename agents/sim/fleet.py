@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agents.controller.interface import Controller
 from agents.node.node import Effects, Node, NodeConfig, TickInputs
+from agents.numerics.jit import bound
 from agents.profiles import Profile
 from agents.router.reuse import ClusterReuseStatistics
 from agents.router.router import Router, RouterConfig
@@ -24,7 +25,7 @@ from agents.sim.events import queued_ms, run_until
 from agents.sim.faults import Fault
 from agents.sim.memory import leaves, part, room_for
 from agents.sim.statistics import RunStatistics
-from agents.sim.world import HOP_NS, LINK_SHARE_MIN, ROUTED, Memory, Stop, new_world, roomy
+from agents.sim.world import HOP_NS, LINK_SHARE_MIN, ROUTED, Memory, Stop, World, new_world, roomy
 from agents.workloads.blocks import BlockWorkload, RequestBlock
 
 ORIGIN_NS = 100_000_000_000  # the stream's time zero: what happens before is the settling
@@ -104,6 +105,7 @@ class SimulatedFleet:
         self._routed: NDArray[Any] = np.zeros(0, ROUTED)
         self._cursor = 0
         self._offset = 0
+        self._reached_ns = 0
         self.routes: list[NDArray[Any]] = []
         self._heap: list[tuple[int, int, Callable[[int], None]]] = []
         self._sequence = 0
@@ -200,11 +202,11 @@ class SimulatedFleet:
         self._run_kernel(until_ns)
 
     def _run_kernel(self, until_ns: int) -> None:
-        while True:
-            stop, self._cursor = run_until(self.world, self._block, self._routed, self._cursor, until_ns)
+        while self._reached_ns < until_ns:  # nothing that happens at a moment is due before it: many ticks fall on one
+            stop, self._cursor = self._run_until(self.world, self._block, self._routed, self._cursor, until_ns)
             self.statistics.take_answers(self.world)
             if stop == Stop.TIME:
-                return
+                self._reached_ns = until_ns
             if stop == Stop.BLOCK:
                 self._next_block()
 
@@ -218,6 +220,7 @@ class SimulatedFleet:
         self._routed = np.zeros(requests, ROUTED) if given is None else given[self._offset : self._offset + requests]
         self.routes.append(self._routed)
         self.world.head["open_loop"] = int(given is not None)
+        self._run_until = _kernel_for(self.world, self._block, self._routed)
 
     def _at(self, at_ns: int, event: Callable[[int], None]) -> None:
         self._sequence += 1
@@ -252,7 +255,9 @@ class SimulatedFleet:
 
     def _inputs(self, now_ns: int, index: int) -> TickInputs:
         backlog_bytes = int(self.wishes[index]) * (self._setup.profiles[index].row_bytes << self._row_shift)
-        return TickInputs(int(self.world.queues.size[index, 0]), queued_ms(self.world, index, now_ns), backlog_bytes, 0)
+        world = self.world
+        waiting_ms = queued_ms(world.done_ns, world.queues.size, world.queues.work_ns, index, now_ns)
+        return TickInputs(int(world.queues.size[index, 0]), waiting_ms, backlog_bytes, 0)
 
     def _carry_out(self, now_ns: int, index: int, effects: Effects) -> None:
         """Count the decision, and refill what the budget lets through before the next tick."""
@@ -270,15 +275,28 @@ class SimulatedFleet:
         self.world.bodies[index]["link_share"] = max(LINK_SHARE_MIN, self.link_factors[index] - taken)
 
     def _publish_reuse(self, now_ns: int) -> None:
-        message = self._reuse.message(now_ns, now_ns, nodes=max(1, self.router.ready_count()))
-        for node in self.nodes:
-            node.reuse(now_ns, message)
+        next_ns = now_ns + REUSE_PERIOD_NS
+        if any(node.next_decision_ns < next_ns for node in self.nodes):  # else nobody reads it before the next one
+            message = self._reuse.message(now_ns, now_ns, nodes=max(1, self.router.ready_count()))
+            for node in self.nodes:
+                node.reuse(now_ns, message)
         self.router.reap(now_ns)
-        self._at(now_ns + REUSE_PERIOD_NS, self._publish_reuse)
+        self._at(next_ns, self._publish_reuse)
 
     def _sample(self, now_ns: int) -> None:
         self.statistics.sample(now_ns, self.nodes, self.world)
         self._at(now_ns + SAMPLE_PERIOD_NS, self._sample)
+
+
+_kernels: dict[tuple[object, ...], Callable[..., tuple[int, int]]] = {}
+
+
+def _kernel_for(world: World, block: RequestBlock, routed: NDArray[Any]) -> Callable[..., tuple[int, int]]:
+    """`run_until`, bound once in a process to every kind of block: a world's hundred arrays are of the same types in every fleet."""
+    kind = tuple((part.dtype, part.flags.c_contiguous, part.flags.writeable) for part in (*block, routed))
+    if kind not in _kernels:
+        _kernels[kind] = bound(run_until, world, block, routed, 0, 0)
+    return _kernels[kind]
 
 
 def _moved_in(node: Node, index: int, memory: Memory) -> Node:

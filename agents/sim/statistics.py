@@ -64,7 +64,7 @@ class RunStatistics:
         """One point a second: ratios, counters, refusals."""
         self._seconds.append((now_ns - self._origin_ns) / 1e9)
         self._ratios.append([node.ledger.emb_ratio for node in nodes])
-        self._counters.append(np.array([node.state.counters for node in nodes]))
+        self._counters.append(world.pool.counters.reshape(len(nodes), -1).copy())
         self._refused.append(int(world.head[0]["refused"]))
 
     def close(self, now_ns: int, nodes: list[Node], world: World) -> None:

@@ -20,7 +20,7 @@ from agents.pool.state import PoolState
 from agents.profiles import Profile
 from agents.router.state import RouterState
 
-NOT_BUSY = np.int64(1) << 62  # `done_ns` of an idle device: never
+NOT_BUSY = np.int64(1) << 62  # an idle device is done: never
 RESIDENCY_DELAY_NS = 20_000_000  # a live delta is on its way for about so long
 LOAD_PERIOD_NS = 200_000_000
 HOP_NS = 500_000  # router and gateway together, each way
@@ -29,7 +29,6 @@ LINK_SHARE_MIN = 0.05  # refill never takes the whole link: it yields to the for
 
 BODY = np.dtype(
     [
-        ("done_ns", "i8"),  # when the batch in flight ends
         ("size", "i8"),  # of the batch in flight
         ("rows", "i8"),  # distinct rows of it, sampled
         ("missing", "i8"),
@@ -138,6 +137,7 @@ class World(NamedTuple):
 
     head: NDArray[np.void]  # [1] HEAD
     bodies: NDArray[np.void]  # [N] BODY
+    done_ns: NDArray[np.int64]  # [N] when the batch in flight ends; side by side, as all are looked through after most events
     requests: NDArray[np.void]  # [slots] REQUEST
     hashes: NDArray[np.uint64]  # [slots, most blocks]
     rows: NDArray[np.int64]  # [slots, most rows] history, then candidates
@@ -203,6 +203,7 @@ def new_world(
     return World(
         head=head,
         bodies=_bodies(profiles, row_shift),
+        done_ns=np.full(nodes, NOT_BUSY),
         requests=np.zeros(slots, REQUEST),
         hashes=np.zeros((slots, 1), np.uint64),
         rows=np.zeros((slots, 1), np.int64),
@@ -240,7 +241,7 @@ def roomy(world: World, blocks: int, rows: int) -> World:
 
 def _bodies(profiles: list[Profile], row_shift: int) -> NDArray[Any]:
     bodies: NDArray[Any] = np.zeros(len(profiles), BODY)
-    bodies["done_ns"], bodies["link_share"], bodies["phase"] = NOT_BUSY, 1.0, 1
+    bodies["link_share"], bodies["phase"] = 1.0, 1
     for node, profile in enumerate(profiles):
         body = bodies[node]
         body["queue_max"], body["batch_max"] = profile.queue_max, profile.batch_max
