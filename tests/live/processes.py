@@ -120,12 +120,18 @@ class LiveFleet:
         return process.wait(STOP_SECONDS)
 
 
+def _compile_kernels() -> None:
+    """Once, not in each process; in the clone's state folder, where the tests and all that they start look for kernels."""
+    environment = {name: value for name, value in os.environ.items() if name != "HELM_STATE_DIR"}
+    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=300, env=environment)
+
+
 @contextmanager
 def live_fleet(
     folder: Path, *, nodes: int = 2, profile: str = "cpu-tiny", journal: bool = False, controller: str = "b5"
 ) -> Iterator[LiveFleet]:
     """A ready router and its nodes; every process is ended by pid whatever the test does."""
-    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=300)  # once, not in each process
+    _compile_kernels()
     fleet = LiveFleet(folder, nodes, profile)
     try:
         for address in fleet.file.nodes:
