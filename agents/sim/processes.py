@@ -1,5 +1,6 @@
 """Processes that simulate beside each other, and end with the one that started them."""
 
+import gc
 import os
 import threading
 import time
@@ -34,3 +35,4 @@ def _follow(parent: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="follow-parent", daemon=True).start()
+    gc.freeze()  # what was imported stays: no collection need look through it

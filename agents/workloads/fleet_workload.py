@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -134,6 +135,14 @@ class FleetWorkload:
         A cache that starts with them starts as after long running; filling it by requests takes minutes of stream. With a
         `gap` only rows that were asked for twice within so many references, as behind a doorkeeper.
         """
+        key = self.digest, count, gap
+        if key not in _recent:
+            while len(_recent) >= _RECENT_KEPT:
+                del _recent[next(iter(_recent))]
+            _recent[key] = self._draw_recent(count, gap)
+        return _recent[key].copy()
+
+    def _draw_recent(self, count: int, gap: int) -> NDArray[np.int64]:
         count = min(max(count, 0), self.rows)
         rows, drawn = np.zeros(self.rows, np.int64), np.zeros(self.rows, np.int64)
         found = draw_recent(self._new_state(1), rows, drawn, gap, count, RECENT_DRAWS_PER_ROW * count)
@@ -175,7 +184,7 @@ class FleetWorkload:
         return StreamState(
             moments=moments,
             totals=totals,
-            tables=self._tables(),
+            tables=_tables(self._stream, self._users),
             keys=np.random.SeedSequence([self._seed, VERSION]).generate_state(len(Key), np.uint64).astype(np.uint64),
             reached=np.zeros(len(Arrivals)),
             numbers=numbers,
@@ -212,21 +221,27 @@ class FleetWorkload:
             totals[:, Arrivals.HOT] = (grid.totals["hot"] + grid.totals["regular"]) * self._rate
         return moments, totals, round(float(grid.seconds[1]) * NS_PER_SECOND)
 
-    def _tables(self) -> NDArray[np.int64]:
-        stream, visits = self._stream, self._stream.visits
-        tables = np.zeros((len(Law), quantiles.STEPS + 1), np.int64)
-        tables[Law.EXPONENTIAL] = quantiles.exponential_table()
-        tables[Law.GAP] = quantiles.gap_table(visits.gap_mu, visits.gap_sigma, visits.gap_max_seconds, visits.compression)
-        tables[Law.REVISIT] = quantiles.lognormal_table(visits.revisit_sigma)
-        tables[Law.RESIDUAL] = quantiles.length_biased_table(visits.revisit_sigma)
-        items, shift = stream.items >> CLASS_BITS, stream.item_shift / CLASSES
-        tables[Law.ITEM] = quantiles.zipf_mandelbrot_table(items, stream.item_exponent, shift)
-        if stream.smooth:
-            tables[Law.ROW] = quantiles.zipf_mandelbrot_table(stream.rows >> CLASS_BITS, stream.row_exponent, stream.row_shift / CLASSES)
-            tables[Law.USER] = quantiles.zipf_mandelbrot_table(self._users, stream.user_exponent, 0.0)
-        return tables
+
+_RECENT_KEPT = 16
+_recent: dict[tuple[str, int, int], NDArray[np.int64]] = {}  # methods compared on one stream all begin with it; a draw takes a second
 
 
 def _require(holds: bool, what: str) -> None:
     if not holds:
         raise ValueError(what)
+
+
+@lru_cache(maxsize=16)  # some ten thousand quantiles in Python
+def _tables(stream: FleetStream, users: int) -> NDArray[np.int64]:
+    visits = stream.visits
+    tables = np.zeros((len(Law), quantiles.STEPS + 1), np.int64)
+    tables[Law.EXPONENTIAL] = quantiles.exponential_table()
+    tables[Law.GAP] = quantiles.gap_table(visits.gap_mu, visits.gap_sigma, visits.gap_max_seconds, visits.compression)
+    tables[Law.REVISIT] = quantiles.lognormal_table(visits.revisit_sigma)
+    tables[Law.RESIDUAL] = quantiles.length_biased_table(visits.revisit_sigma)
+    items, shift = stream.items >> CLASS_BITS, stream.item_shift / CLASSES
+    tables[Law.ITEM] = quantiles.zipf_mandelbrot_table(items, stream.item_exponent, shift)
+    if stream.smooth:
+        tables[Law.ROW] = quantiles.zipf_mandelbrot_table(stream.rows >> CLASS_BITS, stream.row_exponent, stream.row_shift / CLASSES)
+        tables[Law.USER] = quantiles.zipf_mandelbrot_table(users, stream.user_exponent, 0.0)
+    return tables

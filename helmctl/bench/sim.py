@@ -5,6 +5,7 @@ equally many requests. Seconds are the thread's CPU time: a machine with other w
 are drawn beforehand and reported by themselves; compiling happens in a process before.
 """
 
+import gc
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,6 +140,7 @@ def _speed(nodes: int, runs: int, seconds: float) -> Speed:
     drawn_seconds = time.thread_time() - started
     setup = FleetSetup((profile,) * nodes, duration_seconds=stretches * seconds, warmup_seconds=0.0)
     fleet = SimulatedFleet(setup, stream)
+    gc.freeze()  # or a stretch pays for looking through all that importing and compiling left
     stretch = [_stretch(fleet, ORIGIN_NS + int((number + 1) * seconds * 1e9)) for number in range(stretches)][1:]
     return Speed(
         requests_per_second=[requests / total for requests, total, _ in stretch],
