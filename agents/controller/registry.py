@@ -8,7 +8,7 @@ name is the method's, its object is called with the guard rails and returns a `C
     b5, b7, b9, ...      see `known_controllers`
     helm, paper          the three layers with a shadow; helm-base, helm-residual, helm-recovery: some of them, without
     helm-on-b7, -b5, -hold    the layers with a rule, or with nothing, in place of the learned base
-    NAME+burst           any of them with the burst layer, freezing the ratio
+    NAME+burst           any of them under the recovery layer
     NAME+burst-0.30      the same, going to a preset ratio
 """
 
@@ -87,7 +87,7 @@ def make_controller(name: str, rails: GuardRails) -> Controller:
     """Construct a method by its name; `ValueError` names the known ones if it is not among them."""
     if burst := _BURST.fullmatch(name):
         preset = burst["preset"]
-        return Burst(make_controller(burst["inner"], rails), None if preset is None else float(preset))
+        return Burst(make_controller(burst["inner"], rails), rails, None if preset is None else float(preset))
     if static := _STATIC.fullmatch(name):
         return Static(float(static[1]))
     if name.startswith(_SCHEDULE):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from agents.controller.baselines.b10 import Residents
 from agents.controller.baselines.burst import Burst
 from agents.controller.interface import Controller, Proposal
-from agents.controller.recovery import REFILL_SHARES, Phase
+from agents.controller.recovery import Phase
 from agents.controller.shadow import Shadowed
 from agents.controller.three_layers import ThreeLayers
 from agents.wire.events import EventKind
@@ -36,8 +36,7 @@ def status_of(controller: Controller) -> ControllerStatus:
         share = controller.refill_share
         return inside._replace(shadow_emb_ratio=shadow, regret_ms=regret, demoted=demoted, refill_share=share)
     if isinstance(controller, Burst):
-        inside = status_of(controller.inner)
-        return inside._replace(phase=Phase.SURGE, refill_share=REFILL_SHARES[Phase.SURGE]) if controller.active else inside
+        return status_of(controller.inner)._replace(phase=controller.phase, refill_share=controller.refill_share)
     if isinstance(controller, ThreeLayers):
         return ControllerStatus(
             learned=True,
@@ -81,6 +80,8 @@ def show_residents(controller: Controller, residents: Residents) -> None:
 
 def tell_hold(controller: Controller, held: bool) -> None:
     """Tell the layers whether an operator holds the ratio: then what the node does is not theirs to learn from."""
+    if isinstance(controller, Burst):
+        controller.held = held
     layers = layers_of(controller)
     if layers is not None:
         layers.held = held

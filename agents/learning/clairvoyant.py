@@ -1,8 +1,9 @@
-"""A teacher that knows the future: where the ratio should be, found by serving the same requests at several fixed ratios.
+"""A teacher that knows the future: what every ratio would have cost, found by serving the same requests at several fixed ones.
 
-For every decision the costs of the next 30 s at the fixed ratios are fitted by a cubic. A node outside the ratios within
-2 % of its minimum should go to the minimum; a node inside should stay, because what is left is less than a move costs.
-The student sees the nodes of all these runs, but not the future: it learns what is best on average for what can be seen.
+For every decision the costs of the next 30 s at the fixed ratios are fitted by a cubic of their logarithm, and what a ratio
+costs more than the best one is told to the student, in the stream's mean cost. The student sees the nodes of all these runs but
+not the future: it learns what costs least on average over all that may follow what can be seen. That is why it is told
+prices and not the best ratio: the mean of the best ratios insures against nothing.
 """
 
 from typing import NamedTuple
@@ -10,19 +11,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.learning.actions import labels_of
 from agents.learning.config import TrainingConfig
 from agents.learning.episode import Episode, Seen, Window
 from agents.learning.rewards import cost_ms, reference_of
 from agents.learning.streams import TrainingStream
-from agents.learning.teacher import Lesson, unit_statistics
+from agents.learning.teacher import Lesson, Prices, unit_statistics
 
-RATIOS = (0.2, 0.35, 0.5, 0.65, 0.8)
-HELD_RATIO = 0.5  # of the run that later rewards are measured against
+RATIOS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.75)
+HELD_RATIO = 0.45  # of the run that later rewards are measured against
+PRICED = np.linspace(0.15, 0.8, 53)  # the fit says nothing further out
 _AHEAD_SECONDS = 30.0  # as the optimum of a moment is defined elsewhere; moving and refilling takes about as long
-_GRID = np.linspace(RATIOS[0] - 0.05, RATIOS[-1] + 0.05, 71)  # the cubic says nothing further out
-_TOLERANCE_RATIO = 0.02
 _DEGREE = 3
+_EXCESS_MAX = 10.0  # mean costs of the stream: a ratio that overloads is no worse for having done so all the time
 
 
 class HeldRun(NamedTuple):
@@ -33,7 +33,7 @@ class HeldRun(NamedTuple):
 
 
 def teach_clairvoyant(config: TrainingConfig, stream: TrainingStream) -> Lesson:
-    """Serve the stream at every fixed ratio, and say what each node should have wished."""
+    """Serve the stream at every fixed ratio, and say what each node's wishes would have cost."""
     return lesson_of(config, [hold(config, stream._replace(start_ratio=ratio)) for ratio in RATIOS])
 
 
@@ -48,22 +48,23 @@ def hold(config: TrainingConfig, stream: TrainingStream) -> HeldRun:
 
 
 def lesson_of(config: TrainingConfig, runs: list[HeldRun]) -> Lesson:
-    """Labels from the runs at `RATIOS`, in their order."""
+    """Prices from the runs at `RATIOS`, in their order."""
     reference = reference_of(runs[RATIOS.index(HELD_RATIO)].windows, config.reward)
-    costs = np.array([[cost_ms(window, reference.request_ms, config.reward) for window in run.windows] for run in runs])
+    costs = np.array([[cost_ms(window, config.reward) for window in run.windows] for run in runs])
     ahead = max(1, round(_AHEAD_SECONDS / config.action.period_seconds))
-    raw, labels = [], []
-    for run in runs:
-        for index, seen in enumerate(run.seen):
-            wishes = best_wishes(costs[:, index : index + ahead].mean(axis=1), seen.present)
-            raw.append(seen.raw)
-            labels.append(labels_of(config.action, wishes, seen.present, seen.best))
-    return Lesson(reference, np.concatenate(raw), np.concatenate(labels).astype(np.float64))
+    usual = float(costs.min(axis=0).mean())
+    excess = np.array([excess_of(costs[:, at : at + ahead].mean(axis=1), usual) for at in range(costs.shape[1])])
+    seen = [one for run in runs for one in run.seen]
+    nodes = seen[0].present.shape[0]
+    prices = Prices(
+        present=np.concatenate([one.present for one in seen]),
+        best=np.concatenate([one.best for one in seen]),
+        excess=np.tile(np.repeat(excess, nodes, axis=0), (len(runs), 1)).astype(np.float32),
+    )
+    return Lesson(reference, np.concatenate([one.raw for one in seen]), prices)
 
 
-def best_wishes(costs: NDArray[np.float64], present: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N] ratios for nodes at `present`, from the costs at `RATIOS`."""
-    fitted = np.polyval(np.polyfit(RATIOS, costs, _DEGREE), _GRID)
-    least = fitted.min()
-    near = np.interp(present, _GRID, fitted) <= least + _TOLERANCE_RATIO * abs(least)
-    return np.where(near, present, _GRID[fitted.argmin()])
+def excess_of(costs: NDArray[np.float64], usual: float) -> NDArray[np.float64]:
+    """[G] what every ratio of `PRICED` costs more than the best, in `usual` costs, from the costs at `RATIOS`."""
+    fitted: NDArray[np.float64] = np.exp(np.polyval(np.polyfit(RATIOS, np.log(np.maximum(costs, 1e-9)), _DEGREE), PRICED))
+    return np.minimum((fitted - fitted.min()) / max(usual, 1e-9), _EXCESS_MAX)

@@ -21,14 +21,14 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A kind of node, and the load it is trained under."""
 
     profile: str
-    rate_per_node: tuple[float, float]  # requests/s outside bursts: drawn evenly between both
+    rate_factor: tuple[float, float]  # on a workload's arrivals: drawn evenly between both
 
 
 class Episodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The fleets that are trained on. `streams` request streams are drawn once and come again and again."""
 
     hardware: tuple[Hardware, ...]
-    workloads: tuple[str, ...]  # a demo regime or CATALOGUE/REGIME
+    workloads: dict[str, float]  # a demo regime or CATALOGUE/REGIME, and its requests/s a node outside bursts
     admissions: tuple[str, ...] = ("shipped", "none")
     nodes: int = 2
     seconds: float = 300.0
@@ -41,7 +41,7 @@ class Episodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Reward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """See `rewards.py`."""
 
-    violation_requests: float = 10.0  # what a miss of the SLO weighs, in mean requests (as B5 prices it)
+    refused_slos: float = 2.0  # the latency that a refused request counts with
     scale: float = 20.0  # 5 % of the stream's mean cost count as one
     move_weight: float = 0.5  # of a move by the whole pool
     most: float = 5.0  # in either direction: an overloaded minute must not drown the rest
@@ -55,6 +55,7 @@ class Imitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     batch: int = 256
     learning_rate: float = 1e-3
     blur_deviations: float = 2.0  # of the noise on `imitate.SIZES`
+    move_weight: float = 0.2  # of a wish to move by the whole pool, in mean costs of the stream
 
 
 class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,9 +69,11 @@ class Ppo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     gamma: float = 0.9  # ten decisions: half a minute to move and refill, and as much to see it
     gae_lambda: float = 0.9
     clip_range: float = 0.2
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-4
     entropy: float = 0.0
-    noise_log: float = -2.2  # steps only: ln of the exploration's weights, see `train.new_model`
+    noise_log: float = -3.5  # steps only: ln of the exploration's weights, see `train.new_model`
+    validation_streams: int = 12  # unseen ones, on which PPO must beat the warm start or is dropped
+    critic_share: float = 0.15  # of the steps, at first, in which only the critic learns
 
 
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,11 +105,14 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             "episodes.seconds: at most an hour, and longer than hold_seconds",
         )
         _require(episodes.seconds - episodes.hold_seconds >= 2 * self.action.period_seconds, "episodes.seconds: at least two decisions")
-        _require(all(0.0 < at.rate_per_node[0] <= at.rate_per_node[1] for at in episodes.hardware), "episodes.hardware: rates above zero")
+        _require(all(0.0 < rate < math.inf for rate in episodes.workloads.values()), "episodes.workloads: rates above zero")
+        _require(all(0.0 < at.rate_factor[0] <= at.rate_factor[1] for at in episodes.hardware), "episodes.hardware: factors above zero")
         _require(1 <= ppo.fleets <= 64 and ppo.steps >= 0, "ppo: 1 to 64 fleets, steps not negative")
         _require(ppo.steps_per_slot >= 2 and ppo.batch >= 2 and ppo.epochs >= 1, "ppo: steps_per_slot, batch and epochs are too small")
         _require(0.0 < ppo.gamma <= 1.0 and 0.0 < ppo.gae_lambda <= 1.0, "ppo: gamma and gae_lambda lie in (0, 1]")
         _require(0.0 < ppo.learning_rate < 1.0 and 0.0 < ppo.clip_range < 1.0, "ppo: learning_rate and clip_range lie in (0, 1)")
+        _require(0 < ppo.validation_streams <= 1_000, "ppo.validation_streams: must be 1 to 1,000")
+        _require(0.0 <= ppo.critic_share < 1.0, "ppo.critic_share: must lie in [0, 1)")
         _require(self.imitation.rule in ("clairvoyant", "b5", "b7"), "imitation.rule: clairvoyant, b5 or b7")
 
     @property

@@ -27,9 +27,9 @@ class Seen(NamedTuple):
 class Window(NamedTuple):
     """What happened between two decisions."""
 
-    service_ms: float  # device time of all nodes
-    requests: int  # answered by all nodes
-    violations: int  # answered later than the SLO, or refused
+    squares_ms: float  # latency^2 / SLO, summed over what all nodes answered
+    refused: int
+    slo_ms: float  # the nodes' mean
     moved: NDArray[np.float64]  # [N] change of the granted ratio, absolute
 
 
@@ -89,23 +89,20 @@ class Episode:
         """Let every node decide for its wish, and live until the next decision."""
         for layers, wish in zip(self._layers, wishes, strict=True):
             layers.wish.emb_ratio = float(wish)
-        before, began_ns = self._ratios(), self._now_ns
+        before = self._ratios()
         self._now_ns += self._period_ns
         self._taken += 1
-        requests, violations = self._run()
-        first, last = ((at_ns - ORIGIN_NS) // 1_000_000_000 for at_ns in (began_ns, self._now_ns))
-        service_ms = float(self._fleet.world.service_ms[:, first:last].sum())
-        return Window(service_ms, requests, violations, np.abs(self._ratios() - before))
+        squares_ms, refused = self._run()
+        return Window(squares_ms, refused, float(self._slo_ms.mean()), np.abs(self._ratios() - before))
 
-    def _run(self) -> tuple[int, int]:
-        """Up to the moment before the decision at `_now_ns`; (answers, answers over the SLO and refusals)."""
+    def _run(self) -> tuple[float, int]:
+        """Up to the moment before the decision at `_now_ns`; (sum of latency^2 / SLO, refusals)."""
         self._fleet.advance(self._now_ns - 1)
         parts = self._fleet.statistics.parts
         fresh, self._parts_read = parts[self._parts_read :], len(parts)
-        refused = int(self._fleet.world.head[0]["refused"])
-        violations, self._refused = refused - self._refused, refused
-        violations += sum(int((part["latency_ms"] > self._slo_ms[part["node"]]).sum()) for part in fresh)
-        return sum(part.shape[0] for part in fresh), violations
+        total = int(self._fleet.world.head[0]["refused"])
+        refused, self._refused = total - self._refused, total
+        return sum(float((part["latency_ms"] ** 2 / self._slo_ms[part["node"]]).sum()) for part in fresh), refused
 
     def _ratios(self) -> NDArray[np.float64]:
         return np.array([node.ledger.emb_ratio for node in self._fleet.nodes])

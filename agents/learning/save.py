@@ -53,10 +53,9 @@ def write_files(out: Path, name: str, file: PolicyFile, curve: list[CurvePoint])
 
 
 def evaluation_cells(config: TrainingConfig) -> list[Scenario]:
-    """The configuration's kinds of traffic that tell methods apart, at the middle of its load."""
+    """The configuration's kinds of traffic that tell methods apart, at their own arrivals."""
     episodes = config.episodes
     hardware = episodes.hardware[0]
-    rate = sum(hardware.rate_per_node) / 2.0
     told = [workload for workload in episodes.workloads if workload.split("/")[-1] in ("steady", "trend", "burst")][:3]
     return [
         Scenario(
@@ -64,10 +63,10 @@ def evaluation_cells(config: TrainingConfig) -> list[Scenario]:
             workload=workload,
             admission=admission,
             nodes=episodes.nodes,
-            rate_per_second=episodes.nodes * rate,
+            rate_per_second=episodes.nodes * episodes.workloads[workload],
             duration_seconds=episodes.seconds,
             warmup_seconds=min(30.0, episodes.seconds / 4),
         )
-        for workload in told or episodes.workloads[:1]
+        for workload in told or list(episodes.workloads)[:1]
         for admission in episodes.admissions
     ]

@@ -33,14 +33,15 @@ def _draw(episodes: Episodes, number: int, seed: int) -> TrainingStream:
     """Workloads and admissions take turns, so that each meets each; machine, load and start are drawn."""
     chance = np.random.default_rng(seed)
     lap, turn = divmod(number, len(episodes.workloads))
+    workload, rate = list(episodes.workloads.items())[turn]
     admission = (lap + turn) % len(episodes.admissions)
     hardware = episodes.hardware[int(chance.integers(len(episodes.hardware)))]
     scenario = Scenario(
         profile=hardware.profile,
-        workload=episodes.workloads[turn],
+        workload=workload,
         admission=episodes.admissions[admission],
         nodes=episodes.nodes,
-        rate_per_second=float(chance.uniform(*hardware.rate_per_node)) * episodes.nodes,
+        rate_per_second=rate * float(chance.uniform(*hardware.rate_factor)) * episodes.nodes,
         duration_seconds=episodes.seconds,
         warmup_seconds=episodes.hold_seconds,
         seed=seed,

@@ -1,5 +1,6 @@
-"""A rule on the training streams: what it costs there, and what it said about what it saw."""
+"""What a student learns from: a rule's words about what it saw, or the prices of what could have been done."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +15,20 @@ from agents.learning.streams import TrainingStream
 from agents.wire.messages import GuardRails
 
 
+class Prices(NamedTuple):
+    """What wishes would have cost, for K decisions."""
+
+    present: NDArray[np.float64]  # [K] granted ratios
+    best: NDArray[np.float64]  # [K] best splits of the value curves
+    excess: NDArray[np.float32]  # [K, G] at the ratios of `clairvoyant.PRICED`, over the best, in mean costs of the stream
+
+
 class Lesson(NamedTuple):
-    """One stream under the rule."""
+    """One stream, K decisions of its nodes."""
 
     reference: Reference
-    raw: NDArray[np.float64]  # [decisions x N, F] features, NaN where missing
-    labels: NDArray[np.float64]  # [decisions x N] see `labels_of`
+    raw: NDArray[np.float64]  # [K, F] features, NaN where missing
+    told: NDArray[np.float64] | Prices  # [K] a rule's labels (`labels_of`), or prices
 
 
 def teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:
@@ -43,14 +52,21 @@ def unit_statistics(features: int) -> NDArray[np.float32]:
     return np.concatenate([np.zeros(features, np.float32), np.ones(features, np.float32)])
 
 
-def statistics_of(lessons: list[Lesson]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Means and scales of the features over all lessons; a feature that never moved, or was never a number, gets scale 1."""
+# What a node shows of its own moves, which a fleet held at a ratio never shows: mean and scale as seen where nodes move.
+DEEDS = {"since_move_log": (3.5, 2.0), "backlog_ratio": (0.0, 0.05)}
+
+
+def statistics_of(lessons: list[Lesson], names: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """[F] means and scales over all lessons, but for `DEEDS`; a feature that never moved, or was never a number, gets scale 1."""
     raw = np.concatenate([lesson.raw for lesson in lessons])
     known = np.isfinite(raw)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.where(known, raw, 0.0).sum(axis=0) / count
     deviation = np.sqrt(np.where(known, (raw - mean) ** 2, 0.0).sum(axis=0) / count)
-    return mean.astype(np.float32), np.where(deviation > 1e-3, deviation, 1.0).astype(np.float32)
+    scale = np.where(deviation > 1e-3, deviation, 1.0)
+    for column, name in enumerate(names):
+        mean[column], scale[column] = DEEDS.get(name, (mean[column], scale[column]))
+    return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def normalised(raw: NDArray[np.float64], mean: NDArray[np.float32], scale: NDArray[np.float32], most: float) -> NDArray[np.float32]:

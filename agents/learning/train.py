@@ -1,9 +1,12 @@
 """One training run: lessons from a rule, warm start, PPO, export. The same configuration and seed give the same bytes."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,11 +15,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents.controller.features import DEVIATIONS_MAX
 from agents.learning.clairvoyant import teach_clairvoyant
-from agents.learning.config import TrainingConfig
-from agents.learning.fleet_env import FleetVecEnv, Streams
-from agents.learning.imitate import imitate
+from agents.learning.config import Ppo, TrainingConfig
+from agents.learning.export import actor_layers
+from agents.learning.fleet_env import FleetVecEnv, Seat, Streams
+from agents.learning.imitate import Loss, imitate, label_loss, price_loss
 from agents.learning.streams import TrainingStream, draw_streams
-from agents.learning.teacher import Lesson, normalised, statistics_of, teach
+from agents.learning.teacher import Lesson, Prices, normalised, statistics_of, teach
+from agents.sim.processes import simulating_processes
 
 Say = Callable[[str], None]
 
@@ -43,18 +48,22 @@ class Trained(NamedTuple):
     training: dict[str, Any]  # for the card
 
 
-def train(config: TrainingConfig, seed: int, say: Say = lambda _: None, cancelled: Callable[[], bool] = lambda: False) -> Trained:
-    """Run to the configured number of steps; a cancelled run returns what it has."""
+def train(
+    config: TrainingConfig, seed: int, say: Say = lambda _: None, cancelled: Callable[[], bool] = lambda: False, processes: int = 1
+) -> Trained:
+    """Run to the configured number of steps; a cancelled run returns what it has. Lessons are taught in `processes` at once."""
     torch.set_num_threads(1)  # networks this small only lose by sharing
     streams = draw_streams(config.episodes, seed)
-    lessons = _lessons(config, streams, say, cancelled)
-    mean, scale = statistics_of(lessons)
+    lessons = _lessons(config, streams, processes, say, cancelled)
+    mean, scale = statistics_of(lessons, config.feature_names)
     references = {number: lesson.reference for number, lesson in enumerate(lessons)}
     statistics = np.concatenate([mean, np.float32(1.0) / scale])
     model = new_model(config, FleetVecEnv(config, Streams(config, streams, references), statistics, seed), seed)
     loss = _warm_start(model, config, lessons, mean, scale, seed)
     say(f"warm start: loss {loss:.4f} after {config.imitation.passes} passes over {sum(map(_decisions, lessons))} decisions")
+    warm = [parameter.detach().clone() for parameter in _actor(model)]
     curve = improve(model, config, say, cancelled)
+    validation = _validated(model, warm, config, statistics, seed, say) if curve and not cancelled() else {}
     training = {
         "method": f"imitation of {config.imitation.rule}, then PPO" if config.imitation.passes else "PPO",
         "steps": curve[-1].steps if curve else 0,
@@ -62,8 +71,49 @@ def train(config: TrainingConfig, seed: int, say: Say = lambda _: None, cancelle
         "imitation_loss": round(loss, 6) if np.isfinite(loss) else None,
         "reward_first": curve[0].reward_mean if curve else None,
         "reward_last": curve[-1].reward_mean if curve else None,
-    }
+    } | validation
     return Trained(model, mean, scale, curve, training)
+
+
+def _actor(model: PPO) -> list[torch.nn.Parameter]:
+    return [parameter for layer in actor_layers(model) for parameter in layer.parameters()]
+
+
+def _validated(
+    model: PPO, warm: list[torch.Tensor], config: TrainingConfig, statistics: NDArray[np.float32], seed: int, say: Say
+) -> dict[str, Any]:
+    """Mean reward on streams that neither teacher nor PPO saw, after PPO and before it; the better actor stays in the model."""
+    episodes = config.episodes
+    more = msgspec.structs.replace(episodes, streams=episodes.streams + config.ppo.validation_streams)
+    streams = Streams(config, draw_streams(more, seed)[episodes.streams :])
+    tuned = [parameter.detach().clone() for parameter in _actor(model)]
+    after = _mean_reward(model, config, streams, statistics)
+    _restore(model, warm)
+    before = _mean_reward(model, config, streams, statistics)
+    if after > before:
+        _restore(model, tuned)
+    kept = "PPO" if after > before else "warm start"
+    say(f"on {len(streams.all)} unseen streams: mean reward {before:+.4f} before PPO, {after:+.4f} after; kept: {kept}")
+    return {"validation_reward_before": round(before, 6), "validation_reward_after": round(after, 6), "kept": kept}
+
+
+def _restore(model: PPO, kept: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(_actor(model), kept, strict=True):
+            parameter.copy_(value)
+
+
+def _mean_reward(model: PPO, config: TrainingConfig, streams: Streams, statistics: NDArray[np.float32]) -> float:
+    """Of every stream served once, without exploration."""
+    rewards = []
+    for number in range(len(streams.all)):
+        seat, ended = Seat(config, streams, statistics), False
+        inputs = seat.begin(number)
+        while not ended:
+            outputs, _ = model.predict(inputs, deterministic=True)
+            inputs, gained, ended = seat.step(outputs)
+            rewards.append(gained)
+    return float(np.mean(rewards))
 
 
 def _teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:
@@ -71,19 +121,32 @@ def _teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:
 
 
 def _decisions(lesson: Lesson) -> int:
-    return int(lesson.labels.shape[0])
+    return int(lesson.raw.shape[0])
 
 
-def _lessons(config: TrainingConfig, streams: list[TrainingStream], say: Say, cancelled: Callable[[], bool]) -> list[Lesson]:
+def _lessons(
+    config: TrainingConfig, streams: list[TrainingStream], processes: int, say: Say, cancelled: Callable[[], bool]
+) -> list[Lesson]:
     lessons: list[Lesson] = []
     began = time.monotonic()
-    for stream in streams:
-        if lessons and cancelled():
-            break
-        lessons.append(_teach(config, stream))
-        left = (time.monotonic() - began) / len(lessons) * (len(streams) - len(lessons))
-        say(f"lesson {len(lessons)} of {len(streams)}: {stream.scenario.workload}, {left:.0f} s left of the lessons")
+    with contextlib.ExitStack() as stack:
+        taught = _taught(config, streams, processes, stack)
+        for stream, lesson in zip(streams, taught, strict=True):
+            lessons.append(lesson)
+            left = (time.monotonic() - began) / len(lessons) * (len(streams) - len(lessons))
+            say(f"lesson {len(lessons)} of {len(streams)}: {stream.scenario.workload}, {left:.0f} s left of the lessons")
+            if cancelled():
+                break
     return lessons
+
+
+def _taught(config: TrainingConfig, streams: list[TrainingStream], processes: int, stack: contextlib.ExitStack) -> Iterator[Lesson]:
+    """Lessons in the streams' order, whoever teaches them."""
+    if processes < 2:
+        return map(partial(_teach, config), streams)
+    pool = stack.enter_context(simulating_processes(processes))
+    stack.callback(pool.shutdown, wait=True, cancel_futures=True)  # of a cancelled run, those that have not begun
+    return pool.map(partial(_teach, config), streams)
 
 
 def new_model(config: TrainingConfig, env: FleetVecEnv, seed: int) -> PPO:
@@ -120,27 +183,44 @@ def _warm_start(
 ) -> float:
     raw = np.concatenate([lesson.raw for lesson in lessons])
     inputs = torch.from_numpy(normalised(raw, mean, scale, DEVIATIONS_MAX))
-    labels = torch.from_numpy(np.concatenate([lesson.labels for lesson in lessons]).astype(np.float32))
-    return imitate(model, inputs, labels, config.imitation, seed, features=config.feature_names, steps=config.action.kind == "step")
+    return imitate(model, inputs, _loss(config, lessons), config.imitation, seed, features=config.feature_names)
+
+
+def _loss(config: TrainingConfig, lessons: list[Lesson]) -> Loss:
+    prices = [lesson.told for lesson in lessons if isinstance(lesson.told, Prices)]
+    if prices:
+        joined = Prices(*(np.concatenate(part) for part in zip(*prices, strict=True)))
+        return price_loss(config.action, joined, config.imitation.move_weight)
+    labels = np.concatenate([lesson.told for lesson in lessons if not isinstance(lesson.told, Prices)])
+    return label_loss(config.action, torch.from_numpy(labels.astype(np.float32)))
 
 
 def improve(model: PPO, config: TrainingConfig, say: Say, cancelled: Callable[[], bool], note: Note = lambda _: None) -> list[CurvePoint]:
     """PPO for the configured steps, or until cancelled; `note` hears every point of the curve as it comes."""
     if config.ppo.steps == 0:
         return []
-    progress = _Progress(config.ppo.steps, say, cancelled, note)
+    progress = _Progress(config.ppo, say, cancelled, note)
     model.learn(total_timesteps=config.ppo.steps, callback=progress)
     return progress.curve
 
 
 class _Progress(BaseCallback):
-    """Tells how far training is, keeps the learning curve, and stops when cancelled."""
+    """Tells how far training is, keeps the learning curve, and stops when cancelled.
 
-    def __init__(self, steps: int, say: Say, cancelled: Callable[[], bool], note: Note) -> None:
+    At first only the critic learns: advantages from one that knows nothing would undo the warm start.
+    """
+
+    def __init__(self, ppo: Ppo, say: Say, cancelled: Callable[[], bool], note: Note) -> None:
         super().__init__()
         self.curve: list[CurvePoint] = []
-        self._steps, self._say, self._cancelled, self._note = steps, say, cancelled, note
+        self._steps, self._say, self._cancelled, self._note = ppo.steps, say, cancelled, note
+        self._critic_steps = ppo.critic_share * ppo.steps
         self._began = time.monotonic()
+
+    def _on_rollout_start(self) -> None:
+        learning = self.num_timesteps >= self._critic_steps
+        for layer in actor_layers(self.model):  # type: ignore[arg-type]
+            layer.requires_grad_(learning)
 
     def _on_step(self) -> bool:
         return not self._cancelled()

@@ -1,38 +1,6 @@
-"""Change detectors: a burst of arrivals, and a lasting change of a level. Told the time, or sample by sample."""
+"""A change detector for the level of a signal, told sample by sample."""
 
 import math
-
-
-class BurstDetector:
-    """Hysteresis on fast rate / slow rate: on at `on_ratio`, off under `off_ratio`.
-
-    A rate estimated over about a second from few arrivals doubles by chance alone, so a burst must
-    also stand `sigmas_min` standard deviations of a Poisson count above the slow rate.
-    """
-
-    __slots__ = ("_fast_seconds", "_off_ratio", "_on_ratio", "_sigmas_min", "active")
-
-    def __init__(self, on_ratio: float = 2.0, off_ratio: float = 1.3, fast_half_life_seconds: float = 1.0, sigmas_min: float = 5.0) -> None:
-        if not 1.0 <= off_ratio < on_ratio:
-            raise ValueError("off_ratio must be >= 1 and below on_ratio")
-        self._on_ratio = on_ratio
-        self._off_ratio = off_ratio
-        self._sigmas_min = sigmas_min
-        # an exponentially weighted rate varies like a count over 2 / ln 2 half-lives
-        self._fast_seconds = 2.0 * fast_half_life_seconds / math.log(2.0)
-        self.active = False
-
-    def update(self, fast_per_second: float, slow_per_second: float) -> bool:
-        """Judge the present pair of rates; rates that are not finite change nothing."""
-        if not (math.isfinite(fast_per_second) and math.isfinite(slow_per_second)):
-            return self.active
-        if self.active:
-            self.active = fast_per_second >= self._off_ratio * slow_per_second and fast_per_second > 0.0
-        else:
-            noise = math.sqrt(max(slow_per_second, 0.0) / self._fast_seconds)
-            least = max(self._on_ratio * slow_per_second, slow_per_second + self._sigmas_min * noise)
-            self.active = slow_per_second > 0.0 and fast_per_second >= least
-        return self.active
 
 
 class PageHinkley:

@@ -28,6 +28,7 @@ def train_command(
     steps: Annotated[int | None, typer.Option(min=0, help="Decisions of PPO instead of the configuration's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for policy, card and learning curve.")] = Path("trained"),
     evaluate: Annotated[bool, typer.Option(help="Compare with rules on unseen streams, for the card.")] = True,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Simulations at a time, while lessons are taught.")] = 2,
 ) -> None:
     """Train one policy; the same configuration and seed give the same policy."""
     missing = [name for name in ("stable_baselines3", "gymnasium") if importlib.util.find_spec(name) is None]
@@ -41,7 +42,7 @@ def train_command(
     try:
         chosen = _configured(config, steps)
         _check(out, seed)
-        trained = train(chosen, seed, _say)
+        trained = train(chosen, seed, _say, processes=processes)
     except (ValueError, OSError) as error:
         raise Refusal(str(error)) from error
     _write(out, chosen, seed, trained, evaluated=evaluate)

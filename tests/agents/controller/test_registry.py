@@ -119,7 +119,7 @@ def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name(
 def test_only_methods_that_price_the_clusters_reuse_freeze_when_it_is_stale() -> None:
     names = ["b5", "b5+burst", "b5-node-stream", "static-0.50", "static-0.50+burst"]
     assert [uses_cluster_reuse(make_controller(name, RAILS)) for name in names] == [True, True, False, False, False]
-    assert uses_cluster_reuse(Burst(Thirds(RAILS)))
+    assert uses_cluster_reuse(Burst(Thirds(RAILS), RAILS))
 
 
 def test_an_installed_package_adds_a_controller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from agents.learning.streams import SEED_MIN, draw_streams
 from agents.learning.teacher import unit_statistics
 from tests.agents.learning import tiny
 
-FREE = Reference(np.ones(64), 1.0)  # a reference that need not be measured
+FREE = Reference(np.ones(64))  # a reference that need not be measured
 Config = tiny.TrainingConfig
 
 
@@ -85,19 +85,19 @@ def test_a_node_goes_where_its_wish_sends_it() -> None:
 
 
 def test_a_cheaper_window_is_rewarded_and_a_move_is_not() -> None:
-    weights, window = tiny.helm().reward, _window(service_ms=90.0)
-    still = rewards_of(window, 0, Reference(np.array([100.0]), 1.0), weights)
-    moved = rewards_of(window._replace(moved=np.array([0.1])), 0, Reference(np.array([100.0]), 1.0), weights)
-    late = rewards_of(window._replace(violations=2), 0, Reference(np.array([100.0]), 1.0), weights)
+    weights, window = tiny.helm().reward, _window(squares_ms=90.0)
+    still = rewards_of(window, 0, Reference(np.array([100.0])), weights)
+    moved = rewards_of(window._replace(moved=np.array([0.1])), 0, Reference(np.array([100.0])), weights)
+    refused = rewards_of(window._replace(refused=2), 0, Reference(np.array([100.0])), weights)
     assert still.tolist() == pytest.approx([2.0])
     assert moved.tolist() == pytest.approx([1.95])
-    assert late.tolist() == pytest.approx([-2.0])
+    assert refused.tolist() == pytest.approx([-2.0])  # two times four SLOs of 2.5 ms
 
 
 def _window(**known: Any) -> Any:
     from agents.learning.episode import Window
 
-    return Window(**{"requests": 90, "violations": 0, "moved": np.zeros(1)} | known)
+    return Window(**{"refused": 0, "slo_ms": 2.5, "moved": np.zeros(1)} | known)
 
 
 def test_streams_of_training_are_no_streams_of_suites() -> None:

@@ -47,7 +47,7 @@ def test_the_frozen_policy_acts_as_the_trained_one(trained: Trained) -> None:
 def test_the_card_says_how_it_was_trained(trained: Trained) -> None:
     card = read_policy(*exported(trained, tiny.helm())[:2]).card
     assert card.training["steps"] == 20
-    assert card.training["config"]["episodes"]["workloads"] == ["steady", "burst"]
+    assert card.training["config"]["episodes"]["workloads"] == {"steady": 10.0, "burst": 10.0}
     assert card.mean == pytest.approx(trained.mean.tolist())
 
 

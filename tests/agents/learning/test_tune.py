@@ -26,7 +26,8 @@ from tests.agents.learning import tiny
 
 OPTIONS = TuneOptions(steps=10, evaluation_seeds=1, evaluation_seconds=12.0)
 CONFIG = msgspec.structs.replace(
-    tiny.helm(), episodes=msgspec.structs.replace(tiny.helm().episodes, workloads=("steady",), admissions=("shipped",), nodes=1, streams=1)
+    tiny.helm(),
+    episodes=msgspec.structs.replace(tiny.helm().episodes, workloads={"steady": 10.0}, admissions=("shipped",), nodes=1, streams=1),
 )
 PARENT = random_file(card(hidden=[8], action=tiny.helm().action, name="tiny"))
 

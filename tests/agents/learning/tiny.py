@@ -10,13 +10,13 @@ features = "{features}"
 hidden = [8]
 action = {action}
 [episodes]
-workloads = ["steady", "burst"]
+workloads = {{steady = 10.0, burst = 10.0}}
 nodes = 2
 seconds = 12.0
 hold_seconds = 2.0
 streams = 2
 settled = false
-hardware = [{{profile = "cpu-tiny", rate_per_node = [8.0, 12.0]}}]
+hardware = [{{profile = "cpu-tiny", rate_factor = [0.8, 1.2]}}]
 [imitation]
 rule = "b5"
 passes = 3
@@ -26,6 +26,7 @@ steps_per_slot = 5
 fleets = 1
 batch = 5
 epochs = 2
+validation_streams = 1
 """
 STEP = '{kind = "step", period_seconds = 1.0, step_ratio_max = 0.1, anchor = "landscape"}'
 SEVEN = '{kind = "increments", period_seconds = 5.0, increments = [-0.06, -0.04, -0.02, 0.0, 0.02, 0.04, 0.06]}'
