@@ -22,7 +22,7 @@ HELD_RATIO = 0.45  # of the run that later rewards are measured against
 PRICED = np.linspace(0.15, 0.8, 53)  # the fit says nothing further out
 _AHEAD_SECONDS = 30.0  # as the optimum of a moment is defined elsewhere; moving and refilling takes about as long
 _DEGREE = 3
-_EXCESS_MAX = 10.0  # mean costs of the stream: a ratio that overloads is no worse for having done so all the time
+_EXCESS_MAX = 1.0  # a usual cost: how far a ratio drowns is chance, that it does is not
 
 
 class HeldRun(NamedTuple):
@@ -67,4 +67,5 @@ def lesson_of(config: TrainingConfig, runs: list[HeldRun]) -> Lesson:
 def excess_of(costs: NDArray[np.float64], usual: float) -> NDArray[np.float64]:
     """[G] what every ratio of `PRICED` costs more than the best, in `usual` costs, from the costs at `RATIOS`."""
     fitted: NDArray[np.float64] = np.exp(np.polyval(np.polyfit(RATIOS, np.log(np.maximum(costs, 1e-9)), _DEGREE), PRICED))
-    return np.minimum((fitted - fitted.min()) / max(usual, 1e-9), _EXCESS_MAX)
+    excess: NDArray[np.float64] = np.minimum((fitted - fitted.min()) / max(usual, 1e-9), _EXCESS_MAX)
+    return excess

@@ -51,10 +51,11 @@ class Imitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Warm start: the policy first learns to say what a teacher says. No passes: start from nothing."""
 
     rule: str = "clairvoyant"  # see `clairvoyant.py`; or b5, b7
-    passes: int = 12
-    batch: int = 256
-    learning_rate: float = 1e-3
-    blur_deviations: float = 2.0  # of the noise on `imitate.SIZES`
+    passes: int = 40
+    batch: int = 512
+    learning_rate: float = 2e-3  # at first; it falls to nothing along a cosine
+    blur_deviations: float = 1.0  # of the noise on `imitate.SIZES`
+    noise_deviations: float = 0.1  # of the noise on all else
     move_weight: float = 0.2  # of a wish to move by the whole pool, in mean costs of the stream
 
 

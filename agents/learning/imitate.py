@@ -28,9 +28,9 @@ def imitate(model: PPO, inputs: torch.Tensor, loss: Loss, how: Imitation, seed: 
     parameters = [parameter for layer in actor_layers(model) for parameter in layer.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=how.learning_rate)
     loss_mean = float("nan")
-    blur = how.blur_deviations * torch.tensor([float(name in SIZES) for name in features])
     known = torch.tensor([float(name not in DEEDS) for name in features])  # the rest is noise, so that nothing is made of it yet
-    blur += 1.0 - known
+    blur = torch.tensor([_blur(name, how) for name in features])
+    pace = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, how.passes))
     for _ in range(how.passes):
         losses = []
         for chosen in torch.randperm(inputs.shape[0], generator=chance).split(how.batch):
@@ -40,8 +40,16 @@ def imitate(model: PPO, inputs: torch.Tensor, loss: Loss, how: Imitation, seed: 
             lost.backward()
             optimiser.step()
             losses.append(float(lost.detach()))
+        pace.step()
         loss_mean = sum(losses) / len(losses)
     return loss_mean
+
+
+def _blur(name: str, how: Imitation) -> float:
+    """Deviations of the noise on a feature."""
+    if name in DEEDS:
+        return 1.0
+    return how.blur_deviations if name in SIZES else how.noise_deviations
 
 
 def label_loss(action: Action, labels: torch.Tensor) -> Loss:
