@@ -34,6 +34,7 @@ class RunStatistics:
         self._counters: list[NDArray[np.int64]] = []
         self._refused: list[int] = []
         self._moves: list[list[tuple[float, float]]] = [[] for _ in nodes]  # (seconds, signed step) per node
+        self._alarms_seconds: list[list[float]] = [[] for _ in nodes]  # when recovery took over
         self._refill_bytes = np.zeros(len(nodes))
         self._answers: NDArray[Any] = np.zeros(0, ANSWER)
 
@@ -51,10 +52,13 @@ class RunStatistics:
         self._parts.clear()
 
     def decided(self, now_ns: int, index: int, effects: Effects) -> None:
-        """One tick of a node: its changes of target are counted."""
+        """One tick of a node: its changes of target and its alarms are counted."""
+        at_seconds = (now_ns - self._origin_ns) / 1e9
         for kind, facts in effects.events:
             if kind is EventKind.RATIO_MOVED:
-                self._moves[index].append(((now_ns - self._origin_ns) / 1e9, float(facts["to"]) - float(facts["from"])))
+                self._moves[index].append((at_seconds, float(facts["to"]) - float(facts["from"])))
+            elif kind is EventKind.RECOVERY_STARTED:
+                self._alarms_seconds[index].append(at_seconds)
 
     def refilled(self, index: int, size_bytes: float) -> None:
         """Bytes brought in by the background."""
@@ -123,6 +127,7 @@ class RunStatistics:
             "kv_hit_ratio": _share(gained[:, Counter.KV_HITS].sum(), gained[:, Counter.KV_REQUESTS].sum()),
             "refill_bytes": int(self._refill_bytes.sum()),
             "moves": sum(len(moves) for moves in self._moves),
+            "alarms_seconds": self._alarms_seconds,
             "reversals": sum(_reversals(moves) for moves in self._moves),
             "moved_pages": int(gained[:, Counter.MOVED_PAGES].sum()),
             "emb_ratio_min": float(self.ratios.min()),

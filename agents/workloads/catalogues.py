@@ -204,8 +204,7 @@ def _bursts(calm: Traffic, burst: Traffic, seconds: float) -> list[Keyframe]:
     """Two bursts: arrivals x1.6 and three times the returning users within four seconds, held, then decaying [P]."""
     onset = min(4.0, 0.02 * seconds)
     frames = [Keyframe(0.0, calm)]
-    for start in (0.25, 0.65):
-        rise = start * seconds
+    for rise in burst_onsets_seconds(seconds):
         frames += [
             Keyframe(rise, calm),
             Keyframe(rise + onset, burst),
@@ -213,6 +212,11 @@ def _bursts(calm: Traffic, burst: Traffic, seconds: float) -> list[Keyframe]:
             Keyframe(rise + 0.25 * seconds, calm),
         ]
     return [*frames, Keyframe(seconds, calm)]
+
+
+def burst_onsets_seconds(seconds: float) -> tuple[float, ...]:
+    """When the bursts of a stream of the regime `burst` begin."""
+    return 0.25 * seconds, 0.65 * seconds
 
 
 def _flood(before: Traffic, flood: Traffic, seconds: float, onset_seconds: float = 4.0) -> list[Keyframe]:

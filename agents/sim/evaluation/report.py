@@ -8,6 +8,7 @@ import numpy as np
 from agents.sim.evaluation.optimum import Optimum, distance
 
 _BOOTSTRAPS = 2_000
+_ONSET_SECONDS_MAX = 10.0  # later than this, an alarm is about something else
 _MEANS = (
     "utilisation",
     "utilisation_peak",
@@ -39,6 +40,29 @@ def row_of(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
         row[name] = float(np.mean(values)) if values else None
     row["latency_ms_p99_ci"] = interval([cell["latency_ms_p99"] for cell in cells if cell["latency_ms_p99"] is not None])
     return row
+
+
+def alarms(answers: Sequence[dict[str, Any]], onsets_seconds: Sequence[float], measured_seconds: tuple[float, float]) -> dict[str, Any]:
+    """What the recovery layers did between both seconds.
+
+    Seconds from an onset to a node's alarm (their median), the share of nodes and onsets without one within ten
+    seconds, and the alarms that no onset explains, per node and hour.
+    """
+    begin, end = measured_seconds
+    delays: list[float] = []
+    onsets, false, hours = 0, 0, 0.0
+    for answer in answers:
+        for found in answer["cell"]["alarms_seconds"]:
+            late = [[at - onset for at in found if 0.0 <= at - onset < _ONSET_SECONDS_MAX] for onset in onsets_seconds]
+            delays += [min(each) for each in late if each]
+            onsets += len(onsets_seconds)
+            false += sum(at >= begin for at in found) - sum(map(len, late))
+            hours += (end - begin) / 3600.0
+    return {
+        "onset_delay_seconds": float(np.median(delays)) if delays else None,
+        "onsets_missed_ratio": 1.0 - len(delays) / onsets if onsets else None,
+        "false_alarms_per_node_hour": false / hours if hours else None,
+    }
 
 
 def interval(values: Sequence[float]) -> list[float] | None:

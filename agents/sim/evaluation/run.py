@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from agents.sim.evaluation.jobs import QUANTILES, carry_out_all, service_of
-from agents.sim.evaluation.loads import LOADS
+from agents.sim.evaluation.loads import LOADS, SECONDS
 from agents.sim.evaluation.optimum import Optimum, find_optimum
-from agents.sim.evaluation.report import capacity, change, distances, gap_closed, ratio_distance, row_of
+from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, ratio_distance, row_of
 from agents.sim.evaluation.suites import (
     Cell,
     Plan,
@@ -24,6 +24,7 @@ from agents.sim.evaluation.suites import (
     second_jobs,
     sensitivity_jobs,
 )
+from agents.workloads.catalogues import burst_onsets_seconds
 
 WARMUP_SECONDS = 30
 Progress = Callable[[int, int], None]
@@ -88,6 +89,7 @@ def _rows(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, 
     rows = []
     for name, answers in named.items():
         row = _asked(cell, name) | means[name]
+        row |= alarms(answers, burst_onsets_seconds(SECONDS) if cell.regime == "burst" else (), (WARMUP_SECONDS, SECONDS))
         row |= distances(answers, optima) or {}
         if "s3" in named:
             row["distance_to_s3"] = ratio_distance(answers, named["s3"])

@@ -10,7 +10,7 @@ import pytest
 from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
-from agents.sim.evaluation.report import capacity, change, gap_closed, interval
+from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval
 from agents.sim.evaluation.suites import (
     CATALOGUES,
     REGIMES,
@@ -73,6 +73,14 @@ def test_changes_are_paired_by_seed_and_left_out_beside_overload() -> None:
 def test_an_interval_needs_two_values() -> None:
     assert interval([3.0]) is None
     assert interval([3.0, 3.0]) == [3.0, 3.0]
+
+
+def test_alarms_are_told_as_delay_after_an_onset_and_as_false_ones_per_hour() -> None:
+    answers = [{"cell": {"alarms_seconds": [[76.0, 120.0], [78.0, 197.0], []]}}]
+    found = alarms(answers, (75.0, 195.0), (30.0, 330.0))
+    assert found == {"onset_delay_seconds": 2.0, "onsets_missed_ratio": 0.5, "false_alarms_per_node_hour": 4.0}
+    calm = alarms(answers, (), (30.0, 330.0))
+    assert calm == {"onset_delay_seconds": None, "onsets_missed_ratio": None, "false_alarms_per_node_hour": 16.0}
 
 
 def test_a_share_of_the_gap_is_told_only_where_there_is_one() -> None:
