@@ -4,9 +4,6 @@ A load is a utilisation at the best static ratio: 0.75-0.80 normal, 0.85-0.88 hi
 work of a trend doubles over its five minutes and a burst is over in one, so a mean of 0.78 would end in saturation,
 where latencies grow with the length of the run and comparisons mean nothing. Found once, under the paper's admission
 and our router, and kept in `loads.json`, so that every method and admission of a cell meets the same arrivals.
-
-A cell may have no such rate: a fleet whose misses make it busier, and whose business makes it spill, tips over. One that `tips_over`
-before its load is high keeps the most that was carried.
 """
 
 import json
