@@ -1,16 +1,20 @@
 """One request for the model and its result, and how requests become a batch. No I/O."""
 
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.node.batch import Batch, MissReason
+from agents.numerics.jit import bound_by_first_call
 from agents.numerics.prefix import block_hashes
 from agents.runtime.keys import UserKeys
 from agents.runtime.oip import RankInputs
 
 _NO_BLOCKS = np.empty(0, np.uint64)
+_block_hashes = bound_by_first_call(block_hashes)  # of arrays that `oip` made, always of one type
 
 
 class RankRequest(NamedTuple):
@@ -60,7 +64,7 @@ def rank_request(
         actions=actions,
         timestamps=timestamps,
         # Without an id there is nobody to keep a prefix for: no blocks, so nothing is looked up or kept.
-        block_hashes=block_hashes(items, actions, timestamps, block_tokens) if known else _NO_BLOCKS,
+        block_hashes=_block_hashes(items, actions, timestamps, block_tokens) if known else _NO_BLOCKS,
         candidates=inputs.candidates,
         reuse_gap_ns=reuse_gap_ns,
         resident_elsewhere=resident_elsewhere,
@@ -84,8 +88,8 @@ def batch_of(requests: list[RankRequest]) -> Batch:
     )
 
 
-def _offsets(lengths: list[int]) -> NDArray[np.int64]:
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(np.array(lengths, np.int64))))
+def _offsets(lengths: Iterable[int]) -> NDArray[np.int64]:
+    return np.array([*accumulate(lengths, initial=0)], np.int64)
 
 
 def kv_words(result: RankResult) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.integers import LISTS_MAX, UNREAD, take_lists
+from agents.numerics.jit import bound_by_first_call
 from agents.runtime.compression import DecompressionError, decompressed
 from agents.runtime.oip.metadata import CANDIDATES, HISTORY_INPUTS
 from agents.wire.errors import ErrorCode, WireError
@@ -74,6 +75,7 @@ class InferBody(msgspec.Struct, frozen=True):
 
 
 _BODY = msgspec.json.Decoder(InferBody)
+_take_lists = bound_by_first_call(take_lists)
 MARK_BYTES = 3  # of what stands for a list: a digit in brackets
 _MARKS = [f"[{number}]".encode() for number in range(LISTS_MAX)]
 
@@ -116,7 +118,7 @@ def _decode(head: bytes | memoryview, integers_max: int) -> tuple[InferBody, dic
     """The head, and the lists of integers in it: read beside it, because a general reader skips each twice."""
     rest = np.empty(len(head) + LISTS_MAX, np.uint8)
     values, ends = np.empty(min(integers_max, len(head) // 2) + 1, np.int64), np.empty(LISTS_MAX, np.int64)
-    size, count = take_lists(np.frombuffer(head, np.uint8), rest, values, ends)
+    size, count = _take_lists(np.frombuffer(head, np.uint8), rest, values, ends)
     if count == UNREAD:
         return _decode_whole(head), {}
     try:

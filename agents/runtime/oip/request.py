@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.integers import UNREAD, first_outside, parse_integers
+from agents.numerics.jit import bound_by_first_call
 from agents.numerics.prefix import window_start
 from agents.profiles import Profile
 from agents.runtime.oip.envelope import MARK_BYTES, Envelope, InferBody, InferInput, InferOutput, InferParameters, invalid, open_envelope
@@ -45,6 +46,7 @@ class RankInputs(NamedTuple):
 
 _FLAT = msgspec.json.Decoder(list[Int64])
 _NESTED = msgspec.json.Decoder(list[list[Int64]])
+_first_outside = bound_by_first_call(first_outside)
 
 
 def decode_infer(body: bytes, profile: Profile, json_bytes: int | None = None) -> RankInputs:
@@ -64,13 +66,14 @@ def decode_infer(body: bytes, profile: Profile, json_bytes: int | None = None) -
     _check_range("history_items", items, profile.rows)
     _check_range("history_actions", actions, profile.model.actions)
     _check_range(CANDIDATES, candidates, profile.rows)
-    start = window_start(tokens, profile.model.tokens_max)
+    if (start := window_start(tokens, profile.model.tokens_max)) > 0:
+        items, actions, timestamps = items[start:], actions[start:], timestamps[start:]
     return RankInputs(
         request_id=request.id,
         user_id=request.parameters.user_id,
-        items=items[start:],
-        actions=actions[start:],
-        timestamps=timestamps[start:],
+        items=items,
+        actions=actions,
+        timestamps=timestamps,
         candidates=candidates,
         history_tokens=tokens,
         timeout_ms=request.parameters.timeout / 1e3 if request.parameters.timeout else None,
@@ -200,6 +203,6 @@ def _check_lengths(tensors: dict[str, NDArray[np.int64]], profile: Profile) -> i
 
 
 def _check_range(name: str, values: NDArray[np.int64], stop: int) -> None:
-    index = first_outside(values, stop)
+    index = _first_outside(values, stop)
     if index != -1:
         raise invalid(f"input {name!r} at index {index}: {int(values[index])} is outside 0 to {stop - 1}", name)
