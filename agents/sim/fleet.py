@@ -220,7 +220,7 @@ class SimulatedFleet:
         self._routed = np.zeros(requests, ROUTED) if given is None else given[self._offset : self._offset + requests]
         self.routes.append(self._routed)
         self.world.head["open_loop"] = int(given is not None)
-        self._run_until = _kernel_for(self.world, self._block, self._routed)
+        self._run_until = kernel_for(self.world, self._block, self._routed)
 
     def _at(self, at_ns: int, event: Callable[[int], None]) -> None:
         self._sequence += 1
@@ -291,7 +291,7 @@ class SimulatedFleet:
 _kernels: dict[tuple[object, ...], Callable[..., tuple[int, int]]] = {}
 
 
-def _kernel_for(world: World, block: RequestBlock, routed: NDArray[Any]) -> Callable[..., tuple[int, int]]:
+def kernel_for(world: World, block: RequestBlock, routed: NDArray[Any]) -> Callable[..., tuple[int, int]]:
     """`run_until`, bound once in a process to every kind of block: a world's hundred arrays are of the same types in every fleet."""
     kind = tuple((part.dtype, part.flags.c_contiguous, part.flags.writeable) for part in (*block, routed))
     if kind not in _kernels:

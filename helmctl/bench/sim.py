@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from agents.profiles import load_profile
 from agents.sim import fleet as fleet_module
-from agents.sim.events import run_until
-from agents.sim.fleet import ORIGIN_NS, FleetSetup, SimulatedFleet
+from agents.sim.fleet import ORIGIN_NS, FleetSetup, SimulatedFleet, kernel_for
 from agents.sim.scenario import CATALOGUE_RATE_PER_NODE, Scenario, run
 from agents.workloads.blocks import RequestBlock
 from agents.workloads.catalogues import ROW_SHIFT, fleet_workload
@@ -105,18 +104,23 @@ class _Drawn:
 
 
 class _Watch:
-    """A function that sums the CPU time spent in it."""
+    """Kernels as a fleet is given them, and the CPU time spent in them."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self) -> None:
         self.seconds = 0.0
 
-    def __call__(self, *arguments: Any) -> Any:
-        started = time.thread_time()
-        try:
-            return self._function(*arguments)
-        finally:
-            self.seconds += time.thread_time() - started
+    def kernel_for(self, *kind: Any) -> Callable[..., Any]:
+        """In the place of the fleet's own `kernel_for`."""
+        kernel = kernel_for(*kind)
+
+        def timed(*arguments: Any) -> Any:
+            started = time.thread_time()
+            try:
+                return kernel(*arguments)
+            finally:
+                self.seconds += time.thread_time() - started
+
+        return timed
 
 
 def _speed(nodes: int, runs: int, seconds: float) -> Speed:
@@ -139,9 +143,11 @@ def _speed(nodes: int, runs: int, seconds: float) -> Speed:
     )
     drawn_seconds = time.thread_time() - started
     setup = FleetSetup((profile,) * nodes, duration_seconds=stretches * seconds, warmup_seconds=0.0)
-    fleet = SimulatedFleet(setup, stream)
-    gc.freeze()  # or a stretch pays for looking through all that importing and compiling left
-    stretch = [_stretch(fleet, ORIGIN_NS + int((number + 1) * seconds * 1e9)) for number in range(stretches)][1:]
+    watch = _Watch()
+    with patch.object(fleet_module, "kernel_for", watch.kernel_for):
+        fleet = SimulatedFleet(setup, stream)
+        gc.freeze()  # or a stretch pays for looking through all that importing and compiling left
+        stretch = [_stretch(fleet, ORIGIN_NS + int((number + 1) * seconds * 1e9), watch) for number in range(stretches)][1:]
     return Speed(
         requests_per_second=[requests / total for requests, total, _ in stretch],
         kernel_ratio=[inside / total for _, total, inside in stretch],
@@ -157,13 +163,12 @@ def _load_drawing_kernels(catalogue: str, regime: str, block_tokens: int) -> Non
         pass
 
 
-def _stretch(fleet: SimulatedFleet, until_ns: int) -> tuple[int, float, float]:
+def _stretch(fleet: SimulatedFleet, until_ns: int, watch: _Watch) -> tuple[int, float, float]:
     """Requests that arrived, CPU seconds, and those of them inside the kernel."""
-    watch, before = _Watch(run_until), int(fleet.world.head[0]["arrived"])
+    before, inside = int(fleet.world.head[0]["arrived"]), watch.seconds
     started = time.thread_time()
-    with patch.object(fleet_module, "run_until", watch):
-        fleet.advance(until_ns)
-    return int(fleet.world.head[0]["arrived"]) - before, time.thread_time() - started, watch.seconds
+    fleet.advance(until_ns)
+    return int(fleet.world.head[0]["arrived"]) - before, time.thread_time() - started, watch.seconds - inside
 
 
 # --- sampling -----------------------------------------------------------------------------
