@@ -9,6 +9,9 @@ NODE_PORT ?= 8790
 
 FLEET_OPTIONS = --nodes "$(NODES)" --workload "$(WORKLOAD)" --seed "$(SEED)" --host "$(HOST)" --router-port "$(ROUTER_PORT)" --node-port "$(NODE_PORT)"
 
+# Tests of whole systems: several processes each, so they run one after the other.
+ALONE = tests/apps/live tests/deploy tests/e2e tests/live
+
 .PHONY: help setup up fleet down test verify clean
 .SILENT:
 
@@ -37,8 +40,8 @@ down:
 test:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m helmctl.supervisor.browser
-	.venv/bin/python -m pytest -n 2 --dist loadfile tests/agents tests/contracts tests/helmctl
-	.venv/bin/python -m pytest --ignore tests/agents --ignore tests/contracts --ignore tests/helmctl
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore %)
+	.venv/bin/python -m pytest $(ALONE)
 
 verify:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
