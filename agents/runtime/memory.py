@@ -17,6 +17,7 @@ COMPILER_LIBRARY = "libllvmlite.so"
 SILENCE_SECONDS = 5.0  # without a request, after which buffers of the last ones are no use to anybody
 _MAPS = Path("/proc/self/maps")
 _DONT_NEED = 4  # MADV_DONTNEED of Linux
+_YOUNG_OBJECTS, _GENERATIONS = 20_000, 20  # between collections: some hundred requests
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,17 @@ async def keep_small(served: Callable[[], int], give: Callable[[], None] | None 
         if before == served() != given_at:
             given_at = before
             await asyncio.to_thread(give or give_back)
+
+
+def keep_what_is_alive() -> None:
+    """Spare collections what started the process, and make them rarer; call once everything is loaded and warm.
+
+    A full collection would walk torch and numba in the middle of somebody's request, and one after every 700 new objects costs
+    a batch some 4 % of the engine's work, though next to nothing in it is cyclic. What is, waits for a few MB at most.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, _GENERATIONS, _GENERATIONS)
 
 
 def give_back() -> None:

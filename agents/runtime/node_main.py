@@ -6,7 +6,6 @@ be refused is refused before torch is loaded: a wrong name or a taken port is to
 
 import asyncio
 import errno
-import gc
 import signal
 import socket
 import sys
@@ -16,7 +15,7 @@ import uvloop
 
 from agents.runtime.config import NodeSettings, SettingsError, bind, parse_node_settings
 from agents.runtime.logs import log_to_stderr
-from agents.runtime.memory import give_back, keep_small
+from agents.runtime.memory import give_back, keep_small, keep_what_is_alive
 
 EXIT_BROKEN = 1
 EXIT_REFUSED = 2
@@ -33,7 +32,7 @@ async def serve(settings: NodeSettings, bound: socket.socket) -> int:
     daemon = NodeDaemon(settings, await asyncio.to_thread(make_device, settings))
     await daemon.start(bound)
     give_back()
-    gc.freeze()  # what is alive now stays; full collections need not look at torch and numba again
+    keep_what_is_alive()
     daemon.engine.broken.add_done_callback(lambda _: stop.set())
     keeper = asyncio.create_task(keep_small(lambda: daemon.engine.requests_total))
     await stop.wait()

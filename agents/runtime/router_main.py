@@ -6,7 +6,6 @@ Exit codes: 0 after a drain, 2 when it cannot be started like this.
 import argparse
 import asyncio
 import errno
-import gc
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from agents.router.state import POLICIES
 from agents.router.warm import warm_up
 from agents.runtime.config import SettingsError, fleet_profile, read_fleet_file, salt_of
 from agents.runtime.logs import log_to_stderr
+from agents.runtime.memory import keep_what_is_alive
 from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.limits import Limits
 from agents.runtime.router.recording import RecordingRouter
@@ -91,8 +91,7 @@ async def serve(fleet: FleetFile, profile: Profile, router: Router, limits: Limi
         await daemon.close()
         what = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
         return refuse(f"cannot listen on {fleet.router.host}:{fleet.router.port}: {what}")
-    gc.collect()
-    gc.freeze()  # what is alive now stays; collections need not walk it again
+    keep_what_is_alive()
     await stop.wait()
     await daemon.drain()
     return 0

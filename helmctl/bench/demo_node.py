@@ -24,6 +24,7 @@ from agents.runtime.device.executor import TorchExecutor
 from agents.runtime.engine import Engine
 from agents.runtime.keys import UserKeys
 from agents.runtime.load.client import encode_request
+from agents.runtime.memory import keep_what_is_alive
 from agents.runtime.node_daemon import make_device
 from agents.runtime.ranking import rank_request
 from agents.runtime.rehearsal import rehearse
@@ -99,8 +100,7 @@ async def running_engine(profile: Profile, device: DeviceExecutor, ticking: bool
     await engine.on_device(lambda: rehearse(profile, device))
     if ticking:
         engine.start()
-    gc.collect()
-    gc.freeze()  # as a node does: a full collection would look at all of torch and numba, in the middle of somebody's request
+    keep_what_is_alive()  # as a node does
     try:
         yield Bench(engine, profile, node)
     finally:
