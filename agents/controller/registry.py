@@ -50,7 +50,7 @@ def _frozen(name: str) -> FrozenPolicy | None:
 
 
 def _shadowed(rails: GuardRails, name: str) -> Shadowed:
-    return Shadowed(_learned(rails, name, policy=name), B5(rails), rails)
+    return Shadowed(_learned(rails, name, policy=name), B7(rails), rails)
 
 
 _BUILT_IN: dict[str, ControllerFactory] = {
@@ -77,10 +77,10 @@ _BURST = re.compile(r"(?P<inner>.+)\+burst(?:-(?P<preset>\d(?:\.\d+)?))?")
 
 
 def learned(policy: FrozenPolicy, rails: GuardRails) -> Shadowed:
-    """The three layers over `policy`, watched by B5: what decides on a node that was told to decide by a version."""
+    """The three layers over `policy`, watched by B7: what decides on a node that was told to decide by a version."""
     paper = bool(policy.head[0]["paper_features"])
     layers = ThreeLayers(rails, name="paper" if paper else "helm", policy=policy, check_ns=PAPER_PERIOD_NS if paper else CHECK_NS)
-    return Shadowed(layers, B5(rails), rails)
+    return Shadowed(layers, B7(rails), rails)
 
 
 def make_controller(name: str, rails: GuardRails) -> Controller:

@@ -2,7 +2,9 @@
 
 The rule drives a ratio of its own, under the same guard and actuator. Both ratios are valued with the same curves;
 regret is what the rule's ratio would have saved more. A window of a minute is lost when the regret in it exceeds one
-percent of the value. After five lost windows in a row the rule takes over for good: until a person or a new policy
+percent of the value. While P99 lies under half of the SLO milliseconds are cheap, and a policy may spend a tenth of the value on
+being insured against the burst that has not come; every rule that follows the curves pays for that with its tail at the onset.
+After five lost windows in a row the rule takes over for good: until a person or a new policy
 says otherwise. Time in the recovery layer's hands does not count, because there insurance is bought on purpose.
 """
 
@@ -15,6 +17,8 @@ from agents.wire.messages import GuardRails
 
 WINDOW_SECONDS = 60.0
 LOST_RATIO = 0.01
+PREMIUM_RATIO = 0.1  # may be lost instead, while P99 / SLO is under `_EASY_RATIO`
+_EASY_RATIO = 0.5
 WINDOWS_MAX = 5
 _GAP_SECONDS_MAX = 10.0  # a longer silence between decisions is not counted
 
@@ -41,7 +45,7 @@ class Shadowed:
         self._guard: Guard | None = None
         self._due_ns: int | None = None
         self._seen_ns: int | None = None
-        self._window = [0.0, 0.0, 0.0]  # seconds, regret, value
+        self._window = [0.0, 0.0, 0.0]  # seconds, regret, and the regret that is allowed
 
     @property
     def refill_share(self) -> float:
@@ -92,14 +96,15 @@ class Shadowed:
         value = split_value(observation.emb_value, observation.kv_value, ratio, 1.0)
         regret = value - split_value(observation.emb_value, observation.kv_value, observation.emb_ratio, 1.0)
         if regret == regret and self.inner.phase is Phase.CALM:
-            self._count(max(0.0, seconds), regret, value)
+            easy = observation.latency_ms_p99 < _EASY_RATIO * observation.slo_ms
+            self._count(max(0.0, seconds), regret, value * (PREMIUM_RATIO if easy else LOST_RATIO))
 
-    def _count(self, seconds: float, regret: float, value: float) -> None:
+    def _count(self, seconds: float, regret: float, allowed: float) -> None:
         self.regret_ms += regret * seconds
-        self._window = [self._window[0] + seconds, self._window[1] + regret * seconds, self._window[2] + value * seconds]
+        self._window = [self._window[0] + seconds, self._window[1] + regret * seconds, self._window[2] + allowed * seconds]
         if self._window[0] < WINDOW_SECONDS:
             return
-        lost = self._window[1] > LOST_RATIO * self._window[2]
+        lost = self._window[1] > self._window[2]
         self._lost_windows = self._lost_windows + 1 if lost else 0
         self._window = [0.0, 0.0, 0.0]
         if self._lost_windows >= WINDOWS_MAX:

@@ -2,7 +2,7 @@
 
 A decision is everything from a node's observation to the guard's target: filling the record, features, base policy,
 residual adapter, recovery, guard. The base decides in every call here; on a node it does so every few seconds.
-The shadow is measured by itself.
+The shadow (B7, and B5 beside it) is measured by itself.
 """
 
 import gc

@@ -72,6 +72,13 @@ def test_insurance_bought_in_a_surge_is_not_held_against_the_policy() -> None:
     assert method.regret_ms == pytest.approx(0.0, abs=100.0)
 
 
+def test_insurance_is_allowed_while_latencies_are_far_under_the_slo_but_not_at_any_price() -> None:
+    cheap, dear = stubborn(), stubborn()
+    play(cheap, range(1000), 0.35, latency_ms_p99=50.0)  # 8 of 167 ms a second are lost
+    play(dear, range(1000), 0.2, latency_ms_p99=50.0)  # 33 are
+    assert (cheap.demoted, dear.demoted) == (False, True)
+
+
 def test_a_shadow_needs_no_policy_to_compare_with() -> None:
     method = Shadowed(ThreeLayers(RAILS, rule=B5(RAILS)), Static(0.3), RAILS)
     assert method.propose(observe(now_ns=SECOND)).emb_ratio == 0.5
