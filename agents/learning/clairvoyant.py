@@ -16,6 +16,7 @@ from agents.learning.episode import Episode, Seen, Window
 from agents.learning.rewards import cost_ms, reference_of
 from agents.learning.streams import TrainingStream
 from agents.learning.teacher import Lesson, Prices, unit_statistics
+from agents.sim.processes import forget_fleets
 
 RATIOS = (0.15, 0.25, 0.35, 0.45, 0.55, 0.75)
 HELD_RATIO = 0.45  # of the run that later rewards are measured against
@@ -39,6 +40,7 @@ def teach_clairvoyant(config: TrainingConfig, stream: TrainingStream) -> Lesson:
 
 def hold(config: TrainingConfig, stream: TrainingStream) -> HeldRun:
     """Serve the stream where it starts."""
+    forget_fleets()
     episode = Episode(config, stream, unit_statistics(len(config.feature_names)))
     run = HeldRun([], [])
     while not episode.ended:

@@ -20,6 +20,7 @@ from agents.learning.episode import Episode, Seen
 from agents.learning.rewards import Reference, reference_of, rewards_of
 from agents.learning.streams import TrainingStream
 from agents.learning.teacher import teach
+from agents.sim.processes import forget_fleets
 
 
 class Streams:
@@ -59,6 +60,7 @@ class Seat:
     def begin(self, number: int) -> NDArray[np.float32]:
         """An episode of stream `number`: [N, F] inputs."""
         self._number = number
+        forget_fleets()
         self._episode = Episode(self._config, self._streams.all[number], self._statistics)
         self.seen = self._episode.see()
         return self.seen.inputs

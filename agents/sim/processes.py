@@ -26,6 +26,11 @@ def simulating_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     pool.shutdown()
 
 
+def forget_fleets() -> None:
+    """Free fleets that are done, before the next: one is a web of references, and its arrays would wait for a full collection."""
+    gc.collect()
+
+
 def _follow(parent: int) -> None:
     """End with the parent: one that was killed cannot say goodbye, and workers would wait for it forever."""
 

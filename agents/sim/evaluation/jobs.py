@@ -20,12 +20,12 @@ from agents.profiles import Profile
 from agents.sim.evaluation.loads import peak_utilisation
 from agents.sim.evaluation.optimum import GRID, replayed_service_ms
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
-from agents.sim.processes import simulating_processes
+from agents.sim.processes import forget_fleets, simulating_processes
 from agents.sim.scenario import Scenario, asked, fleet_for, profiles_of
 
 PLAN_WINDOW_SECONDS = 5.0
 QUANTILES = np.concatenate([np.linspace(0.0, 0.9, 91), np.linspace(0.905, 0.999, 189)])  # of the latencies kept for plots
-ANSWER_VERSION = 1  # raise when an answer's fields change
+ANSWER_VERSION = 2  # raise when an answer's fields change
 
 
 class Job(NamedTuple):
@@ -56,6 +56,7 @@ def carry_out(job: Job, folder: Path) -> dict[str, Any]:
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return found
+    forget_fleets()
     answer = _replay(job, folder) if job.kind == "replay" else _run(job, folder)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(answer), "utf-8")
