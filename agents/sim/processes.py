@@ -21,7 +21,7 @@ def simulating_processes(count: int) -> Iterator[ProcessPoolExecutor]:
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in active_children():
-            child.terminate()
+            child.kill()  # not SIGTERM: one that comes between fork and exec is lost, and then we wait for the worker's whole run
         raise
     pool.shutdown()
 
