@@ -29,8 +29,8 @@ REQUESTS_PER_SECOND = 15.0
 NODES = ("node-0", "node-1")
 ROUTERS = ("router", "router-1")
 CONTROLLER = "b5+burst"
-CALM_TURNS = 3  # of a second and a half, before the second router comes
-BURST_SECONDS, BURST_REQUESTS_PER_SECOND = 5.0, 40.0
+CALM_TURNS = 6  # of a second and a half, before the second router comes: a burst stands out from a calm that was seen
+BURST_SECONDS, BURST_REQUESTS_PER_SECOND = 5.0, 70.0
 
 
 class Run(NamedTuple):
@@ -160,7 +160,7 @@ def test_a_cut_off_journal_replays_up_to_the_cut(run: Run, tmp_path: Path) -> No
 
 
 def test_the_journal_holds_a_burst_and_what_the_burst_layer_made_of_it(run: Run) -> None:
-    assert "burst_freeze" in run.reasons
+    assert {"recovery_surge", "recovery_easing"} & run.reasons
     assert run.burst["requests"] > 2 * BURST_REQUESTS_PER_SECOND
 
 
