@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from agents.sim.evaluation.jobs import QUANTILES, carry_out_all, service_of
+from agents.sim.evaluation.jobs import QUANTILES, carry_out_all
 from agents.sim.evaluation.loads import LOADS, SECONDS
 from agents.sim.evaluation.optimum import Optimum, find_optimum
 from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, ratio_distance, row_of
+from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS
 from agents.sim.evaluation.suites import (
     Cell,
     Plan,
@@ -19,10 +20,11 @@ from agents.sim.evaluation.suites import (
     first_jobs,
     named_jobs,
     placement_jobs,
-    replay_job,
     routing_jobs,
+    schedule_jobs,
     second_jobs,
     sensitivity_jobs,
+    swept_service_ms,
 )
 from agents.workloads.catalogues import burst_onsets_seconds
 
@@ -35,14 +37,17 @@ def run_suite(suite: str, plan: Plan, folder: Path, processes: int, progress: Pr
     first, second_size = first_jobs(plan), _second_size(plan)
     answers = carry_out_all(first, folder, processes, lambda done, total: progress(done, total + second_size))
     bests = best_statics(plan, answers)
-    second = second_jobs(plan, bests)
+    second = second_jobs(plan, bests, answers)
     answers |= carry_out_all(second, folder, processes, lambda done, total: progress(len(first) + done, len(first) + total))
     cells: list[dict[str, Any]] = []
     optima: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for cell in plan.cells:
         named = {name: [answers[job.key] for job in jobs] for name, jobs in named_jobs(plan, cell, bests).items()}
-        found = _optima(plan, cell, folder) if cell in plan.replayed_cells else {}
+        found = {}
+        if cell in plan.swept_cells:
+            found = {seed: _optimum(plan, cell, seed, answers) for seed in plan.swept_seeds}
+            named["s3"] = [best_schedule(plan, cell, seed, bests, answers) for seed in plan.swept_seeds]
         rows = _rows(cell, named, found)
         cells += rows
         optima += [_optimum_row(cell, found)] if found else []
@@ -60,7 +65,7 @@ def run_suite(suite: str, plan: Plan, folder: Path, processes: int, progress: Pr
 
 
 def _second_size(plan: Plan) -> int:
-    return len(plan.cells) * (2 * len(plan.seeds) + len(plan.replayed_seeds))
+    return len(plan.cells) * 2 * len(plan.seeds) + len(plan.swept_cells) * len(plan.swept_seeds) * len(LEANS) * len(LEADS_WINDOWS)
 
 
 def _asked(cell: Cell, method: str, router: str = "joint") -> dict[str, Any]:
@@ -76,12 +81,14 @@ def _asked(cell: Cell, method: str, router: str = "joint") -> dict[str, Any]:
     }
 
 
-def _optima(plan: Plan, cell: Cell, folder: Path) -> dict[int, Optimum]:
-    found = {}
-    for seed in plan.replayed_seeds:
-        job = replay_job(plan, cell, seed)
-        found[seed] = find_optimum(service_of(job, folder), job.grid, WARMUP_SECONDS, int(job.scenario.duration_seconds))
-    return found
+def _optimum(plan: Plan, cell: Cell, seed: int, answers: dict[str, dict[str, Any]]) -> Optimum:
+    return find_optimum(swept_service_ms(plan, cell, seed, answers), plan.grid, WARMUP_SECONDS, int(SECONDS))
+
+
+def best_schedule(plan: Plan, cell: Cell, seed: int, bests: dict[str, float], answers: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """S3: the least tail that a clairvoyant found."""
+    tried = [answers[job.key] for job in schedule_jobs(plan, cell, seed, bests, answers)]
+    return min(tried, key=lambda answer: _tail_of(answer["cell"]))
 
 
 def _rows(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, Optimum]) -> list[dict[str, Any]]:
@@ -106,13 +113,12 @@ def _optimum_row(cell: Cell, optima: dict[int, Optimum]) -> dict[str, Any]:
     ratios = np.concatenate([optimum.emb_ratio for optimum in optima.values()])
     low = np.concatenate([optimum.low for optimum in optima.values()])
     high = np.concatenate([optimum.high for optimum in optima.values()])
-    means = ratios.mean(axis=1)
     return _asked(cell, "optimum") | {
         "emb_ratio": float(ratios.mean()),
         "plateau": [float(low.mean()), float(high.mean())],
-        "emb_ratio_min": float(means.min()),
-        "emb_ratio_max": float(means.max()),
-        "moves_by": float(means.max() - means.min()),
+        "emb_ratio_min": float(ratios.min()),
+        "emb_ratio_max": float(ratios.max()),
+        "moves_by": float(ratios.max() - ratios.min()),
         "noise": float(np.mean([optimum.noise for optimum in optima.values()])),
     }
 
@@ -132,9 +138,9 @@ def _curves(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int
     for optimum in list(optima.values())[:1]:
         trace = _asked(cell, "optimum") | {
             "first_second": optimum.first_second,
-            "emb_ratio": optimum.emb_ratio.mean(axis=1).round(4).tolist(),
+            "emb_ratio": optimum.emb_ratio.round(4).tolist(),
         }
-        curves.append(trace | {"low": optimum.low.mean(axis=1).round(4).tolist(), "high": optimum.high.mean(axis=1).round(4).tolist()})
+        curves.append(trace | {"low": optimum.low.round(4).tolist(), "high": optimum.high.round(4).tolist()})
     return curves
 
 

@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.sim.evaluation.jobs import Job
 from agents.sim.evaluation.loads import HARDWARE, NODES, SECONDS, rate_per_node
 from agents.sim.evaluation.optimum import GRID
-from agents.sim.scenario import Scenario
+from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS, schedules_of
+from agents.sim.scenario import Scenario, profiles_of
 
 CATALOGUES = ("taobao", "amazon-books", "amazon-video-games")
 REGIMES = ("steady", "trend", "burst")
@@ -43,8 +45,8 @@ COST_CONSTANTS = {
     "ms_per_hit_row": 0.02,
 }
 STATIC_SEEDS = 2
-STATIC_RATIOS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)  # where the best ones lie; the optimum is replayed at all 17
-SETTLED_RATIO = 0.5  # of the runs whose routes are recorded, and of the routing suite
+STATIC_RATIOS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)  # where the best ones lie; the optimum is looked for at all 17
+SETTLED_RATIO = 0.5  # of the routing suite
 
 
 class Cell(NamedTuple):
@@ -81,9 +83,14 @@ class Plan(NamedTuple):
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     static_seeds: tuple[int, ...]
-    replayed_cells: tuple[Cell, ...]
-    replayed_seeds: tuple[int, ...]
+    swept_cells: tuple[Cell, ...]  # with an optimum and S3
+    swept_seeds: tuple[int, ...]  # of the statics' seeds
     quick: bool
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """Ratios of a sweep, increasing and evenly spaced."""
+        return GRID[2:15:2] if self.quick else GRID
 
 
 def static_name(ratio: float) -> str:
@@ -108,24 +115,32 @@ def plan_of(
         for admission in ADMISSIONS
     )
     many = tuple(range(1, seeds + 1))
-    replayed = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
-    return Plan(cells, chosen, STATIC_RATIOS, many, many[:STATIC_SEEDS], replayed, many[:1], False)
+    swept = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
+    return Plan(cells, chosen, STATIC_RATIOS, many, many[:STATIC_SEEDS], swept, many[:1], False)
 
 
 def _quick_plan(catalogue: str, methods: tuple[str, ...]) -> Plan:
     cells = [Cell(catalogue, regime, "normal", admission) for regime in REGIMES for admission in ADMISSIONS]
     cells += [Cell(catalogue, regime, "high", "none") for regime in ("trend", "burst")]
-    replayed = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
-    return Plan(tuple(cells), methods, tuple(float(ratio) for ratio in GRID[2:15:2]), (1,), (1,), replayed, (1,), True)
+    swept = tuple(cell for cell in cells if cell.load == "normal" and cell.admission == "none")
+    return Plan(tuple(cells), methods, tuple(float(ratio) for ratio in GRID[2:15:2].round(2)), (1,), (1,), swept, (1,), True)
 
 
 def first_jobs(plan: Plan) -> list[Job]:
-    """Statics, methods, and the replays behind the optimum and S3."""
-    jobs = [
-        Job("run", cell.scenario(static_name(ratio), seed)) for cell in plan.cells for seed in plan.static_seeds for ratio in plan.ratios
-    ]
-    jobs += [Job("run", cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in methods_in(plan, cell)]
-    return jobs + [replay_job(plan, cell, seed) for cell in plan.replayed_cells for seed in plan.replayed_seeds]
+    """Statics, methods, and the sweeps behind the optimum and S3."""
+    jobs = [Job(cell.scenario(static_name(ratio), seed)) for cell in plan.cells for seed in plan.static_seeds for ratio in plan.ratios]
+    jobs += [Job(cell.scenario(method, seed)) for cell in plan.cells for seed in plan.seeds for method in methods_in(plan, cell)]
+    return jobs + [job for cell in plan.swept_cells for seed in plan.swept_seeds for job in sweep_jobs(plan, cell, seed)]
+
+
+def sweep_jobs(plan: Plan, cell: Cell, seed: int) -> list[Job]:
+    """A static split at every ratio of the plan's grid."""
+    return [Job(cell.scenario(static_name(ratio), seed)) for ratio in plan.grid]
+
+
+def swept_service_ms(plan: Plan, cell: Cell, seed: int, answers: dict[str, dict[str, Any]]) -> NDArray[np.float64]:
+    """Device time [G, seconds, 2] of the fleet at every ratio of the plan's grid [G]."""
+    return np.array([answers[job.key]["service_ms"] for job in sweep_jobs(plan, cell, seed)])
 
 
 def methods_in(plan: Plan, cell: Cell) -> tuple[str, ...]:
@@ -134,27 +149,32 @@ def methods_in(plan: Plan, cell: Cell) -> tuple[str, ...]:
 
 
 def runs_in(plan: Plan) -> int:
-    """How many runs a plan comes to at most, a replay counted with each of its ratios: what a suite's time follows from."""
+    """How many runs a plan comes to at most: what a suite's time follows from."""
     statics = len(plan.cells) * len(plan.static_seeds) * len(plan.ratios)
     methods = sum(len(methods_in(plan, cell)) for cell in plan.cells) * len(plan.seeds)
     named = len(plan.cells) * 3 * (len(plan.seeds) - len(plan.static_seeds))
-    grid = GRID[::2] if plan.quick else GRID
-    return statics + methods + named + len(plan.replayed_cells) * len(plan.replayed_seeds) * (len(grid) + 2)
+    swept = len(plan.swept_cells) * len(plan.swept_seeds) * (len(plan.grid) - len(plan.ratios) + len(LEANS) * len(LEADS_WINDOWS))
+    return statics + methods + named + swept
 
 
-def second_jobs(plan: Plan, bests: dict[str, float]) -> list[Job]:
-    """S0, S1 and steady-tuned on the seeds that the grid did not run, and S3."""
+def second_jobs(plan: Plan, bests: dict[str, float], answers: dict[str, dict[str, Any]]) -> list[Job]:
+    """S0, S1 and steady-tuned on the seeds that the grid did not run, and the candidates for S3."""
     jobs = [
-        Job("run", cell.scenario(static_name(ratio), seed))
+        Job(cell.scenario(static_name(bests[_name(cell, which)]), seed))
         for cell in plan.cells
         for seed in plan.seeds
-        for ratio in {bests[_name(cell, which)] for which in ("s0", "s1", "steady-tuned")}
+        for which in ("s0", "s1", "steady-tuned")
     ]
-    return jobs + [_scheduled(plan, cell, seed) for cell in plan.replayed_cells for seed in plan.replayed_seeds]
+    return jobs + [job for cell in plan.swept_cells for seed in plan.swept_seeds for job in schedule_jobs(plan, cell, seed, bests, answers)]
 
 
-def _recorded(cell: Cell, seed: int) -> Scenario:
-    return cell.scenario(static_name(SETTLED_RATIO), seed)
+def schedule_jobs(plan: Plan, cell: Cell, seed: int, bests: dict[str, float], answers: dict[str, dict[str, Any]]) -> list[Job]:
+    """The candidates for S3: S1, and what can be made of the sweep."""
+    best = bests[_name(cell, "s1")]
+    scenario = cell.scenario(static_name(best), seed)
+    service_ms = swept_service_ms(plan, cell, seed, answers).sum(axis=2)
+    schedules = schedules_of(service_ms, plan.grid, best, profiles_of(scenario)[0], cell.nodes)
+    return [Job(scenario), *(Job(scenario, schedule=schedule) for schedule in schedules)]
 
 
 def _name(cell: Cell, which: str) -> str:
@@ -180,33 +200,21 @@ def _shop(cell: Cell) -> tuple[str, str, str]:
 
 
 def _mean_p99(cell: Cell, ratio: float, plan: Plan, answers: dict[str, dict[str, Any]]) -> float:
-    found = [answers[Job("run", cell.scenario(static_name(ratio), seed)).key]["cell"] for seed in plan.static_seeds]
+    found = [answers[Job(cell.scenario(static_name(ratio), seed)).key]["cell"] for seed in plan.static_seeds]
     return float(np.mean([one["latency_ms_p99"] if one["latency_ms_p99"] is not None else np.nan for one in found]))
 
 
 def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, list[Job]]:
-    """Every method of a cell by the name it has in the report, one job per seed; statics only on theirs."""
+    """Every method of a cell but S3 by the name it has in the report, one job per seed; statics only on theirs."""
     named = {
-        which: [Job("run", cell.scenario(static_name(bests[_name(cell, which)]), seed)) for seed in plan.seeds]
+        which: [Job(cell.scenario(static_name(bests[_name(cell, which)]), seed)) for seed in plan.seeds]
         for which in ("steady-tuned", "s0", "s1")
     }
-    if cell in plan.replayed_cells:
-        named["s3"] = [_scheduled(plan, cell, seed) for seed in plan.replayed_seeds]
     for method in methods_in(plan, cell):
-        named[method] = [Job("run", cell.scenario(method, seed)) for seed in plan.seeds]
+        named[method] = [Job(cell.scenario(method, seed)) for seed in plan.seeds]
     for ratio in plan.ratios:
-        named[static_name(ratio)] = [Job("run", cell.scenario(static_name(ratio), seed)) for seed in plan.static_seeds]
+        named[static_name(ratio)] = [Job(cell.scenario(static_name(ratio), seed)) for seed in plan.static_seeds]
     return named
-
-
-def replay_job(plan: Plan, cell: Cell, seed: int) -> Job:
-    """The replays behind a cell's optimum."""
-    return Job("replay", _recorded(cell, seed), coarse=plan.quick)
-
-
-def _scheduled(plan: Plan, cell: Cell, seed: int) -> Job:
-    """S3 in closed loop."""
-    return Job("run", _recorded(cell, seed), plans=_recorded(cell, seed), coarse=plan.quick)
 
 
 def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str]) -> dict[str, dict[str, list[Job]]]:
@@ -217,10 +225,10 @@ def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: S
             for load in ("normal",) if quick else ("normal", "high"):
                 cell = Cell(catalogue, regime, load, "shipped", nodes)
                 static = static_name(SETTLED_RATIO)
-                jobs = {router: [Job("run", cell.scenario(static, seed, router=router)) for seed in seeds] for router in ROUTERS}
-                jobs["joint-without-rent"] = [Job("run", cell.scenario(static, seed, rent=False)) for seed in seeds]
-                jobs["joint+b5"] = [Job("run", cell.scenario("b5", seed)) for seed in seeds]
-                jobs["consistent-hash+b5"] = [Job("run", cell.scenario("b5", seed, router="consistent-hash")) for seed in seeds]
+                jobs = {router: [Job(cell.scenario(static, seed, router=router)) for seed in seeds] for router in ROUTERS}
+                jobs["joint-without-rent"] = [Job(cell.scenario(static, seed, rent=False)) for seed in seeds]
+                jobs["joint+b5"] = [Job(cell.scenario("b5", seed)) for seed in seeds]
+                jobs["consistent-hash+b5"] = [Job(cell.scenario("b5", seed, router="consistent-hash")) for seed in seeds]
                 found[f"{catalogue}/{regime}/{load}"] = jobs
     return found
 
@@ -240,7 +248,7 @@ def sensitivity_jobs(catalogue: str, *, quick: bool) -> list[tuple[Cell, str, st
             variant = f"{constant} x{factor:g}" if constant else "as-is"
             for method in methods:
                 scenario = cell.scenario(method, 1, factor=1.0 / (1.0 + COST_CONSTANTS.get(constant, 0.0) * (factor - 1.0)))
-                found.append((cell, variant, method, Job("run", msgspec.structs.replace(scenario, cost_factors=factors))))
+                found.append((cell, variant, method, Job(msgspec.structs.replace(scenario, cost_factors=factors))))
     return found
 
 
@@ -258,7 +266,7 @@ def capacity_factors(*, quick: bool) -> tuple[float, ...]:
 def capacity_jobs(*, quick: bool) -> list[tuple[Cell, str, list[Job]]]:
     """(cell, method, a job per factor on the arrivals)."""
     return [
-        (cell, method, [Job("run", cell.scenario(method, 1, factor=factor)) for factor in capacity_factors(quick=quick)])
+        (cell, method, [Job(cell.scenario(method, 1, factor=factor)) for factor in capacity_factors(quick=quick)])
         for cell in capacity_cells(quick=quick)
         for method in CAPACITY_METHODS
     ]
@@ -274,5 +282,5 @@ def placement_jobs(catalogue: str) -> list[tuple[Cell, tuple[float, ...], Job]]:
             for mean in (0.35, 0.45, 0.55):
                 for apart in (0.0, 0.1, 0.2):
                     splits = (round(mean - apart, 2),) * half + (round(mean + apart, 2),) * (cell.nodes - half)
-                    found.append((cell, splits, Job("run", cell.scenario(static_name(mean), 1), splits=splits)))
+                    found.append((cell, splits, Job(cell.scenario(static_name(mean), 1), splits=splits)))
     return found

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents.profiles import load_profile
 from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
 from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval
+from agents.sim.evaluation.run import best_schedule
+from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS, schedules_of
 from agents.sim.evaluation.suites import (
     CATALOGUES,
     REGIMES,
@@ -24,6 +27,7 @@ from agents.sim.evaluation.suites import (
     named_jobs,
     plan_of,
     runs_in,
+    schedule_jobs,
     second_jobs,
     static_name,
 )
@@ -47,19 +51,43 @@ def test_the_plateau_is_where_the_cost_stays_within_one_percent() -> None:
     assert (low, high) == (pytest.approx(0.45, abs=0.01), pytest.approx(0.55, abs=0.01))
 
 
-def test_an_optimum_that_moves_is_found_per_node_and_a_run_on_it_has_no_distance() -> None:
+def test_an_optimum_that_moves_is_found_and_a_run_on_it_has_no_distance() -> None:
     seconds, warmup = 100, 10
     moving = np.linspace(0.3, 0.6, seconds)
-    cost = np.stack([np.stack([bowl(ratio) for ratio in moving], axis=1), np.stack([bowl(0.4)] * seconds, axis=1)], axis=1)
-    found = find_optimum(np.repeat(cost[..., None] / 2, 2, axis=3), GRID, warmup, seconds)
+    cost = np.stack([bowl(ratio) for ratio in moving], axis=1)
+    found = find_optimum(np.repeat(cost[..., None] / 2, 2, axis=2), GRID, warmup, seconds)
     assert found.first_second == 25
-    assert found.emb_ratio[0] == pytest.approx([moving[10:40].mean(), 0.4], abs=1e-6)
+    assert found.emb_ratio[0] == pytest.approx(moving[10:40].mean(), abs=1e-6)
     assert found.noise == 0.0
     ratios = np.full((seconds, 2), 0.4)
-    ratios[25 : 25 + found.emb_ratio.shape[0], 0] = found.emb_ratio[:, 0]
+    ratios[25 : 25 + found.emb_ratio.shape[0]] = found.emb_ratio[:, None]
     assert distance(ratios, found) == (pytest.approx(0.0, abs=1e-6), 0.0)
     assert distance(ratios + 0.2, found).to_point == pytest.approx(0.2, abs=1e-6)
     assert 0.1 < distance(ratios + 0.2, found).to_plateau < 0.2
+
+
+def test_a_clairvoyant_tries_the_cheapest_path_leaning_to_the_best_static_split_and_begun_early() -> None:
+    """The first minute is cheapest at 0.3, the second at 0.5: moves of 0.02 a second get there at once."""
+    service_ms = 10.0 * np.stack([bowl(0.3)] * 60 + [bowl(0.5)] * 60, axis=1)
+    profile = load_profile("a100-80g")
+    tried = schedules_of(service_ms, GRID, 0.4, profile, 1)
+    assert len(tried) == len(LEANS) * len(LEADS_WINDOWS)
+    whole, early = tried[-2], tried[-1]
+    assert (whole[0], whole[-1]) == (pytest.approx(0.3, abs=0.01), pytest.approx(0.5, abs=0.01))
+    assert early[:-2] == whole[2:]
+    assert tried[0] == pytest.approx([0.4 + 0.3 * (ratio - 0.4) for ratio in whole], abs=1e-3)
+
+
+def test_s3_is_the_schedule_with_the_least_tail_and_never_worse_than_the_best_static_split() -> None:
+    plan = plan_of("paper", quick=True, catalogues=("taobao",))
+    cell = plan.swept_cells[0]
+    answers = {job.key: answer(1, 10.0) | {"service_ms": np.ones((300, 2)).tolist()} for job in first_jobs(plan)}
+    bests = best_statics(plan, answers)
+    static, *moving = schedule_jobs(plan, cell, 1, bests, answers)
+    answers |= {job.key: answer(1, 11.0) for job in moving}
+    assert best_schedule(plan, cell, 1, bests, answers) == answers[static.key]
+    answers[moving[2].key] = answer(1, 9.0)
+    assert best_schedule(plan, cell, 1, bests, answers) == answer(1, 9.0)
 
 
 def test_changes_are_paired_by_seed_and_left_out_beside_overload() -> None:
@@ -101,9 +129,7 @@ def test_the_best_statics_are_those_of_the_catalogue_the_cell_and_its_steady_cel
         ("burst", 0.5): 10.0,
     }
     answers = {
-        Job("run", cell.scenario(static_name(ratio), 1)).key: answer(1, tails[cell.regime, ratio])
-        for cell in cells
-        for ratio in plan.ratios
+        Job(cell.scenario(static_name(ratio), 1)).key: answer(1, tails[cell.regime, ratio]) for cell in cells for ratio in plan.ratios
     }
     bests = best_statics(plan, answers)
     assert {name.split("/", 1)[1]: ratio for name, ratio in bests.items()} == {
@@ -144,17 +170,18 @@ def test_the_busiest_minute_is_not_the_mean() -> None:
 
 
 def test_a_piece_that_was_done_is_read_and_not_done_again(tmp_path: Path) -> None:
-    job = Job("run", Cell("taobao", "steady", "normal", "none").scenario("b5", 1))
+    job = Job(Cell("taobao", "steady", "normal", "none").scenario("b5", 1))
     (tmp_path / f"{job.key}.json").write_text('{"cell": {"seed": 77}}', "utf-8")
     assert carry_out(job, tmp_path) == {"cell": {"seed": 77}}
 
 
 def test_every_job_that_a_quick_report_names_was_asked_for() -> None:
     plan = plan_of("paper", quick=True, catalogues=("taobao",))
-    answers = {job.key: answer(1, 10.0) for job in first_jobs(plan)}
+    answers = {job.key: answer(1, 10.0) | {"service_ms": np.ones((300, 2)).tolist()} for job in first_jobs(plan)}
     bests = best_statics(plan, answers)
-    asked = answers.keys() | {job.key for job in second_jobs(plan, bests)}
+    asked = answers.keys() | {job.key for job in second_jobs(plan, bests, answers)}
     assert {job.key for cell in plan.cells for jobs in named_jobs(plan, cell, bests).values() for job in jobs} <= asked
+    assert {job.key for cell in plan.swept_cells for job in schedule_jobs(plan, cell, 1, bests, answers)} <= asked
 
 
 def tail(p99: float, *, overloaded: bool = False) -> dict[str, Any]:
