@@ -19,6 +19,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `step`: one output o; the proposal is anchor + step_ratio_max * tanh(o). The anchor is the present ratio, or the
     best split of the value curves. `increments`: one score per increment; the largest is added to the present ratio.
+    A proposal nearer to the present ratio than `hold_ratio` means hold; cards from before it existed leave it out.
     """
 
     kind: Literal["step", "increments"]
@@ -26,6 +27,12 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     step_ratio_max: float = 0.0
     anchor: Literal["present", "landscape"] = "present"
     increments: list[float] = []
+    hold_ratio: float | msgspec.UnsetType = msgspec.UNSET  # unset is not written: digests of older cards stay what they were
+
+    @property
+    def held_within(self) -> float:
+        """`hold_ratio`, 0 where the card has none."""
+        return 0.0 if isinstance(self.hold_ratio, msgspec.UnsetType) else self.hold_ratio
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,7 +79,8 @@ def _require_action(action: Action) -> None:
     if action.kind == "step":
         _require(math.isfinite(step) and 0.0 < step <= 0.5, "action.step_ratio_max: must lie in (0, 0.5]")
         _require(not increments, "action.increments: belong to the kind `increments`")
-    else:
+    _require(math.isfinite(action.held_within) and 0.0 <= action.held_within <= 0.2, "action.hold_ratio: must be 0 to 0.2")
+    if action.kind == "increments":
         _require(2 <= len(increments) <= UNITS_MAX, f"action.increments: must be 2 to {UNITS_MAX}")
         _require(all(math.isfinite(each) and abs(each) <= 0.5 for each in increments), "action.increments: must be finite, at most 0.5")
 

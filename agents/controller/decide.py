@@ -135,7 +135,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
 
 @kernel
 def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float) -> None:
-    """Ask the base; a wish to stay, or one inside the dead-band, leaves the goal where it is."""
+    """Ask the base; a wish to stay, or one not worth a move, leaves the goal where it is."""
     head, sight = rules.head, memory.sight
     if abs(memory.goal_ratio - present) > _LOST_RATIO:
         memory.goal_ratio = present
@@ -145,7 +145,7 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
             look_as_paper(sight, moment, present)
         normalise(sight, weights, head.features)
         wish = act(head, weights, sight.good, memory.activations, present, sight.best_ratio)
-        holds = abs(wish - present) < rules.rails.dead_band_ratio
+        holds = abs(wish - present) < max(rules.rails.dead_band_ratio, head.hold_ratio)
         memory.base_due_ns = moment.now_ns + head.period_ns
     elif rules.base == _RULE:
         wish, holds = moment.rule_ratio, moment.rule_holds == 1

@@ -28,6 +28,7 @@ HEAD = np.dtype(
         ("anchored", "i8"),  # 1: steps are taken from the best split of the curves, not from the present ratio
         ("increments", "f8", (INCREMENTS_MAX,)),
         ("period_ns", "i8"),
+        ("hold_ratio", "f8"),  # a wish nearer than this to where the node is means hold
     ],
     align=True,
 )
@@ -68,6 +69,7 @@ def _head(policy: Policy) -> NDArray[Any]:
     head["anchored"] = card.action.anchor == "landscape"
     head["increments"][0, : len(card.action.increments)] = card.action.increments
     head["period_ns"] = round(card.action.period_seconds * 1e9)
+    head["hold_ratio"] = card.action.held_within
     return head
 
 

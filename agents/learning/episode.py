@@ -40,7 +40,7 @@ class Episode:
         scenario, rails = stream.scenario, GuardRails()
         profiles = profiles_of(scenario)
         paper = config.features == "paper"
-        self._layers = [LedLayers(rails, config.period_ns, statistics, paper=paper) for _ in profiles]
+        self._layers = [LedLayers(rails, config.period_ns, statistics, paper=paper, hold_ratio=config.action.held_within) for _ in profiles]
         self._slo_ms = np.array([profile.slo_ms for profile in profiles])
         setup = FleetSetup(
             profiles=profiles,

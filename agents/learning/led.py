@@ -16,20 +16,20 @@ from agents.wire.messages import GuardRails
 
 
 class Wish:
-    """A rule that says what it was last told; nothing told, or a wish inside the dead-band, means hold."""
+    """A rule that says what it was last told; nothing told, or a wish not worth a move, means hold."""
 
     name = "wish"
     uses_cluster_reuse = True
 
-    def __init__(self, period_ns: int, dead_band_ratio: float) -> None:
+    def __init__(self, period_ns: int, hold_ratio: float) -> None:
         self.period_ns = period_ns
         self.emb_ratio = math.nan
-        self._dead_band_ratio = dead_band_ratio
+        self._hold_ratio = hold_ratio
 
     def propose(self, observation: Observation) -> Proposal:
         """The wish, as the frozen policy's would be taken."""
         present = observation.emb_ratio
-        holds = not abs(self.emb_ratio - present) >= self._dead_band_ratio
+        holds = not abs(self.emb_ratio - present) >= self._hold_ratio
         return Proposal(present if holds else self.emb_ratio, "led", {})
 
 
@@ -44,8 +44,8 @@ class Glance(NamedTuple):
 class LedLayers(ThreeLayers):
     """One node's layers, adapter and recovery off. `statistics` are means, then reciprocal scales, [2 F] float32."""
 
-    def __init__(self, rails: GuardRails, period_ns: int, statistics: NDArray[np.float32], *, paper: bool) -> None:
-        self.wish = Wish(period_ns, rails.dead_band_ratio)
+    def __init__(self, rails: GuardRails, period_ns: int, statistics: NDArray[np.float32], *, paper: bool, hold_ratio: float = 0.0) -> None:
+        self.wish = Wish(period_ns, max(rails.dead_band_ratio, hold_ratio))
         # between two decisions the layers of a node repeat the goal, which changes nothing and costs an observation each
         super().__init__(rails, name="led", rule=self.wish, adapter_on=False, recovery_on=False, check_ns=period_ns)
         self._statistics = statistics

@@ -52,6 +52,13 @@ def refused(weights: bytes, card: bytes) -> Refusal:
     return caught.value.code
 
 
+def test_a_card_without_a_hold_is_written_and_sealed_as_before_there_was_one() -> None:
+    assert b"hold_ratio" not in encode_card(CARD)
+    held = msgspec.structs.replace(CARD, action=msgspec.structs.replace(STEP, hold_ratio=0.05))
+    assert digest_of(held, b"") != digest_of(CARD, b"")
+    assert msgspec.json.decode(encode_card(held), type=Card) == held
+
+
 def test_what_is_written_is_read_back_exactly() -> None:
     file = write_policy(arrays(), CARD)
     policy = read_policy(file.weights, file.card)
@@ -160,6 +167,7 @@ def test_what_is_no_card_is_refused(card: bytes) -> None:
         ("action", {"kind": "increments", "period_seconds": 5.0, "increments": [0.0]}),
         ("action", {"kind": "leap", "period_seconds": 5.0}),
         ("action", {"kind": "step", "period_seconds": 0.0, "step_ratio_max": 0.1}),
+        ("action", {"kind": "step", "period_seconds": 5.0, "step_ratio_max": 0.1, "hold_ratio": 0.3}),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(field: str, value: object) -> None:

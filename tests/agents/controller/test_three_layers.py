@@ -1,6 +1,7 @@
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -107,6 +108,14 @@ def test_a_policy_anchored_in_curves_that_are_not_numbers_stays_where_it_is() ->
     assert method.propose(observe(now_ns=SECOND, emb_value=rising(0.8, 300.0))).emb_ratio == pytest.approx(0.8, abs=0.01)
     broken = observe(now_ns=9 * SECOND, emb_ratio=0.7, emb_value=np.full(101, np.nan))
     assert method.propose(broken).emb_ratio == pytest.approx(0.8, abs=0.01)  # the goal it had
+
+
+@pytest.mark.parametrize(("hold_ratio", "goal"), [(msgspec.UNSET, 0.54), (0.05, 0.5)])
+def test_a_wish_nearer_than_the_policys_own_hold_changes_nothing(hold_ratio: float | msgspec.UnsetType, goal: float) -> None:
+    wish = math.atanh(0.4)  # 0.04 from where the node is
+    action = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, hold_ratio=hold_ratio)
+    method = ThreeLayers(RAILS, policy=constant_policy([wish], action))
+    assert method.propose(observe(now_ns=SECOND, emb_ratio=0.5)).emb_ratio == pytest.approx(goal, abs=1e-4)
 
 
 def test_equal_inputs_give_equal_decisions() -> None:
