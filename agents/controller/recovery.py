@@ -2,7 +2,9 @@
 
 Arrivals are judged by a cumulative sum of log-likelihood ratios for a rise by half (a Poisson count scaled by the
 dispersion it shows in calm). It alarms after exp(9) steps of pure chance or more, which is hours, and within a step or
-two of a real burst. Latency alarms when ln(P99 / SLO) stands three deviations above its mean, and above the SLO, twice in a row.
+two of a real burst. What is calm is learned in calm alone, for twenty seconds at least: traffic that begins is no burst,
+and the second of two bursts stands out as the first did. Latency alarms when ln(P99 / SLO) stands three deviations above
+its mean, and above the SLO, twice in a row.
 
     calm -> surge    the base may leave EMB no more than the safe split, refill gets a quarter of its budget
     surge -> easing  after ten seconds at least, when both are back in their bands, or after three minutes
@@ -41,6 +43,9 @@ _CALMED = 1.3
 _STEP_SECONDS_MAX = 10.0  # after a longer silence the count of the time in between is not known
 _DISPERSION_START, _DISPERSION_MAX, _DISPERSION_GAIN = 2.0, 50.0, 0.02
 _COUNT_MIN = 3.0  # expected arrivals in a step: fewer say nothing
+_CALM_HALF_LIFE_SECONDS = 60.0
+_CALM_SECONDS_MIN = 20.0  # of traffic, before a rise can be told from a beginning
+_SILENT_PER_SECOND = 0.5
 _BAND_SIGMAS, _BAND_MIN, _BAND_HALF_LIFE_SECONDS = 3.0, 0.25, 60.0
 _BAND_SAMPLES_MIN = 30
 _LATE_TURNS = 2
@@ -58,7 +63,8 @@ RECOVERY = np.dtype(
         ("safe_ratio", "f8"),
         ("seen_ns", "i8"),  # 0: never
         ("sum", "f8"),  # of log-likelihood ratios
-        ("reference", "f8"),  # arrivals per second in calm, as last known before a surge
+        ("reference", "f8"),  # arrivals per second in calm
+        ("watched_seconds", "f8"),  # of traffic in calm, that the reference comes from
         ("dispersion", "f8"),
         ("timed_out", "i8"),  # 1: handed back while still high; not taken again before it was calm
         ("band_mean", "f8"),
@@ -118,13 +124,14 @@ def _arrivals_break_out(recovery: Any, moment: Any, seconds: float) -> bool:
     fast, slow = moment.requests_per_second_fast, moment.requests_per_second_slow
     if math.isnan(fast + slow):
         return bool(recovery.phase == _SURGE and recovery.by_latency == 0)
+    known = recovery.watched_seconds >= _CALM_SECONDS_MIN
     if recovery.phase == _SURGE or recovery.timed_out == 1:
         if recovery.timed_out == 1:
             recovery.reference = max(recovery.reference, slow / RISE)  # what lasts becomes the new calm
-        return bool(fast > _CALMED * recovery.reference and slow > 0.0)
-    recovery.reference = slow  # it lags a burst by a minute, and follows what changes over minutes
+        return bool(known and fast > _CALMED * recovery.reference)
     expected = recovery.reference * seconds
-    if expected < _COUNT_MIN:
+    _learn_calm(recovery, fast, seconds)
+    if not known or expected < _COUNT_MIN:
         return False
     spread = min(max(recovery.dispersion, 1.0), _DISPERSION_MAX)
     recovery.sum = max(0.0, recovery.sum + (fast * seconds * _LOG_RISE - (RISE - 1.0) * expected) / spread)
@@ -132,6 +139,18 @@ def _arrivals_break_out(recovery: Any, moment: Any, seconds: float) -> bool:
         surprise = fast * seconds - expected
         recovery.dispersion += _DISPERSION_GAIN * (surprise * surprise / expected - recovery.dispersion)
     return bool(recovery.sum >= _ALARM and fast >= _RISEN * recovery.reference)
+
+
+@kernel
+def _learn_calm(recovery: Any, fast: float, seconds: float) -> None:
+    """The mean of what was seen first, then one that lags a burst by a minute and follows what changes over minutes."""
+    if fast < _SILENT_PER_SECOND:
+        recovery.watched_seconds = 0.0  # after a silence traffic begins anew
+    if fast < _SILENT_PER_SECOND or seconds == 0.0:
+        return
+    recovery.watched_seconds += seconds
+    follow = max(seconds / recovery.watched_seconds, 1.0 - 0.5 ** (seconds / _CALM_HALF_LIFE_SECONDS))
+    recovery.reference += follow * (fast - recovery.reference)
 
 
 @kernel

@@ -66,6 +66,23 @@ def test_a_burst_is_seen_within_two_decisions(rise: float, rate: float, every_se
         assert 300 // every_seconds <= first <= 300 // every_seconds + 2
 
 
+def test_traffic_that_begins_is_no_burst() -> None:
+    """At first, and after a silence: both decaying rates rise from nothing, the fast one first."""
+    for seed in range(5):
+        rates = np.concatenate([np.zeros(30), np.full(120, 200.0), np.zeros(120), np.full(120, 200.0)])
+        assert onsets(phases(arrivals(rates, seed))) == []
+
+
+def test_the_second_of_two_bursts_is_seen_as_soon_as_the_first() -> None:
+    """Two minutes apart, as the slow rate still remembers the first one."""
+    decay = np.linspace(320.0, 200.0, 40)
+    for seed in range(5):
+        rates = np.concatenate([np.full(75, 200.0), np.full(36, 320.0), decay, np.full(44, 200.0), np.full(36, 320.0), decay])
+        first, *again = onsets(phases(arrivals(rates, seed)))
+        assert 75 <= first <= 78
+        assert [turn for turn in again if 195 <= turn <= 198]
+
+
 def test_each_phase_is_visible_and_the_node_is_handed_back() -> None:
     rates = np.concatenate([np.full(100, 200.0), np.full(30, 400.0), np.full(60, 200.0)])
     found = phases(arrivals(rates, 1))
