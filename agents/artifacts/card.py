@@ -19,7 +19,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     `step`: one output o; the proposal is anchor + step_ratio_max * tanh(o). The anchor is the present ratio, or the
     best split of the value curves. `increments`: one score per increment; the largest is added to the present ratio.
-    A proposal nearer to the present ratio than `hold_ratio` means hold; cards from before it existed leave it out.
+    A step's proposals are smoothed, each pulling the smoothed one by `follow_share` of the way; what is then nearer
+    to the present ratio than `hold_ratio` means hold. Unset is not written: digests of older cards stay what they were.
     """
 
     kind: Literal["step", "increments"]
@@ -27,7 +28,13 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     step_ratio_max: float = 0.0
     anchor: Literal["present", "landscape"] = "present"
     increments: list[float] = []
-    hold_ratio: float | msgspec.UnsetType = msgspec.UNSET  # unset is not written: digests of older cards stay what they were
+    hold_ratio: float | msgspec.UnsetType = msgspec.UNSET
+    follow_share: float | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def followed(self) -> float:
+        """`follow_share`, 1 where the card has none: the proposal as it is."""
+        return 1.0 if isinstance(self.follow_share, msgspec.UnsetType) else self.follow_share
 
     @property
     def held_within(self) -> float:
@@ -80,7 +87,9 @@ def _require_action(action: Action) -> None:
         _require(math.isfinite(step) and 0.0 < step <= 0.5, "action.step_ratio_max: must lie in (0, 0.5]")
         _require(not increments, "action.increments: belong to the kind `increments`")
     _require(math.isfinite(action.held_within) and 0.0 <= action.held_within <= 0.2, "action.hold_ratio: must be 0 to 0.2")
+    _require(0.0 < action.followed <= 1.0, "action.follow_share: must lie in (0, 1]")
     if action.kind == "increments":
+        _require(action.followed == 1.0, "action.follow_share: belongs to the kind `step`")
         _require(2 <= len(increments) <= UNITS_MAX, f"action.increments: must be 2 to {UNITS_MAX}")
         _require(all(math.isfinite(each) and abs(each) <= 0.5 for each in increments), "action.increments: must be finite, at most 0.5")
 

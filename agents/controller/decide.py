@@ -52,6 +52,8 @@ MEMORY = np.dtype(
         ("started", "i8"),
         ("goal_ratio", "f8"),  # where the base wants the node, without the offset
         ("home_ratio", "f8"),
+        ("wish_ratio", "f8"),  # smoothed
+        ("wished", "i8"),  # 1: `wish_ratio` is valid
         ("base_due_ns", "i8"),
     ],
     align=True,
@@ -118,7 +120,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     slope = sight.slope_per_ms
     based = 0
     if moment.holding == 1:
-        memory.goal_ratio = present - offset  # the base goes on from wherever this leaves the node
+        memory.goal_ratio, memory.wished = present - offset, 0  # the base goes on from wherever this leaves the node
     elif moment.now_ns >= memory.base_due_ns:
         based = 1
         _move_goal(rules, weights, memory, moment, present - offset)
@@ -144,7 +146,7 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         if head.paper_features:
             look_as_paper(sight, moment, present)
         normalise(sight, weights, head.features)
-        wish = act(head, weights, sight.good, memory.activations, present, sight.best_ratio)
+        wish = _smoothed(memory, act(head, weights, sight.good, memory.activations, present, sight.best_ratio), head.follow_share)
         holds = abs(wish - present) < max(rules.rails.dead_band_ratio, head.hold_ratio)
         memory.base_due_ns = moment.now_ns + head.period_ns
     elif rules.base == _RULE:
@@ -153,6 +155,17 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         wish, holds = memory.home_ratio, False
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)
+
+
+@kernel
+def _smoothed(memory: Any, wish: float, follow_share: float) -> float:
+    """A network's wish wavers; the one that goes furthest would otherwise be the one that is followed."""
+    if not math.isfinite(wish):
+        return wish
+    if memory.wished == 1:
+        wish = memory.wish_ratio + follow_share * (wish - memory.wish_ratio)
+    memory.wish_ratio, memory.wished = wish, 1
+    return wish
 
 
 @kernel

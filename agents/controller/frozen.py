@@ -28,6 +28,7 @@ HEAD = np.dtype(
         ("anchored", "i8"),  # 1: steps are taken from the best split of the curves, not from the present ratio
         ("increments", "f8", (INCREMENTS_MAX,)),
         ("period_ns", "i8"),
+        ("follow_share", "f8"),  # how far a wish pulls the smoothed one
         ("hold_ratio", "f8"),  # a wish nearer than this to where the node is means hold
     ],
     align=True,
@@ -69,6 +70,7 @@ def _head(policy: Policy) -> NDArray[Any]:
     head["anchored"] = card.action.anchor == "landscape"
     head["increments"][0, : len(card.action.increments)] = card.action.increments
     head["period_ns"] = round(card.action.period_seconds * 1e9)
+    head["follow_share"] = card.action.followed
     head["hold_ratio"] = card.action.held_within
     return head
 

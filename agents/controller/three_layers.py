@@ -68,7 +68,7 @@ class ThreeLayers:
         self._rules["head"] = policy.head[0]
         self._rules["base"] = Base.POLICY
         self._weights, self._policy = policy.weights, policy
-        self._memory["base_due_ns"] = 0
+        self._memory["base_due_ns"] = self._memory["wished"] = 0
 
     def use_file(self, weights: bytes, card: bytes) -> str:
         """Check and use a policy file, returning its digest; `ArtefactError` if refused, and the present policy stays."""

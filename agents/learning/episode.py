@@ -40,7 +40,7 @@ class Episode:
         scenario, rails = stream.scenario, GuardRails()
         profiles = profiles_of(scenario)
         paper = config.features == "paper"
-        self._layers = [LedLayers(rails, config.period_ns, statistics, paper=paper, hold_ratio=config.action.held_within) for _ in profiles]
+        self._layers = [LedLayers(rails, config.action, statistics, paper=paper) for _ in profiles]
         self._slo_ms = np.array([profile.slo_ms for profile in profiles])
         setup = FleetSetup(
             profiles=profiles,
@@ -88,7 +88,7 @@ class Episode:
     def step(self, wishes: NDArray[np.float64]) -> Window:
         """Let every node decide for its wish, and live until the next decision."""
         for layers, wish in zip(self._layers, wishes, strict=True):
-            layers.wish.emb_ratio = float(wish)
+            layers.wish.tell(float(wish))
         before = self._ratios()
         self._now_ns += self._period_ns
         self._taken += 1

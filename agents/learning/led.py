@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.artifacts.card import Action
 from agents.controller.features import look, look_as_paper, normalise
 from agents.controller.interface import Observation, Proposal
 from agents.controller.moment import fill
@@ -16,15 +17,20 @@ from agents.wire.messages import GuardRails
 
 
 class Wish:
-    """A rule that says what it was last told; nothing told, or a wish not worth a move, means hold."""
+    """A rule that says what it was told, smoothed and held as the frozen policy's wishes are; nothing told means hold."""
 
     name = "wish"
     uses_cluster_reuse = True
 
-    def __init__(self, period_ns: int, hold_ratio: float) -> None:
+    def __init__(self, period_ns: int, hold_ratio: float, follow_share: float) -> None:
         self.period_ns = period_ns
         self.emb_ratio = math.nan
-        self._hold_ratio = hold_ratio
+        self._hold_ratio, self._follow_share = hold_ratio, follow_share
+
+    def tell(self, emb_ratio: float) -> None:
+        """One more wish; NaN forgets the earlier ones."""
+        known = math.isfinite(self.emb_ratio)
+        self.emb_ratio = self.emb_ratio + self._follow_share * (emb_ratio - self.emb_ratio) if known else emb_ratio
 
     def propose(self, observation: Observation) -> Proposal:
         """The wish, as the frozen policy's would be taken."""
@@ -44,8 +50,9 @@ class Glance(NamedTuple):
 class LedLayers(ThreeLayers):
     """One node's layers, adapter and recovery off. `statistics` are means, then reciprocal scales, [2 F] float32."""
 
-    def __init__(self, rails: GuardRails, period_ns: int, statistics: NDArray[np.float32], *, paper: bool, hold_ratio: float = 0.0) -> None:
-        self.wish = Wish(period_ns, max(rails.dead_band_ratio, hold_ratio))
+    def __init__(self, rails: GuardRails, action: Action, statistics: NDArray[np.float32], *, paper: bool) -> None:
+        period_ns = round(action.period_seconds * 1e9)
+        self.wish = Wish(period_ns, max(rails.dead_band_ratio, action.held_within), action.followed)
         # between two decisions the layers of a node repeat the goal, which changes nothing and costs an observation each
         super().__init__(rails, name="led", rule=self.wish, adapter_on=False, recovery_on=False, check_ns=period_ns)
         self._statistics = statistics

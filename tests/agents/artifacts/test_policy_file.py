@@ -54,7 +54,8 @@ def refused(weights: bytes, card: bytes) -> Refusal:
 
 def test_a_card_without_a_hold_is_written_and_sealed_as_before_there_was_one() -> None:
     assert b"hold_ratio" not in encode_card(CARD)
-    held = msgspec.structs.replace(CARD, action=msgspec.structs.replace(STEP, hold_ratio=0.05))
+    assert b"follow_share" not in encode_card(CARD)
+    held = msgspec.structs.replace(CARD, action=msgspec.structs.replace(STEP, hold_ratio=0.05, follow_share=0.5))
     assert digest_of(held, b"") != digest_of(CARD, b"")
     assert msgspec.json.decode(encode_card(held), type=Card) == held
 
@@ -168,6 +169,8 @@ def test_what_is_no_card_is_refused(card: bytes) -> None:
         ("action", {"kind": "leap", "period_seconds": 5.0}),
         ("action", {"kind": "step", "period_seconds": 0.0, "step_ratio_max": 0.1}),
         ("action", {"kind": "step", "period_seconds": 5.0, "step_ratio_max": 0.1, "hold_ratio": 0.3}),
+        ("action", {"kind": "step", "period_seconds": 5.0, "step_ratio_max": 0.1, "follow_share": 0.0}),
+        ("action", {"kind": "increments", "period_seconds": 5.0, "increments": [0.0, 0.1], "follow_share": 0.5}),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(field: str, value: object) -> None:

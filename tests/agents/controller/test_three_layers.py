@@ -118,6 +118,18 @@ def test_a_wish_nearer_than_the_policys_own_hold_changes_nothing(hold_ratio: flo
     assert method.propose(observe(now_ns=SECOND, emb_ratio=0.5)).emb_ratio == pytest.approx(goal, abs=1e-4)
 
 
+def test_wishes_are_followed_half_way_and_forgotten_under_an_operator() -> None:
+    """The network always wants 0.1 more than the node has: a first wish as it is, a later one with the one before."""
+    action = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, follow_share=0.5)
+    method = ThreeLayers(RAILS, policy=constant_policy([20.0], action))
+    assert method.propose(observe(now_ns=5 * SECOND, emb_ratio=0.4)).emb_ratio == pytest.approx(0.5)
+    assert method.propose(observe(now_ns=10 * SECOND, emb_ratio=0.5)).emb_ratio == pytest.approx(0.55)
+    method.held = True
+    method.propose(observe(now_ns=15 * SECOND, emb_ratio=0.3))
+    method.held = False
+    assert method.propose(observe(now_ns=20 * SECOND, emb_ratio=0.3)).emb_ratio == pytest.approx(0.4)
+
+
 def test_equal_inputs_give_equal_decisions() -> None:
     chance = np.random.default_rng(0)
     rates = chance.uniform(5, 40, 100)
