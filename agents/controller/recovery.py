@@ -2,7 +2,7 @@
 
 Arrivals are judged by a cumulative sum of log-likelihood ratios for a rise by half (a Poisson count scaled by the
 dispersion it shows in calm). It alarms after exp(9) steps of pure chance or more, which is hours, and within a step or
-two of a real burst. What is calm is learned in calm alone, for twenty seconds at least: traffic that begins is no burst,
+two of a real burst. What is calm is learned in calm alone, for ten seconds at least: traffic that begins is no burst,
 and the second of two bursts stands out as the first did. Latency alarms when ln(P99 / SLO) stands three deviations above
 its mean, and above the SLO, twice in a row.
 
@@ -44,7 +44,7 @@ _STEP_SECONDS_MAX = 10.0  # after a longer silence the count of the time in betw
 _DISPERSION_START, _DISPERSION_MAX, _DISPERSION_GAIN = 2.0, 50.0, 0.02
 _COUNT_MIN = 3.0  # expected arrivals in a step: fewer say nothing
 _CALM_HALF_LIFE_SECONDS = 60.0
-_CALM_SECONDS_MIN = 20.0  # of traffic, before a rise can be told from a beginning
+_CALM_SECONDS_MIN = 10.0  # of traffic, before a rise can be told from a beginning
 _SILENT_PER_SECOND = 0.5
 _BAND_SIGMAS, _BAND_MIN, _BAND_HALF_LIFE_SECONDS = 3.0, 0.25, 60.0
 _BAND_SAMPLES_MIN = 30

@@ -24,12 +24,12 @@ from tests.live.processes import LiveFleet, live_fleet
 
 pytestmark = pytest.mark.live
 
-LOAD_SECONDS = 24.0
+LOAD_SECONDS = 30.0
 REQUESTS_PER_SECOND = 15.0
 NODES = ("node-0", "node-1")
 ROUTERS = ("router", "router-1")
 CONTROLLER = "b5+burst"
-CALM_TURNS = 6  # of a second and a half, before the second router comes: a burst stands out from a calm that was seen
+CALM_TURNS = 10  # of a second and a half, before the second router comes: a burst stands out from a calm that was seen
 BURST_SECONDS, BURST_REQUESTS_PER_SECOND = 5.0, 70.0
 
 

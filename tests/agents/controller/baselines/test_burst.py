@@ -12,7 +12,7 @@ from tests.agents.controller.observations import observe, rising
 
 SECOND = 1_000_000_000
 RAILS = GuardRails()
-CALM, SURGE = [200.0] * 25, [400.0] * 12  # what is calm takes twenty seconds to learn
+CALM, SURGE = [200.0] * 15, [400.0] * 12  # what is calm takes ten seconds to learn
 
 
 class Counting:
