@@ -21,7 +21,8 @@ if __name__ == "__main__":
     with simulating_processes(2) as pool:
         futures = [pool.submit(time.sleep, 600) for _ in range(4)]
         print("started", flush=True)
-        futures[0].result()
+        while not futures[0].done():
+            time.sleep(0.05)  # a signal that comes just before an endless wait is heard after it
 """
 
 
