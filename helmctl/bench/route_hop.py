@@ -6,6 +6,7 @@ kernel's work included. The hop is what a routed call takes beyond a direct one 
 through the loopback, and two changes of core that a direct call between client and node does not make.
 """
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,8 @@ async def _rate(fleet: BenchFleet, count: int, requests: Sequence[bytes], second
 async def _hop(fleet: BenchFleet, requests: Sequence[bytes], capacity: float, seed: int, seconds: float) -> tuple[float, float]:
     """Median and 99th percentile of routed calls minus those of direct ones."""
     took = []
+    gc.collect()
+    gc.freeze()  # the client's own collections are no part of the hop
     for address in (fleet.file.router, fleet.file.nodes[0]):
         connections = await connect(address.host, address.port, CONNECTIONS_MANY)
         took.append(await open_loop(connections, requests, LOAD_RATIO * capacity, seconds, seed))
