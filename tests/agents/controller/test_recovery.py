@@ -73,6 +73,12 @@ def test_traffic_that_begins_is_no_burst() -> None:
         assert onsets(phases(arrivals(rates, seed))) == []
 
 
+def test_clients_that_connect_within_four_seconds_are_no_burst() -> None:
+    for seed in range(5):
+        rates = np.concatenate([np.full(4, 100.0), np.full(120, 200.0)])
+        assert onsets(phases(arrivals(rates, seed))) == []
+
+
 def test_the_second_of_two_bursts_is_seen_as_soon_as_the_first() -> None:
     """Two minutes apart, as the slow rate still remembers the first one."""
     decay = np.linspace(320.0, 200.0, 40)
