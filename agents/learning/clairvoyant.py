@@ -23,7 +23,7 @@ HELD_RATIO = 0.45  # of the run that later rewards are measured against
 PRICED = np.linspace(0.15, 0.8, 53)  # the fit says nothing further out
 _AHEAD_SECONDS = 30.0  # as the optimum of a moment is defined elsewhere; moving and refilling takes about as long
 _DEGREE = 3
-_EXCESS_MAX = 1.0  # a usual cost: how far a ratio drowns is chance, that it does is not
+_EXCESS_MAX = 4.0  # usual costs: how far a ratio drowns is chance, that it does is not; at 1, bursts were insured too little
 
 
 class HeldRun(NamedTuple):

@@ -35,7 +35,7 @@ def test_prices_are_told_in_the_streams_usual_cost() -> None:
 
 
 def test_a_ratio_that_drowns_the_fleet_has_a_highest_price() -> None:
-    assert excess_of(bowl(0.3, depth=100.0), 1.0).max() == 1.0
+    assert excess_of(bowl(0.3, depth=100.0), 1.0).max() == 4.0
 
 
 def test_the_lesson_has_the_prices_of_every_held_node() -> None:
