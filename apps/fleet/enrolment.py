@@ -1,9 +1,10 @@
 """How a node gets its credential: a one-time token, made by an admin, spent once."""
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import transaction
+from django.db.models import F
 
 from agents.profiles.profile import available_profiles
 from agents.wire.events import EventKind
@@ -98,7 +99,15 @@ def _renew_or_create(token: EnrolmentToken, name: str, profile: str, infer_url: 
         return node
     if token.node_name != name:
         raise Conflict("name_taken", f"A node named {name!r} exists.", [FieldError("/name", "name_taken", "A node of this name exists.")])
-    Node.objects.filter(pk=node.pk).update(profile=profile, infer_url=infer_url, credential_digest=credential_digest, enrolled_at=now)
+    renewed: dict[str, Any] = {"infer_url": infer_url, "credential_digest": credential_digest, "enrolled_at": now}
+    if profile != node.profile:  # a size that was asked of the old machine's pool says nothing about the new one's
+        renewed |= {
+            "profile": profile,
+            "pool_bytes": None,
+            "generation": F("generation") + 1,
+            "resource_version": F("resource_version") + 1,
+        }
+    Node.objects.filter(pk=node.pk).update(**renewed)
     return node
 
 

@@ -74,6 +74,17 @@ def test_a_bound_token_renews_a_credential_and_keeps_the_node(admin: APIClient) 
     assert (node.credential_digest, node.infer_url) == (digest(second["credential"]), "http://10.0.0.9:8790")
 
 
+@pytest.mark.parametrize(("profile", "pool_bytes", "generation"), [("cpu-demo", 1 << 26, 1), ("cpu-tiny", None, 2)])
+def test_a_node_that_comes_back_as_another_machine_forgets_the_size_of_its_pool(
+    admin: APIClient, profile: str, pool_bytes: int | None, generation: int
+) -> None:
+    enrol(token=token_for(admin, node_name="node-7"))
+    Node.objects.update(pool_bytes=1 << 26)
+    enrol(token=token_for(admin, node_name="node-7"), profile=profile)
+    node = Node.objects.get()
+    assert (node.profile, node.pool_bytes, node.generation, node.resource_version) == (profile, pool_bytes, generation, generation)
+
+
 def test_a_free_token_cannot_take_over_a_node(admin: APIClient) -> None:
     enrol(token=token_for(admin))
     token = token_for(admin)
