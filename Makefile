@@ -21,7 +21,7 @@ help:
 	echo "             both take NODES=8 WORKLOAD=demo SEED=1 HOST=127.0.0.1 WEB_PORT=8700 ROUTER_PORT=8780 NODE_PORT=8790"
 	echo "make down    stop what runs"
 	echo "make test    install what the tests need and run them"
-	echo "make verify  the long checks: full-size tests, then the benches"
+	echo "make verify  the long checks: full-size tests, benches, routers on 32 nodes, two more training seeds; three hours"
 	echo "make setup   prepare without starting"
 	echo "make clean   remove the state folder"
 
@@ -49,6 +49,10 @@ verify:
 	.venv/bin/python -m helmctl.cli.main bench node
 	.venv/bin/python -m helmctl.cli.main bench route
 	.venv/bin/python -m helmctl.cli.main bench sim
+	.venv/bin/python -m helmctl.cli.main bench decision
+	.venv/bin/python -m helmctl.cli.main bench live
+	.venv/bin/python -m helmctl.cli.main eval --suite routing --seeds 1
+	for seed in 2 3; do .venv/bin/python -m helmctl.cli.main policy train --config helm --seed $$seed --out "$${HELM_STATE_DIR:-.helm}/verify/seed-$$seed" || exit 1; done
 
 clean:
 	if [ -x .venv/bin/python ]; then .venv/bin/python -m helmctl.cli.main down >/dev/null; fi

@@ -1,4 +1,7 @@
-"""A tuned policy beside its parent and the two strongest rules: paired runs on streams that nobody trained on."""
+"""A policy beside the two strongest rules, and its parent if it has one: paired runs on streams that nobody trained on.
+
+Policies decide with all three layers, as a node would let them; rules have the burst wrapper, for the layers have one too.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,12 +12,13 @@ import numpy as np
 from agents.controller.frozen import FrozenPolicy
 from agents.controller.interface import Controller
 from agents.controller.registry import learned, make_controller
+from agents.learning.config import TrainingConfig
 from agents.sim.evaluation.report import interval
 from agents.sim.scenario import Scenario, fleet_for
 from agents.wire.messages import GuardRails
 
 CANDIDATE, PARENT = "candidate", "parent"
-RULES = {"b5": "b5+burst", "b7": "b7+burst"}  # with the burst wrapper: the product's own layers have one too
+RULES = {"b5": "b5+burst", "b7": "b7+burst"}
 OPPONENTS = (PARENT, *RULES)
 FIGURES = ("latency_ms_p99", "latency_ms_mean", "slo_ratio", "moves")
 WORSE_RATIO = 0.01  # of P99; below it a difference is no reason to keep the older one
@@ -38,18 +42,18 @@ class Pair(NamedTuple):
 
 def compare(
     candidate: FrozenPolicy,
-    parent: FrozenPolicy,
+    parent: FrozenPolicy | None,
     cells: dict[str, Scenario],
     seeds: list[int],
     progress: Callable[[float], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """Means per cell and method, P99 against each opponent, and a verdict; `None` when cancelled."""
-    controllers: dict[str, Callable[[int], Controller]] = {
-        CANDIDATE: lambda _: learned(candidate, GuardRails()),
-        PARENT: lambda _: learned(parent, GuardRails()),
-    }
+    controllers: dict[str, Callable[[int], Controller]] = {CANDIDATE: lambda _: learned(candidate, GuardRails())}
+    if parent is not None:
+        controllers[PARENT] = lambda _: learned(parent, GuardRails())
     controllers |= {name: _maker(rule) for name, rule in RULES.items()}
+    opponents = [name for name in controllers if name != CANDIDATE]
     runs = [(name, seed, method) for name in cells for seed in seeds for method in controllers]
     found: dict[tuple[str, int, str], dict[str, Any]] = {}
     for number, (name, seed, method) in enumerate(runs):
@@ -58,16 +62,36 @@ def compare(
             return None
         found[name, seed, method] = fleet.statistics.cell()
         progress((number + 1) / len(runs))
-    pairs = {method: [_pair(found, name, seed, method) for name in cells for seed in seeds] for method in OPPONENTS}
-    verdict = judged(pairs[PARENT])
+    pairs = {method: [_pair(found, name, seed, method) for name in cells for seed in seeds] for method in opponents}
+    verdict = judged(pairs[PARENT]) if parent is not None else Judged(True, "trained from nothing: it has no parent")
     return {
         "verdict": "usable" if verdict.usable else "rejected",
         "reason": verdict.reason,
-        "against": {method: change(pairs[method]) for method in OPPONENTS},
+        "against": {method: change(pairs[method]) for method in opponents},
         "cells": {name: {method: _means(found, name, seeds, method) for method in controllers} for name in cells},
         "seeds": seeds,
         "seconds": max(cell.duration_seconds for cell in cells.values()),
     }
+
+
+def generated_cells(config: TrainingConfig) -> list[Scenario]:
+    """The configuration's kinds of traffic that tell methods apart, at their own arrivals."""
+    episodes = config.episodes
+    hardware = episodes.hardware[0]
+    told = [workload for workload in episodes.workloads if workload.split("/")[-1] in ("steady", "trend", "burst")][:3]
+    return [
+        Scenario(
+            profile=hardware.profile,
+            workload=workload,
+            admission=admission,
+            nodes=episodes.nodes,
+            rate_per_second=episodes.nodes * episodes.workloads[workload],
+            duration_seconds=episodes.seconds,
+            warmup_seconds=min(30.0, episodes.seconds / 4),
+        )
+        for workload in told or list(episodes.workloads)[:1]
+        for admission in episodes.admissions
+    ]
 
 
 def change(pairs: list[Pair]) -> dict[str, Any]:

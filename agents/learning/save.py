@@ -8,15 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agents.artifacts.policy_file import PolicyFile, read_policy
-from agents.controller.frozen import freeze
+from agents.controller.frozen import FrozenPolicy, freeze
+from agents.learning.compare import compare, generated_cells
 from agents.learning.config import TrainingConfig
-from agents.learning.evaluate import evaluate
 from agents.learning.export import export_policy
 from agents.learning.train import CurvePoint, Trained
-from agents.sim.scenario import Scenario
 
-RULES = ["b5", "static-0.50"]
-EVALUATION_SEEDS = [11]
+EVALUATION_SEEDS = [11, 12]
 
 
 def save(
@@ -37,8 +35,17 @@ def save(
 
     file = exported({})
     if evaluated:
-        file = exported(evaluate(freeze(read_policy(file.weights, file.card)), evaluation_cells(config), RULES, EVALUATION_SEEDS, say))
+        file = exported(evaluate(freeze(read_policy(file.weights, file.card)), config, say))
     return write_files(out, config.name, file, trained.curve)
+
+
+def evaluate(frozen: FrozenPolicy, config: TrainingConfig, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """What the card says of it: P99 beside the rules' on the configuration's kinds of traffic."""
+    cells = {f"{cell.workload}/{cell.admission}": cell for cell in generated_cells(config)}
+    found = compare(frozen, None, cells, EVALUATION_SEEDS, lambda share: say(f"comparing with B5 and B7: {share:.0%}"))
+    assert found is not None  # nobody cancels
+    say(", ".join(f"P99 {change['mean']:+.1%} against {name}" for name, change in found["against"].items() if change["mean"] is not None))
+    return found
 
 
 def write_files(out: Path, name: str, file: PolicyFile, curve: list[CurvePoint]) -> list[Path]:
@@ -50,23 +57,3 @@ def write_files(out: Path, name: str, file: PolicyFile, curve: list[CurvePoint])
         return paths[:2]
     pq.write_table(pa.Table.from_pylist([point._asdict() for point in curve]), paths[2])
     return paths
-
-
-def evaluation_cells(config: TrainingConfig) -> list[Scenario]:
-    """The configuration's kinds of traffic that tell methods apart, at their own arrivals."""
-    episodes = config.episodes
-    hardware = episodes.hardware[0]
-    told = [workload for workload in episodes.workloads if workload.split("/")[-1] in ("steady", "trend", "burst")][:3]
-    return [
-        Scenario(
-            profile=hardware.profile,
-            workload=workload,
-            admission=admission,
-            nodes=episodes.nodes,
-            rate_per_second=episodes.nodes * episodes.workloads[workload],
-            duration_seconds=episodes.seconds,
-            warmup_seconds=min(30.0, episodes.seconds / 4),
-        )
-        for workload in told or list(episodes.workloads)[:1]
-        for admission in episodes.admissions
-    ]

@@ -17,12 +17,11 @@ from agents.artifacts.card import Card
 from agents.artifacts.policy_file import Policy, PolicyFile, read_policy
 from agents.controller.features import FEATURE_SETS
 from agents.controller.frozen import freeze
-from agents.learning.compare import OPPONENTS, compare
+from agents.learning.compare import OPPONENTS, compare, generated_cells
 from agents.learning.config import TrainingConfig, load_config
 from agents.learning.export import actor_layers, export_policy
 from agents.learning.fleet_env import FleetVecEnv, Streams
 from agents.learning.recorded import Recorded, read_recorded
-from agents.learning.save import evaluation_cells
 from agents.learning.streams import SEED_MIN, TrainingStream, draw_streams
 from agents.learning.train import CurvePoint, Trained, improve, new_model
 from agents.sim.scenario import Scenario
@@ -179,7 +178,7 @@ def comparison_cells(config: TrainingConfig, recorded: list[Recorded], seconds: 
     window = {"duration_seconds": seconds, "warmup_seconds": min(30.0, seconds / 4), "settled": config.episodes.settled}
     cells = {
         scenario.workload: msgspec.structs.replace(scenario, **window)
-        for scenario in evaluation_cells(config)
+        for scenario in generated_cells(config)
         if scenario.admission == config.episodes.admissions[0]
     }
     template = next(iter(cells.values()))

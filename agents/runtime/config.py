@@ -35,7 +35,7 @@ class NodeSettings:
     fleet_key: str
     salt: bytes
     state_folder: Path
-    controller: str = "b5"
+    controller: str = "helm"
     admission: str = "shipped"
     seed: int = 0
     emb_ratio_start: float | None = None
@@ -93,7 +93,7 @@ def parse_node_settings(arguments: Sequence[str], environ: Mapping[str, str] | N
     parser.add_argument("--fleet", type=Path, required=True, help="path of fleet.json")
     parser.add_argument("--name", required=True, help="name of this node in it")
     parser.add_argument("--device", default=None, choices=get_args(DeviceName), help="default: what the profile says")
-    parser.add_argument("--controller", default="b5", help="b5 or static-RATIO")
+    parser.add_argument("--controller", default="helm", help="helm, paper, b5, b7, ... or static-RATIO")
     parser.add_argument("--admission", default="shipped", choices=ADMISSIONS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--emb-ratio-start", type=float, default=None)

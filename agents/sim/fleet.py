@@ -303,7 +303,7 @@ def _moved_in(node: Node, index: int, memory: Memory) -> Node:
     """The node, its state now in its place of the fleet's memory."""
     state, meters = part(memory.pool, memory.pool_bounds, index), part(memory.meters, memory.meters_bounds, index)
     for place, own in zip((*leaves(state), *leaves(meters)), (*leaves(node.state), *leaves(node.meters)), strict=True):
-        place[...] = own
+        place.view(np.uint8)[...] = own.view(np.uint8)  # as bytes: records are else copied field by field
     node.adopt(state, meters)
     return node
 

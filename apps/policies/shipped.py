@@ -28,5 +28,6 @@ def _register(name: str) -> bool:
     except ArtefactError as error:
         logger.error("the policy %s that came with this version is refused: %s", name, error)
         return False
-    keep(NewVersion(checked, PolicyVersion.Source.SHIPPED, PolicyVersion.State.USABLE, SHIPPED), timezone.now())
+    told = checked.card.evaluation or None  # the comparison that its training ended with
+    keep(NewVersion(checked, PolicyVersion.Source.SHIPPED, PolicyVersion.State.USABLE, SHIPPED, evaluation=told), timezone.now())
     return True

@@ -218,7 +218,7 @@ def named_jobs(plan: Plan, cell: Cell, bests: dict[str, float]) -> dict[str, lis
 
 
 def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str]) -> dict[str, dict[str, list[Job]]]:
-    """Jobs by cell and router, all at one static split; the joint router also without its rent, and under B5."""
+    """Jobs by cell and router, all at one static split; the joint router also without its rent, and under the learned controller."""
     found: dict[str, dict[str, list[Job]]] = {}
     for catalogue in catalogues[:1] if quick else catalogues:
         for regime in REGIMES:
@@ -227,8 +227,8 @@ def routing_jobs(*, quick: bool, nodes: int, seeds: Sequence[int], catalogues: S
                 static = static_name(SETTLED_RATIO)
                 jobs = {router: [Job(cell.scenario(static, seed, router=router)) for seed in seeds] for router in ROUTERS}
                 jobs["joint-without-rent"] = [Job(cell.scenario(static, seed, rent=False)) for seed in seeds]
-                jobs["joint+b5"] = [Job(cell.scenario("b5", seed)) for seed in seeds]
-                jobs["consistent-hash+b5"] = [Job(cell.scenario("b5", seed, router="consistent-hash")) for seed in seeds]
+                jobs["joint+helm"] = [Job(cell.scenario("helm", seed)) for seed in seeds]
+                jobs["consistent-hash+helm"] = [Job(cell.scenario("helm", seed, router="consistent-hash")) for seed in seeds]
                 found[f"{catalogue}/{regime}/{load}"] = jobs
     return found
 

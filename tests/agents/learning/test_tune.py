@@ -141,16 +141,24 @@ def test_a_loss_is_told_from_the_second_update_on() -> None:
 
 # --- the verdict
 
+CELL = Scenario(
+    profile="cpu-tiny", workload="steady", nodes=1, rate_per_second=10.0, duration_seconds=12.0, warmup_seconds=2.0, settled=False
+)
+
 
 def test_a_version_is_its_own_equal() -> None:
     policy = freeze(read_policy(PARENT.weights, PARENT.card))
-    cell = Scenario(
-        profile="cpu-tiny", workload="steady", nodes=1, rate_per_second=10.0, duration_seconds=12.0, warmup_seconds=2.0, settled=False
-    )
-    found = compare(policy, policy, {"steady": cell}, [7_000])
+    found = compare(policy, policy, {"steady": CELL}, [7_000])
     assert found is not None
     assert found["against"]["parent"] == {"mean": 0.0, "low": None, "high": None, "pairs": 1}
     assert found["verdict"] == "usable"
+
+
+def test_a_version_trained_from_nothing_is_compared_with_the_rules_alone() -> None:
+    policy = freeze(read_policy(PARENT.weights, PARENT.card))
+    found = compare(policy, None, {"steady": CELL}, [7_000])
+    assert found is not None
+    assert (found["verdict"], set(found["against"]), set(found["cells"]["steady"])) == ("usable", {"b5", "b7"}, {"candidate", "b5", "b7"})
 
 
 @pytest.mark.parametrize(

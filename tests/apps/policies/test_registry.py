@@ -34,6 +34,7 @@ def test_the_shipped_policies_are_there_from_the_start(viewer: APIClient) -> Non
         "helm": (1, "usable", "helm"),
         "paper": (1, "usable", "paper"),
     }
+    assert all(set(row["evaluation"]["against"]) == {"b5", "b7"} for row in rows.values())  # as their cards say
     file = shipped_policy("helm")
     assert file is not None
     got = viewer.get(f"/api/v1/policies/{rows['helm']['digest']}/artefact/").json()

@@ -81,12 +81,13 @@ function Facts({ policy }: { policy: Policy }) {
 
 function Evaluation({ policy }: { policy: Policy }) {
   const told = policy.evaluation;
-  if (!told) return <p className="quiet">Not evaluated: only versions that were tuned here are compared with their parent, B5 and B7.</p>;
-  const methods = ["candidate", ...OPPONENTS.map(({ name }) => name)];
+  if (!told) return <p className="quiet">Not evaluated: an imported version has not been compared with B5 and B7 here.</p>;
+  const opponents = OPPONENTS.filter(({ name }) => name in told.against);
+  const methods = ["candidate", ...opponents.map(({ name }) => name)];
   return (
     <>
       <p className="quiet">
-        {OPPONENTS.map(({ name, label }) => `${label}: P99 ${changeText(told.against[name])}${changeWord(told.against[name]) && `, ${changeWord(told.against[name])}`}`).join(". ")}.{" "}
+        {opponents.map(({ name, label }) => `${label}: P99 ${changeText(told.against[name])}${changeWord(told.against[name]) && `, ${changeWord(told.against[name])}`}`).join(". ")}.{" "}
         <span className="dim">
           {told.seeds.length} {told.seeds.length === 1 ? "seed" : "seeds"} of {told.seconds} s a cell, paired, 95 % intervals.
         </span>
@@ -98,7 +99,7 @@ function Evaluation({ policy }: { policy: Policy }) {
               <th>P99, ms</th>
               {methods.map((method) => (
                 <th key={method} className="num">
-                  {method === "candidate" ? "this" : (OPPONENTS.find(({ name }) => name === method)?.label ?? method)}
+                  {method === "candidate" ? "this" : (opponents.find(({ name }) => name === method)?.label ?? method)}
                 </th>
               ))}
             </tr>

@@ -35,7 +35,7 @@ def test_a_node_finds_itself_in_the_fleet(fleet: Path) -> None:
     settings = parse_node_settings(["--fleet", str(fleet), "--name", "node-1"], {})
     assert (settings.name, settings.host, settings.port, settings.profile.name) == ("node-1", "::1", 8791, "cpu-demo")
     assert (settings.fleet_key, settings.salt) == ("key", b"\x00\xff")
-    assert (settings.controller, settings.admission, settings.journal_folder, settings.control_url) == ("b5", "shipped", None, None)
+    assert (settings.controller, settings.admission, settings.journal_folder, settings.control_url) == ("helm", "shipped", None, None)
     assert settings.infer_url == "http://[::1]:8791"
     assert settings.hold_file == fleet.parent / "nodes" / "node-1" / "spec.json"
 
