@@ -9,8 +9,10 @@ NODE_PORT ?= 8790
 
 FLEET_OPTIONS = --nodes "$(NODES)" --workload "$(WORKLOAD)" --seed "$(SEED)" --host "$(HOST)" --router-port "$(ROUTER_PORT)" --node-port "$(NODE_PORT)"
 
-# Tests of whole systems: several processes each, so they run one after the other.
-ALONE = tests/apps/live tests/deploy tests/e2e tests/live
+# Tests of whole systems, of several processes each. Most of them wait, so two of these files run at a time;
+# those that start everything, or put a fleet under load, run one after the other.
+SYSTEMS = tests/apps/live tests/e2e
+ALONE = tests/deploy tests/live
 
 .PHONY: help setup up fleet down test verify clean
 .SILENT:
@@ -40,7 +42,8 @@ down:
 test:
 	PYTHON="$(PYTHON)" scripts/bootstrap.sh --dev
 	.venv/bin/python -m helmctl.supervisor.browser
-	.venv/bin/python -m pytest -n 2 --dist loadfile $(ALONE:%=--ignore %)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(SYSTEMS:%=--ignore %) $(ALONE:%=--ignore %)
+	.venv/bin/python -m pytest -n 2 --dist loadfile $(SYSTEMS)
 	.venv/bin/python -m pytest $(ALONE)
 
 verify:

@@ -33,7 +33,7 @@ class WhatIfRequest(StrictSerializer):
     workload = serializers.ChoiceField(choices=scenarios.WORKLOADS)
     nodes = StrictIntegerField(min_value=1, max_value=scenarios.NODES_MAX, default=4)
     static_ratios = serializers.ListField(child=FiniteFloatField(min_value=0.05, max_value=0.95), min_length=2, max_length=2)
-    method = serializers.ChoiceField(choices=scenarios.METHODS, default="b5")
+    method = serializers.ChoiceField(choices=scenarios.METHODS, default=scenarios.METHODS[0])
     seed = StrictIntegerField(min_value=0, max_value=scenarios.SEED_MAX, default=1)
     seeds = StrictIntegerField(
         min_value=1,

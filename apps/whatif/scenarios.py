@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from agents.router.state import POLICIES as ROUTERS
 from agents.workloads.demo import REGIMES as WORKLOADS
 
-METHODS = ("b5",)
+METHODS = ("helm", "paper", "b7", "b5")  # the first is what nodes decide by unless told otherwise
 NODES_MAX = 64  # a worker's memory: each simulated node holds its own pool state
 DURATION_SECONDS_MIN, DURATION_SECONDS_MAX = 10, 3600
 RATE_PER_SECOND_MAX = 2_000.0

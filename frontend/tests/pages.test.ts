@@ -202,7 +202,7 @@ describe("a what-if", () => {
   const run = (label: string, method: string, p99: number | null) => ({ label, method, cell: { latency_ms_p99: p99 } }) as WhatIfRun;
 
   it("is asked in shares and leaves out what is not said", () => {
-    expect(requestOf(START)).toEqual({ workload: "burst", static_ratios: [0.3, 0.6], nodes: 4, duration_seconds: 300, seed: 1, router: "joint", method: "b5" });
+    expect(requestOf(START)).toEqual({ workload: "burst", static_ratios: [0.3, 0.6], nodes: 4, duration_seconds: 300, seed: 1, router: "joint", method: "helm" });
     expect(requestOf({ ...START, ratePerSecond: 40 }).rate_per_second).toBe(40);
     expect(missing({ ...START, nodes: null })).toEqual(["nodes"]);
   });

@@ -21,6 +21,7 @@ TERMINAL = {"succeeded", "failed", "cancelled"}
 def run(
     workload: Annotated[str, typer.Argument(help="steady, trend, burst, demo, ...")],
     static: Annotated[list[str], typer.Option("--static", help="A static ratio; give it twice.")],
+    method: Annotated[str, typer.Option(help="Who decides beside them: helm, paper, b7 or b5.")] = "helm",
     nodes: Annotated[int, typer.Option(min=1)] = 4,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     seeds: Annotated[int, typer.Option(min=1, help="Streams, from the seed upwards; figures are medians over them.")] = 1,
@@ -29,7 +30,7 @@ def run(
 ) -> None:
     """Run one what-if and wait for its result."""
     ratios = [parse_ratio(text) for text in static]
-    asked = {"workload": workload, "nodes": nodes, "static_ratios": ratios, "seed": seed, "seeds": seeds}
+    asked = {"workload": workload, "nodes": nodes, "static_ratios": ratios, "method": method, "seed": seed, "seeds": seeds}
     body = {**asked, "duration_seconds": duration_seconds}
     with open_client() as client:
         job = client.post("whatifs/", body)

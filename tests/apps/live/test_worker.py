@@ -43,7 +43,7 @@ def test_a_what_if_runs_in_the_worker_and_a_lost_or_cancelled_one_ends(system: S
     assert [(run["label"], run["method"]) for run in result["runs"]] == [
         ("static 0.30", "static-0.30"),
         ("static 0.70", "static-0.70"),
-        ("controller", "b5"),
+        ("controller", "helm"),
     ]
     for run in result["runs"]:
         assert run["cell"]["latency_ms_p50"] > 0

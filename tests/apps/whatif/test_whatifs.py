@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from rest_framework.test import APIClient
 
+from agents.controller.registry import make_controller
+from agents.wire.messages import GuardRails
 from apps.audit.models import AuditEntry, Event
 from apps.jobs.pulse import Cancelled, Pulse
 from apps.outbox.models import OutboxMessage
@@ -16,7 +18,7 @@ from apps.whatif import actions, pieces, running, tasks
 from apps.whatif.figure import figure
 from apps.whatif.models import Piece, WhatIf
 from apps.whatif.running import Outcome, carry_out
-from apps.whatif.scenarios import Question, Run, questions, runs, together
+from apps.whatif.scenarios import METHODS, Question, Run, questions, runs, together
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 BODY = {"workload": "steady", "static_ratios": [0.3, 0.7], "nodes": 2, "duration_seconds": 60, "seed": 3}
@@ -58,7 +60,7 @@ def test_asking_queues_a_job_and_says_where_it_is(operator: APIClient) -> None:
     assert answer.status_code == 202
     assert answer["Location"] == f"/api/v1/whatifs/{answer.json()['id']}/"
     assert operator.get(answer["Location"]).json() == answer.json()
-    assert (answer.json()["status"], answer.json()["progress"], answer.json()["scenario"]["method"]) == ("queued", 0.0, "b5")
+    assert (answer.json()["status"], answer.json()["progress"], answer.json()["scenario"]["method"]) == ("queued", 0.0, "helm")
     assert OutboxMessage.objects.filter(topic="whatif.run", payload__uid=answer.json()["id"]).count() == 1
     assert AuditEntry.objects.get(action="whatif.start").actor == "olga"
 
@@ -102,8 +104,15 @@ def test_three_runs_on_the_same_stream(operator: APIClient) -> None:
     assert runs(WhatIf.objects.get().scenario) == [
         Run("static-0.30", "static 0.30"),
         Run("static-0.70", "static 0.70"),
-        Run("b5", "controller"),
+        Run("helm", "controller"),
     ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_simulator_knows_every_method_that_may_be_asked(operator: APIClient, method: str) -> None:
+    assert post(operator, method=method).status_code == 202
+    assert runs(WhatIf.objects.get().scenario)[-1] == Run(method, "controller")
+    assert make_controller(method, GuardRails()).name == method
 
 
 def test_a_run_is_claimed_once(operator: APIClient) -> None:

@@ -18,7 +18,12 @@ export const ROUTERS: { value: NonNullable<WhatIfRequest["router"]>; label: stri
 ];
 
 /** Methods by name: what the simulator calls them, and what people do. */
-export const METHODS: { value: NonNullable<WhatIfRequest["method"]>; label: string }[] = [{ value: "b5", label: "B5: marginal value of both caches" }];
+export const METHODS: { value: NonNullable<WhatIfRequest["method"]>; label: string }[] = [
+  { value: "helm", label: "HELM: learned, three layers" },
+  { value: "paper", label: "Paper: seven features, seven steps" },
+  { value: "b7", label: "B7: marginal value, the tail priced in" },
+  { value: "b5", label: "B5: marginal value of both caches" },
+];
 
 export interface Draft {
   workload: WhatIfRequest["workload"];
@@ -41,7 +46,7 @@ export const START: Draft = {
   seed: 1,
   ratePerSecond: null,
   router: "joint",
-  method: "b5",
+  method: "helm",
 };
 
 /** A form filled like an earlier run. */
