@@ -8,6 +8,8 @@ name is the method's, its object is called with the guard rails and returns a `C
     b5, b7, b9, ...      see `known_controllers`
     helm, paper          the three layers with a shadow; helm-base, helm-residual, helm-recovery: some of them, without
     helm-on-b7, -b5, -hold    the layers with a rule, or with nothing, in place of the learned base
+    policy-FILE          the three layers with a shadow over a policy of yours: FILE is its card, trained/helm.json;
+                         FILE#DIGEST holds a name to these very bytes
     NAME+burst           any of them under the recovery layer
     NAME+burst-0.30      the same, going to a preset ratio
 """
@@ -15,8 +17,10 @@ name is the method's, its object is called with the guard rails and returns a `C
 import re
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
-from agents.artifacts.policy_file import read_policy
+from agents.artifacts.on_disk import policy_at
+from agents.artifacts.policy_file import PolicyFile, read_policy
 from agents.artifacts.shipped import shipped_policy
 from agents.controller.baselines.b5 import B5
 from agents.controller.baselines.b7 import B7
@@ -73,6 +77,8 @@ _BUILT_IN: dict[str, ControllerFactory] = {
 }
 _STATIC = re.compile(r"static-(\d(?:\.\d+)?)")
 _SCHEDULE = "schedule-"
+_POLICY = re.compile(r"policy-(?P<card>[^#]+)(?:#(?P<digest>[0-9a-f]+))?")
+DIGEST_SHOWN = 12  # digits of a digest in a name
 _BURST = re.compile(r"(?P<inner>.+)\+burst(?:-(?P<preset>\d(?:\.\d+)?))?")
 
 
@@ -90,6 +96,9 @@ def make_controller(name: str, rails: GuardRails) -> Controller:
         return Burst(make_controller(burst["inner"], rails), rails, None if preset is None else float(preset))
     if static := _STATIC.fullmatch(name):
         return Static(float(static[1]))
+    if policy := _POLICY.fullmatch(name):
+        file = _file(policy["card"], policy["digest"] or "")
+        return learned(freeze(read_policy(file.weights, file.card)), rails)
     if name.startswith(_SCHEDULE):
         return parse_schedule(name.removeprefix(_SCHEDULE))
     if name in _BUILT_IN:
@@ -101,9 +110,27 @@ def make_controller(name: str, rails: GuardRails) -> Controller:
     raise ValueError(f"controller: unknown {name!r}, choose one of {', '.join(known_controllers())}")
 
 
+def pinned(name: str) -> str:
+    """The name with the digest of the policy that it reads from a file: what answers under it may be kept by."""
+    policy = _POLICY.fullmatch(name)
+    if policy is None or policy["digest"]:
+        return name
+    return f"policy-{Path(policy['card']).resolve()}#{_file(policy['card'], '').digest[:DIGEST_SHOWN]}"
+
+
+def _file(card: str, digest: str) -> PolicyFile:
+    try:
+        file = policy_at(Path(card))
+    except OSError as error:
+        raise ValueError(f"controller: cannot read {error.filename}: {error.strerror}") from error
+    if not file.digest.startswith(digest):
+        raise ValueError(f"controller: {card} is policy {file.digest[:DIGEST_SHOWN]}, not {digest}")
+    return file
+
+
 def known_controllers() -> list[str]:
-    """Names that can be constructed; `static-0.50`, `schedule-...` and `NAME+burst` stand for their families."""
-    return [*sorted({"static-0.50", *_BUILT_IN, *(entry.name for entry in _strangers())}), "NAME+burst"]
+    """Names that can be constructed; `static-0.50`, `schedule-...`, `policy-FILE` and `NAME+burst` stand for their families."""
+    return [*sorted({"static-0.50", *_BUILT_IN, *(entry.name for entry in _strangers())}), "policy-FILE", "NAME+burst"]
 
 
 def uses_cluster_reuse(controller: Controller) -> bool:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 
+from agents.controller.registry import pinned
 from agents.sim.evaluation.run import run_capacity, run_placement, run_routing, run_sensitivity, run_suite
 from agents.sim.evaluation.suites import CATALOGUES, plan_of
 from helmctl.bench.report import ROOT
@@ -29,7 +30,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, max=SEEDS_MAX, help="seeds of every method")] = 5,
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="nodes of the routing suite")] = 32,
     only: Annotated[list[str] | None, typer.Option(help="catalogues; all three if left out")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="methods instead of the suite's own")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="methods instead of the suite's own; policy-FILE is a policy of yours")] = None,
     processes: Annotated[int, typer.Option(min=1, max=PROCESSES_MAX, help="simulations at a time")] = 2,
     cache: Annotated[
         Path | None, typer.Option(file_okay=False, help="folder of finished pieces; default: eval in the state folder")
@@ -65,7 +66,7 @@ def evaluate(
         elif suite == "placement":
             found = run_placement(catalogue=catalogues[0], folder=folder, processes=processes, progress=progress)
         else:
-            plan = plan_of(suite, quick=quick, seeds=seeds, catalogues=catalogues, methods=tuple(method or ()))
+            plan = plan_of(suite, quick=quick, seeds=seeds, catalogues=catalogues, methods=tuple(pinned(name) for name in method or ()))
             found = run_suite(suite, plan, folder, processes, progress)
     except ValueError as error:
         typer.echo(f"helmctl eval: {error}", err=True)

@@ -45,7 +45,7 @@ def run_command(
     trace: Trace = None,
     profile: ProfileName = "cpu-demo",
     nodes: Nodes = None,
-    method: Annotated[str, typer.Option(help="b5, static-0.50, ... who decides the ratio")] = "b5",
+    method: Annotated[str, typer.Option(help="helm, b5, static-0.50, ... who decides the ratio")] = "helm",
     emb_ratio: Annotated[float | None, typer.Option(help="share of EMB to start with; the profile's, or a static method's own")] = None,
     router: RouterName = "joint",
     admission: Admission = "shipped",
@@ -120,7 +120,7 @@ def sweep_command(
             row_shift=row_shift,
             faults=tuple(fault or ()),
         )
-        scenarios = variants(base, method or ([] if ratio else ["static-0.50", "b5"]), ratio or [], seed or [1])
+        scenarios = variants(base, method or ([] if ratio else ["static-0.50", "b5", "helm"]), ratio or [], seed or [1])
         cells = sweep(scenarios, processes, lambda done: None if as_json else _show_progress(done / len(scenarios)))
     except (ValueError, OSError) as error:
         raise _refused("sweep", error) from error

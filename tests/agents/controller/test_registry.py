@@ -5,11 +5,14 @@ from types import ModuleType
 
 import pytest
 
+from agents.artifacts.policy_file import read_card
+from agents.artifacts.shipped import shipped_policy
 from agents.controller import registry
 from agents.controller.baselines.b5 import B5
 from agents.controller.baselines.burst import Burst
 from agents.controller.interface import Observation, Proposal
-from agents.controller.registry import known_controllers, make_controller, uses_cluster_reuse
+from agents.controller.registry import known_controllers, make_controller, pinned, uses_cluster_reuse
+from agents.controller.shadow import Shadowed
 from agents.wire.messages import GuardRails
 from tests.agents.controller.observations import observe, rising
 
@@ -106,6 +109,46 @@ def test_a_ratio_out_of_range_in_a_name_is_refused(name: str) -> None:
         make_controller(name, RAILS)
 
 
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """The shipped policy, as a training run would leave it."""
+    file = shipped_policy("helm")
+    assert file is not None
+    (tmp_path / "mine.safetensors").write_bytes(file.weights)
+    (tmp_path / "mine.json").write_bytes(file.card)
+    return tmp_path / "mine.json"
+
+
+def test_a_policy_from_a_file_decides_in_three_layers_with_a_shadow(card: Path) -> None:
+    controller = make_controller(f"policy-{card}", RAILS)
+    assert isinstance(controller, Shadowed)
+    assert controller.propose(observe()) == make_controller("helm", RAILS).propose(observe())
+
+
+def test_a_pinned_policy_is_refused_once_its_bytes_are_others(card: Path) -> None:
+    name = pinned(f"policy-{card}")
+    assert name == f"policy-{card}#{read_card(card.read_bytes()).digest[:12]}"
+    assert pinned(name) == name
+    make_controller(name, RAILS)
+    other = shipped_policy("paper")
+    assert other is not None
+    card.write_bytes(other.card)
+    with pytest.raises(ValueError, match=r"mine\.json is policy [0-9a-f]{12}, not "):
+        make_controller(name, RAILS)
+
+
+def test_a_policy_that_is_not_there_or_is_none_is_refused_by_name(tmp_path: Path, card: Path) -> None:
+    with pytest.raises(ValueError, match=r"controller: cannot read .*other\.json: No such file"):
+        make_controller(f"policy-{tmp_path / 'other.json'}", RAILS)
+    card.write_text("{}")
+    with pytest.raises(ValueError, match="artefact_card_invalid"):
+        make_controller(f"policy-{card}", RAILS)
+
+
+def test_other_names_need_no_pin() -> None:
+    assert pinned("helm+burst") == "helm+burst"
+
+
 @pytest.mark.usefixtures("stranger")
 def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name() -> None:
     assert make_controller("thirds", RAILS).propose(observe()).emb_ratio == pytest.approx(1 / 3)
@@ -113,7 +156,7 @@ def test_a_stranger_is_found_by_its_entry_point_but_cannot_take_a_built_in_name(
     assert isinstance(make_controller("b5", RAILS), B5)
     learned = ["helm", "helm-base", "helm-on-b5", "helm-on-b7", "helm-on-hold", "helm-recovery", "helm-residual"]
     rules = ["b10", "b11", "b5", "b5-hits", "b5-node-stream", "b5-p99", "b7", "b9"]
-    assert known_controllers() == [*rules, *learned, "paper", "static-0.50", "thirds", "NAME+burst"]
+    assert known_controllers() == [*rules, *learned, "paper", "static-0.50", "thirds", "policy-FILE", "NAME+burst"]
 
 
 def test_only_methods_that_price_the_clusters_reuse_freeze_when_it_is_stale() -> None:
