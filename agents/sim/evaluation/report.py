@@ -100,6 +100,12 @@ def capacity(factors: Sequence[float], cells: Sequence[dict[str, Any]]) -> dict[
     return {"factor": float(np.interp(np.log(last["slo_ms"]), tails, factors[first - 1 : first + 1])), "bound": None}
 
 
+def on_seeds_of(some: Sequence[dict[str, Any]], answers: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those answers whose seed is among the others': a mean over more streams is no measure of a gap on few."""
+    seeds = {answer["cell"]["seed"] for answer in some}
+    return [answer for answer in answers if answer["cell"]["seed"] in seeds]
+
+
 def gap_closed(method: dict[str, Any], s1: dict[str, Any], s3: dict[str, Any]) -> float | None:
     """Share of the P99 gap between the best static and the clairvoyant schedule; `None` where there is no gap or overload."""
     if any(row["overloaded"] for row in (method, s1, s3)):

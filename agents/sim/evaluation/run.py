@@ -9,7 +9,7 @@ import numpy as np
 from agents.sim.evaluation.jobs import QUANTILES, carry_out_all
 from agents.sim.evaluation.loads import LOADS, SECONDS
 from agents.sim.evaluation.optimum import Optimum, find_optimum
-from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, ratio_distance, row_of
+from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, on_seeds_of, ratio_distance, row_of
 from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS
 from agents.sim.evaluation.suites import (
     Cell,
@@ -100,7 +100,7 @@ def _rows(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int, 
         row |= distances(answers, optima) or {}
         if "s3" in named:
             row["distance_to_s3"] = ratio_distance(answers, named["s3"])
-            row["gap_closed"] = gap_closed(means[name], means["s1"], means["s3"])
+            row["gap_closed"] = gap_closed(*(row_of(on_seeds_of(named["s3"], named[other])) for other in (name, "s1", "s3")))
         for other in ("steady-tuned", "s0", "s1", "b5", "b7", "b5+burst", "b7+burst"):
             if other in named and other != name:
                 row[f"p99_vs_{other}"] = change(answers, named[other])

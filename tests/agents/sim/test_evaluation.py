@@ -11,7 +11,7 @@ from agents.profiles import load_profile
 from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
-from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval
+from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval, on_seeds_of
 from agents.sim.evaluation.run import best_schedule
 from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS, schedules_of
 from agents.sim.evaluation.suites import (
@@ -109,6 +109,11 @@ def test_alarms_are_told_as_delay_after_an_onset_and_as_false_ones_per_hour() ->
     assert found == {"onset_delay_seconds": 2.0, "onsets_missed_ratio": 0.5, "false_alarms_per_node_hour": 4.0}
     calm = alarms(answers, (), (30.0, 330.0))
     assert calm == {"onset_delay_seconds": None, "onsets_missed_ratio": None, "false_alarms_per_node_hour": 16.0}
+
+
+def test_a_gap_to_few_streams_is_taken_on_those_streams_alone() -> None:
+    found = on_seeds_of([answer(1, 9.0), answer(3, 9.0)], [answer(seed, 10.0 + seed) for seed in (1, 2, 3)])
+    assert found == [answer(1, 11.0), answer(3, 13.0)]
 
 
 def test_a_share_of_the_gap_is_told_only_where_there_is_one() -> None:
