@@ -1,4 +1,6 @@
 import multiprocessing
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +44,21 @@ def test_a_failed_write_leaves_neither_table_nor_partial_file(tmp_path: Path, mo
     assert HostTable(ensure_table(tmp_path, 100, 8, seed=1)).rows == 100
 
 
-def _open_inode(folder: Path) -> int:
-    return ensure_table(folder, 20_000, 64, seed=1).stat().st_ino
+def _open_inode(folder: Path, together: Barrier, inodes: "Queue[int]") -> None:
+    together.wait(60.0)
+    inodes.put(ensure_table(folder, 20_000, 64, seed=1).stat().st_ino)
 
 
 def test_processes_that_start_together_share_one_file(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        inodes = pool.map(_open_inode, [tmp_path] * 3, chunksize=1)
-    assert len(set(inodes)) == 1
+    """New processes, not forks: a fork would take over this one's threads' locks and whatever hears its signals."""
+    context = multiprocessing.get_context("spawn")
+    together, inodes = context.Barrier(3), context.Queue()
+    openers = [context.Process(target=_open_inode, args=(tmp_path, together, inodes), daemon=True) for _ in range(3)]
+    for opener in openers:
+        opener.start()
+    assert len({inodes.get(timeout=120.0) for _ in openers}) == 1
+    for opener in openers:
+        opener.join(30.0)
     assert sorted(entry.suffix for entry in tmp_path.iterdir()) == [".lock", ".npy"]
 
 
