@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Policy } from "../src/api/types";
-import { changeText, changeWord, curveOf, usesOf } from "../src/pages/policies/policies";
+import { changeText, changeWord, curveOf, usesOf, usesText } from "../src/pages/policies/policies";
 
 const change = (mean: number | null, low: number | null, high: number | null) => ({ mean, low, high, pairs: 6 });
 
@@ -27,6 +27,7 @@ it("nodes that were told and nodes that do are one list", () => {
     { node: "b", controller: "active", inForce: false },
     { node: "c", controller: "", inForce: true },
   ]);
+  expect(usesText(policy as Policy)).toBe("1 active, 1 advisory, 1 from their start, 1 on the way");
 });
 
 it("a curve leaves out points without a number", () => {

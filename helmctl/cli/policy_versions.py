@@ -191,7 +191,8 @@ def _targets(nodes: list[str] | None, all_nodes: bool) -> dict[str, Any]:
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     against = (row["evaluation"] or {}).get("against", {})
-    nodes = [f"{use['node']} ({use['controller']})" for use in row["wanted_on"]]
+    told = {use["node"]: use["controller"] for use in row["wanted_on"]}
+    nodes = [f"{node} ({told.get(node, 'from its start')})" for node in sorted({*told, *row["in_force_on"]})]
     return (
         row["label"],
         row["state"],

@@ -9,7 +9,7 @@ import { useTitle } from "../../app/useTitle";
 import { Chip } from "../../components/Chip";
 import { Empty, Loaded, Panel } from "../../components/Panel";
 import { logTime } from "../../format/time";
-import { changeText, changeWord, OPPONENTS, stateLook, usesOf } from "./policies";
+import { changeText, changeWord, OPPONENTS, stateLook, usesOf, usesText } from "./policies";
 import { RollBackDialog } from "./RollBackDialog";
 import { SchedulePanel } from "./SchedulePanel";
 import { TrainingPanel } from "./TrainingPanel";
@@ -136,8 +136,5 @@ function Row({ policy, current }: { policy: Policy; current: boolean }) {
 function Uses({ policy }: { policy: Policy }) {
   const uses = usesOf(policy);
   if (uses.length === 0) return <span className="dim">none</span>;
-  const active = uses.filter((use) => use.controller === "active").length;
-  const waiting = uses.filter((use) => !use.inForce).length;
-  const words = [active > 0 && `${active} active`, uses.length > active && `${uses.length - active} advisory`, waiting > 0 && `${waiting} on the way`];
-  return <span title={uses.map((use) => use.node).join(", ")}>{words.filter(Boolean).join(", ")}</span>;
+  return <span title={uses.map((use) => use.node).join(", ")}>{usesText(policy)}</span>;
 }

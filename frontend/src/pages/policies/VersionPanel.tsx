@@ -71,7 +71,7 @@ function Facts({ policy }: { policy: Policy }) {
         {uses.map((use) => (
           <span key={use.node} className="row">
             <Link to={`/nodes/${encodeURIComponent(use.node)}`}>{use.node}</Link>
-            {use.inForce ? <span className="quiet">{use.controller || "not asked to"}</span> : <WarnChip>{use.controller}, on the way</WarnChip>}
+            {use.inForce ? <span className="quiet">{use.controller || "from its start"}</span> : <WarnChip>{use.controller}, on the way</WarnChip>}
           </span>
         ))}
       </dd>

@@ -61,6 +61,20 @@ export function usesOf(policy: Policy): { node: string; controller: string; inFo
   return [...told, ...others].sort((a, b) => a.node.localeCompare(b.node));
 }
 
+/** "2 active, 1 advisory, 4 from their start, 1 on the way": nodes that nobody told decide by what they were started with. */
+export function usesText(policy: Policy): string {
+  const uses = usesOf(policy);
+  const count = (controller: string) => uses.filter((use) => use.controller === controller).length;
+  const waiting = uses.filter((use) => !use.inForce).length;
+  const words: [number, string][] = [
+    [count("active"), "active"],
+    [count("advisory"), "advisory"],
+    [count(""), "from their start"],
+    [waiting, "on the way"],
+  ];
+  return words.flatMap(([number, word]) => (number > 0 ? [`${number} ${word}`] : [])).join(", ");
+}
+
 export interface Curve {
   steps: number[];
   values: number[];
