@@ -1,7 +1,6 @@
 """Three people, nodes, and a real Redis."""
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from apps.fleet.models import Node, NodeStatus
 from apps.fleet.queries import default_cluster
 from apps.lib.secrets import digest
 from tests.apps.frames import hello, telemetry
+from tests.patience import until
 
 PASSWORD = "correct horse battery"
 
@@ -45,18 +45,20 @@ def start_redis(folder: Path, socket: Path) -> "subprocess.Popen[bytes]":
         ],
         stdout=subprocess.DEVNULL,
     )
-    client = redis.Redis.from_url(f"unix://{socket}")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+    try:
+        until("Redis to answer", lambda: _answers(socket), 20.0)
+    except AssertionError:
+        server.kill()
+        raise
+    return server
+
+
+def _answers(socket: Path) -> bool:
+    with redis.Redis.from_url(f"unix://{socket}") as client:
         try:
-            client.ping()
+            return bool(client.ping())
         except redis.ConnectionError:
-            time.sleep(0.02)
-        else:
-            client.close()
-            return server
-    server.kill()
-    raise RuntimeError("Redis did not start")
+            return False
 
 
 @pytest.fixture(scope="session")

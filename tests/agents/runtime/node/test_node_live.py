@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -25,9 +24,10 @@ from agents.runtime.node_daemon import NodeDaemon, make_device
 from agents.wire.messages import FleetFile, NodeAddress
 from agents.workloads import journal
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, tiny_profile, until
-from tests.agents.runtime.node.test_gateway import INFER, infer_body
+from tests.agents.runtime.node.serving import INFER, infer_body
 from tests.agents.runtime.node.test_journal_writer import replay
 from tests.patience import free_port
+from tests.patience import until as wait_until
 
 START_SECONDS_MAX = 180.0  # a first start compiles kernels, beside a busy test run slowly
 PROFILE = tiny_profile(link_bytes_per_second=1e9, refill_bytes_per_second=1e8, batch_max=4, queue_max=16)
@@ -192,11 +192,8 @@ def start(fleet_file: Path, *extra: str) -> "subprocess.Popen[str]":
 def running(fleet_file: Path, port: int, *extra: str) -> Iterator["subprocess.Popen[str]"]:
     process = start(fleet_file, *extra)
     try:
-        give_up = time.monotonic() + START_SECONDS_MAX
-        while not _ready(port):
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < give_up
-            time.sleep(0.1)
+        wait_until("the node to be ready, or to end", lambda: _ready(port) or process.poll() is not None, START_SECONDS_MAX)
+        assert process.poll() is None, process.stderr and process.stderr.read()
         yield process
     finally:
         if process.poll() is None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from agents.wire.messages import Condition, ControllerMode, NodeSpec
 from tests.agents.controller.policies import card, random_file
 from tests.agents.runtime.node.parts import until
-from tests.agents.runtime.node.test_gateway import infer_body
+from tests.agents.runtime.node.serving import infer_body
 from tests.agents.runtime.node.test_node_live import KEY, daemon, scores
 
 FILE = random_file(card())

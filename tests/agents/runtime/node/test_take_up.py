@@ -17,7 +17,7 @@ from agents.runtime.versions import Tables, current_feature_schema, find_sources
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.cli.main import run
 from tests.agents.runtime.node.parts import PATIENCE_SECONDS, Parts, request_of, settle, until
-from tests.agents.runtime.node.test_gateway import INFER, infer_body
+from tests.agents.runtime.node.serving import INFER, infer_body
 from tests.agents.runtime.node.test_node_live import KEY, PROFILE, daemon
 from tests.patience import free_port
 

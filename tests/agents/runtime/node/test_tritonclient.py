@@ -14,7 +14,7 @@ from agents.router.router import Router, RouterConfig
 from agents.runtime.router.daemon import RouterDaemon
 from agents.wire.messages import FleetFile, NodeAddress
 from tests.agents.runtime.node.parts import until
-from tests.agents.runtime.node.test_gateway import SALT, Served, served
+from tests.agents.runtime.node.serving import SALT, Served, served
 from tests.agents.runtime.router.fakes import FAST
 
 MODEL = "helm-ranker"
