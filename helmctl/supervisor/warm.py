@@ -3,8 +3,8 @@
 import importlib
 import importlib.util
 import shutil
-import sys
 import time
+from collections.abc import Callable
 
 from helmctl.supervisor.state import StateFolder, find_state_folder
 
@@ -19,7 +19,7 @@ def present_warmers(names: tuple[str, ...] = WARMERS) -> list[str]:
     return [name for name in names if importlib.util.find_spec(name) is not None]
 
 
-def warm_up(state: StateFolder) -> float:
+def warm_up(state: StateFolder, say: Callable[[str], None] = lambda _: None) -> float:
     """Call each warmer with Numba's cache in `state`, unless that was done; return the seconds it took."""
     began_seconds = time.monotonic()
     if (state.kernels / COMPLETE).exists():
@@ -29,7 +29,9 @@ def warm_up(state: StateFolder) -> float:
             shutil.rmtree(stale, ignore_errors=True)
     state.prepare()
     state.adopt_caches()
-    for name in present_warmers():
+    names = present_warmers()
+    for number, name in enumerate(names, 1):
+        say(f"HELM: compiling kernels, {number} of {len(names)}: {name.split('.')[1]}; once, two minutes in all")
         importlib.import_module(name).warm_up()
     for name in DAEMONS:
         importlib.import_module(name)
@@ -38,6 +40,5 @@ def warm_up(state: StateFolder) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write("HELM: compiling kernels\n")
-    sys.stdout.flush()
-    sys.stdout.write(f"HELM: kernels ready after {warm_up(find_state_folder()):.1f} s\n")
+    seconds = warm_up(find_state_folder(), lambda line: print(line, flush=True))
+    print(f"HELM: kernels ready after {seconds:.1f} s")
