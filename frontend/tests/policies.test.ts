@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Policy } from "../src/api/types";
-import { changeText, changeWord, curveOf, usesOf, usesText } from "../src/pages/policies/policies";
+import { changeText, changeWord, curveOf, mostInForce, usesOf, usesText } from "../src/pages/policies/policies";
 
 const change = (mean: number | null, low: number | null, high: number | null) => ({ mean, low, high, pairs: 6 });
 
@@ -28,6 +28,13 @@ it("nodes that were told and nodes that do are one list", () => {
     { node: "c", controller: "", inForce: true },
   ]);
   expect(usesText(policy as Policy)).toBe("1 active, 1 advisory, 1 from their start, 1 on the way");
+});
+
+it("the version that most nodes decide by is shown, and the first where there is none", () => {
+  const version = (label: string, ...nodes: string[]) => ({ label, in_force_on: nodes }) as unknown as Policy;
+  expect(mostInForce([version("paper v1"), version("helm v1", "a", "b"), version("helm v2", "c")])?.label).toBe("helm v1");
+  expect(mostInForce([version("paper v1"), version("helm v1")])?.label).toBe("paper v1");
+  expect(mostInForce([])).toBeUndefined();
 });
 
 it("a curve leaves out points without a number", () => {

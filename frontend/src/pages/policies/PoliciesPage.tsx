@@ -9,7 +9,7 @@ import { useTitle } from "../../app/useTitle";
 import { Chip } from "../../components/Chip";
 import { Empty, Loaded, Panel } from "../../components/Panel";
 import { logTime } from "../../format/time";
-import { changeText, changeWord, OPPONENTS, stateLook, usesOf, usesText } from "./policies";
+import { changeText, changeWord, mostInForce, OPPONENTS, stateLook, usesOf, usesText } from "./policies";
 import { RollBackDialog } from "./RollBackDialog";
 import { SchedulePanel } from "./SchedulePanel";
 import { TrainingPanel } from "./TrainingPanel";
@@ -23,7 +23,7 @@ export default function PoliciesPage() {
   const { data: me } = useMe();
   const allowed = me?.permissions.includes("policy.manage") ?? false;
   const [rollingBack, setRollingBack] = useState(false);
-  const shown = policies.data?.find((policy) => digest && policy.digest.startsWith(digest)) ?? policies.data?.[0];
+  const shown = policies.data?.find((policy) => digest && policy.digest.startsWith(digest)) ?? (policies.data && mostInForce(policies.data));
   useTitle("Policies");
   useShortcuts({ b: () => allowed && setRollingBack(true) });
   return (

@@ -75,6 +75,11 @@ export function usesText(policy: Policy): string {
   return words.flatMap(([number, word]) => (number > 0 ? [`${number} ${word}`] : [])).join(", ");
 }
 
+/** The version that most nodes decide by: what somebody who names none wants to see. The first where none is in force. */
+export function mostInForce(policies: Policy[]): Policy | undefined {
+  return policies.reduce<Policy | undefined>((most, policy) => (most && most.in_force_on.length >= policy.in_force_on.length ? most : policy), undefined);
+}
+
 export interface Curve {
   steps: number[];
   values: number[];
