@@ -12,14 +12,17 @@
     rent       what a new copy displaces: its own recompute value when the user is resident on another
                node, a part of it when it is not; nothing while the node's KV has room, so that a node
                that came back empty fills again, and nothing when the node will not cache the user
-    delay      this request's service, once for each of those whom it delays: as many as wait on a node of the
-               fleet now, for a queue that keeps its length lets in as many as it lets out. The fleet's mean and
-               not the node's own number, because requests move on to where queues are short. Where queues are
-               long everywhere nobody can afford work done twice, and users stay where their prefixes are
+    delay      this request's service, `delay_weight` times for each of those who wait on a node of the fleet
+               now. Those count who would wait if the nodes shared their work: where one of them is idle, work
+               done twice delays nobody. The fleet's mean and not the node's own number, because requests move on
+               to where queues are short. Where queues are long everywhere nobody can afford work done twice, and
+               users stay where their prefixes are
 
 The service is never predicted below the fastest one that any node gave lately: the nodes' regressions
 extrapolate below the requests they have seen, where a predicted zero would attract everything tiny.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +47,8 @@ _PHASE_READY, _PHASE_DRAINING = int(NodePhase.READY), int(NodePhase.DRAINING)
 _JOINT = int(Policy.JOINT)
 _DECAY_STEP_NS = 50_000_000  # shares are decayed at most this often: far below their half-life
 _SERVICE_STEP = 0.01  # a hundred picks
+_SHARED_WAVER = 0.7  # of the load of one node; tried from 0.6 to 2
+_FAR_OVER = 30.0  # wavers: rounding off is below a double's precision
 _PRESSURE_FROM = 0.80  # share of KV in use from which a new copy may need a victim
 _PRESSURE_FULL = 0.95  # and from which it will: freed pages and half-filled ones keep a full cache below 1
 
@@ -68,14 +73,26 @@ def write_cached(state: RouterState, slot: int, history_tokens: int) -> int:
 
 @kernel
 def _waiting_per_node(state: RouterState, now_ns: int) -> float:
-    """Fill the QUEUE column; returns how many mean services wait on a ready node, in the mean."""
+    """Fill the QUEUE column; returns how many mean services would wait on a ready node if all of them shared their work."""
     mean_ms, queued_ms, ready = state.totals[0].mean_service_ms, 0.0, 0
     for node in range(state.nodes.shape[0]):
         state.scores[node, _QUEUE] = state.nodes[node].correction * queue_ahead_ms(state, node, now_ns)
         if state.nodes[node].phase == _PHASE_READY:
             queued_ms += state.scores[node, _QUEUE]
             ready += 1
-    return float(queued_ms / (mean_ms * ready)) if ready > 0 and mean_ms > 0.0 else 0.0
+    return waiting_if_shared(queued_ms / (mean_ms * ready), ready) if ready > 0 and mean_ms > 0.0 else 0.0
+
+
+@kernel
+def waiting_if_shared(services: float, nodes: int) -> float:
+    """How many services wait on a node in the mean, of `services` queued on each of `nodes` that share them.
+
+    One of them is served, the rest wait: max(0, services - 1). That is rounded off by what a fleet's load wavers by,
+    1 / sqrt(nodes): four nodes at one service each will soon have waiting ones, thirty-two will not.
+    """
+    waver = _SHARED_WAVER / math.sqrt(nodes)
+    over = (services - 1.0) / waver
+    return services - 1.0 if over > _FAR_OVER else waver * math.log1p(math.exp(over))
 
 
 @kernel

@@ -201,7 +201,7 @@ class RouterConfig(NamedTuple):
     share_cap_ratio: float = 1.3  # of an even share: a locality that loads a node further costs more than it saves
     share_picks_min: float = 16.0  # per node: below it a share is noise
     rent_weight: float = 1.0  # a displaced copy is worth about as much as the one that displaces it
-    delay_weight: float = 1.0  # as many are delayed as wait on a node now: see `scorers`
+    delay_weight: float = 2.0  # who waits is not alone: others come before a queue is empty again
     pressure_weight: float = 0.25  # the victim of a full cache is worth less than average
     refill_weight: float = 0.1
     refill_half_bytes: float = 1_048_576.0

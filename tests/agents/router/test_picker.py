@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.router.hashing import mix, name_hash
 from agents.router.router import Pick, Router
+from agents.router.scorers import waiting_if_shared
 from agents.router.state import POLICIES, Filter
 from agents.wire.messages import Phase, ResidencySnapshot
 from tests.agents.router.nodes import MS, SECOND, load, router
@@ -113,13 +114,27 @@ def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray, 
         rent = (1.0 if max(held) > h else 0.25) * full * kv
         emb = (1 - report.emb_hit_ratio) * (n - h + c) * report.ms_per_missing_row
         queue = max(0.0, report.queued_ms - 1.0)
-        waiting = sum(max(0.0, r.queued_ms - 1.0) for r in reports if r.phase is Phase.READY)
-        waiting /= mean_ms * max(1, sum(r.phase is Phase.READY for r in reports)) if mean_ms else math.inf
+        ready = [max(0.0, r.queued_ms - 1.0) for r in reports if r.phase is Phase.READY]
+        waiting = slow_waiting(sum(ready) / mean_ms / len(ready), len(ready)) if mean_ms else 0.0
         service = report.ms_fixed + kv + emb + c * report.ms_per_candidate
-        score = queue + service + rent + service * waiting
+        score = queue + service + rent + 2.0 * service * waiting
         if score < best_ms:
             best, best_ms = i, score
     return best
+
+
+def slow_waiting(services: float, nodes: int) -> float:
+    """Those beyond the one that is served, rounded off by a fleet's waver."""
+    waver = 0.7 / math.sqrt(nodes)
+    return waver * float(np.logaddexp(0.0, (services - 1.0) / waver))
+
+
+def test_only_those_wait_whom_no_node_of_the_fleet_serves_and_large_fleets_waver_less() -> None:
+    assert waiting_if_shared(4.0, 32) == pytest.approx(3.0, abs=1e-6)
+    assert waiting_if_shared(400.0, 4) == 399.0
+    assert waiting_if_shared(0.5, 32) < 0.01 < 0.05 < waiting_if_shared(0.5, 4)
+    for nodes in (1, 4, 32):
+        assert waiting_if_shared(1.0, nodes) == pytest.approx(0.7 * math.log(2.0) / math.sqrt(nodes))
 
 
 def test_where_every_queue_is_long_a_user_stays_with_its_copy_and_where_one_is_it_goes() -> None:
@@ -134,7 +149,8 @@ def test_where_every_queue_is_long_a_user_stays_with_its_copy_and_where_one_is_i
         mean_ms = float(eight.state.totals[0]["mean_service_ms"])
         choice = eight.pick(SECOND, 7, 512, 10)
         told = components(eight, choice, "node-0")
-        assert told["delay"] == pytest.approx(told["service"] * (home_ms + 7 * elsewhere_ms) / 8 / mean_ms, rel=1e-5)
+        waiting = slow_waiting((home_ms + 7 * elsewhere_ms) / 8 / mean_ms, 8)
+        assert told["delay"] == pytest.approx(2.0 * told["service"] * waiting, rel=1e-5)
         assert home_ms - elsewhere_ms > recompute  # by its own time alone it would go in both cases
         assert (choice.node_index == 0) == stays
 
