@@ -40,6 +40,10 @@ class Base(IntEnum):
 _POLICY, _RULE = int(Base.POLICY), int(Base.RULE)
 _SURGE = int(Phase.SURGE)
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
+_KV_EMPTIED = 0.3  # share of KV in use below which it is filling anew: a start, a model's flip; no move of ours empties so much
+_KV_FULL = 0.9  # and from which it is full: freed pages and half-filled ones keep it below 1
+_COLD_NS_MAX = 180_000_000_000  # few users may never fill it, and then the rows could have its room
+_MEMORY_NS = 60_000_000_000  # hit ratios and tails are of the last minute: so long they tell of the empty caches
 
 RULES = np.dtype([("rails", RAILS), ("head", HEAD), ("base", "i8"), ("adapter_on", "i8"), ("recovery_on", "i8")], align=True)
 MEMORY = np.dtype(
@@ -50,6 +54,8 @@ MEMORY = np.dtype(
         ("guard", GUARD),
         ("activations", "f4", ACTIVATIONS_SHAPE),
         ("started", "i8"),
+        ("filling", "i8"),  # 1: KV was empty and is not full yet
+        ("cold_until_ns", "i8"),
         ("goal_ratio", "f8"),  # where the base wants the node, without the offset
         ("home_ratio", "f8"),
         ("wish_ratio", "f8"),  # smoothed
@@ -70,6 +76,7 @@ DECISION = np.dtype(
         ("phase", "i8"),
         ("missing", "i8"),  # bit per feature that was not a number
         ("frozen", "i8"),  # 1: the adapter did not learn
+        ("cold", "i8"),  # 1: the caches were empty lately, so nothing was moved for what that shows
         ("based", "i8"),  # 1: the base decided in this turn
         ("refill_share", "f8"),
     ],
@@ -115,6 +122,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     offset = adapter.offset if rules.adapter_on else 0.0
     if memory.started == 0:
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
+    cold = _watch_filling(memory, moment)
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
@@ -123,21 +131,28 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
         memory.goal_ratio, memory.wished = present - offset, 0  # the base goes on from wherever this leaves the node
     elif moment.now_ns >= memory.base_due_ns:
         based = 1
-        _move_goal(rules, weights, memory, moment, present - offset)
+        _move_goal(rules, weights, memory, moment, present - offset, cold)
     if rules.adapter_on:
         offset = adapt(adapter, moment, slope, phase != 0)
     decision.now_ns, decision.emb_ratio, decision.goal_ratio, decision.offset = moment.now_ns, present, memory.goal_ratio, offset
     decision.proposed = memory.goal_ratio + offset
-    if phase == _SURGE:  # KV is given what a surge needs at least; a base that sees more need goes further
+    if (
+        phase == _SURGE and not cold and memory.filling == 0
+    ):  # KV is given what a surge needs at least; a base that sees more need goes further
         decision.proposed = min(decision.proposed, recovery.safe_ratio)
     decision.target, decision.guard_reasons, decision.based = np.nan, 0, based
-    decision.phase, decision.missing, decision.frozen = phase, sight.missing, adapter.frozen
+    decision.phase, decision.missing, decision.frozen, decision.cold = (
+        phase,
+        sight.missing,
+        adapter.frozen,
+        int(cold or memory.filling == 1),
+    )
     decision.refill_share = REFILL_SHARES[phase]
 
 
 @kernel
-def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float) -> None:
-    """Ask the base; a wish to stay, or one not worth a move, leaves the goal where it is."""
+def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float, cold: bool) -> None:
+    """Ask the base; a wish to stay, one not worth a move, or one of a cold cache leaves the goal where it is."""
     head, sight = rules.head, memory.sight
     if abs(memory.goal_ratio - present) > _LOST_RATIO:
         memory.goal_ratio = present
@@ -153,8 +168,24 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         wish, holds = moment.rule_ratio, moment.rule_holds == 1
     else:
         wish, holds = memory.home_ratio, False
+    if cold or (memory.filling == 1 and wish < present):
+        holds, memory.wished = True, 0  # wishes of a cold cache are not remembered either
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)
+
+
+@kernel
+def _watch_filling(memory: Any, moment: Any) -> bool:
+    """Whether the caches were empty so lately that what is measured tells of that; `memory.filling` while KV still has room.
+
+    A cold cache misses much, and every layer would give KV more for it. But a cache with room keeps all that comes:
+    more room brings no hit, and the rows that made way for it would have to be fetched again.
+    """
+    if moment.kv_used_ratio < _KV_EMPTIED and memory.filling == 0:
+        memory.filling, memory.cold_until_ns = 1, moment.now_ns + _COLD_NS_MAX
+    elif moment.kv_used_ratio >= _KV_FULL and memory.filling == 1:
+        memory.filling, memory.cold_until_ns = 0, min(memory.cold_until_ns, moment.now_ns + _MEMORY_NS)
+    return bool(moment.now_ns < memory.cold_until_ns)
 
 
 @kernel
@@ -191,8 +222,8 @@ def propose_first(
     emb_value: Curve,
     kv_value: Curve,
     decisions: NDArray[Any],
-) -> tuple[float, float, float, int, int, int, float]:
-    """`propose` for the first of each: proposed, goal, offset, phase, missing, frozen, share of the refill budget."""
+) -> tuple[float, float, float, int, int, int, int, float]:
+    """`propose` for the first of each: proposed, goal, offset, phase, missing, frozen, cold, share of the refill budget."""
     decision = decisions[0]
     propose(rules[0], weights, memories[0], moments[0], emb_value, kv_value, decision)
     return (
@@ -202,5 +233,6 @@ def propose_first(
         decision.phase,
         decision.missing,
         decision.frozen,
+        decision.cold,
         decision.refill_share,
     )

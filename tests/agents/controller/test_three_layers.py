@@ -12,6 +12,7 @@ from agents.controller.decide import DECISION, RULES, Base, decide, decide_first
 from agents.controller.features import PAPER
 from agents.controller.guard import Guard, GuardInputs, rails_record, reason_names
 from agents.controller.moment import fill, new_moments
+from agents.controller.recovery import Phase
 from agents.controller.three_layers import ThreeLayers
 from agents.numerics.jit import kernel
 from agents.wire.messages import GuardRails
@@ -128,6 +129,46 @@ def test_wishes_are_followed_half_way_and_forgotten_under_an_operator() -> None:
     method.propose(observe(now_ns=15 * SECOND, emb_ratio=0.3))
     method.held = False
     assert method.propose(observe(now_ns=20 * SECOND, emb_ratio=0.3)).emb_ratio == pytest.approx(0.4)
+
+
+def test_a_node_that_starts_cold_holds_until_its_measures_have_forgotten_the_empty_caches() -> None:
+    """KV is full after half a minute; hit ratios and tails are of the last minute."""
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(-0.5)]))
+    told = {second: method.propose(observe(now_ns=second * SECOND, kv_used_ratio=min(1.0, second / 30.0))) for second in range(100)}
+    assert {told[second].emb_ratio for second in range(87)} == {0.5}
+    assert {told[second].reason for second in range(87)} == {"caches_were_empty"}
+    assert told[99].emb_ratio == pytest.approx(0.45)
+    assert told[99].reason == "policy"
+
+
+@pytest.mark.parametrize(("wish", "want"), [(-0.5, 0.5), (0.5, 0.55)])
+def test_a_kv_that_never_fills_is_not_grown_but_rows_may_have_its_room(wish: float, want: float) -> None:
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(wish)]))
+    told = [method.propose(observe(now_ns=second * SECOND, kv_used_ratio=0.6 if second else 0.0)).emb_ratio for second in range(0, 200, 5)]
+    assert set(told[:36]) == {0.5}
+    assert told[-1] == pytest.approx(want)
+
+
+def test_a_kv_that_was_grown_and_fills_again_is_no_cold_start() -> None:
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(-0.5)]))
+    assert method.propose(observe(now_ns=5 * SECOND, kv_used_ratio=0.6)).emb_ratio == pytest.approx(0.45)
+
+
+def test_a_surge_of_a_cold_node_does_not_move_it_either() -> None:
+    """Traffic that starts looks like a burst; the surge is shown, and KV has room for it."""
+    calm = {"requests_per_second_fast": 10.0, "requests_per_second_slow": 10.0}
+    surge = {"requests_per_second_fast": 40.0, "requests_per_second_slow": 12.0, "queue_ms": 400.0, "utilisation": 1.0}
+    ratios = {}
+    for name, used in (("warm", 1.0), ("cold", 0.0)):
+        method = ThreeLayers(RAILS)
+        seconds = iter(range(1, 400))
+        for second in (next(seconds) for _ in range(300)):
+            method.propose(observe(now_ns=second * SECOND, emb_value=rising(1.0, 100.0), kv_value=rising(0.9, 400.0), **calm))
+        for second in (next(seconds) for _ in range(10)):
+            seen = observe(now_ns=second * SECOND, emb_value=rising(1.0, 100.0), kv_value=rising(0.9, 400.0), kv_used_ratio=used, **surge)
+            ratios[name] = method.propose(seen).emb_ratio
+        assert method.phase == Phase.SURGE
+    assert ratios["warm"] < 0.5 == ratios["cold"]
 
 
 def test_equal_inputs_give_equal_decisions() -> None:
