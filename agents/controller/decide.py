@@ -122,7 +122,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     offset = adapter.offset if rules.adapter_on else 0.0
     if memory.started == 0:
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
-    cold = _watch_filling(memory, moment)
+    cold, filling = _watch_filling(memory, moment) if rules.base == _POLICY else (False, False)
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
@@ -131,27 +131,22 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
         memory.goal_ratio, memory.wished = present - offset, 0  # the base goes on from wherever this leaves the node
     elif moment.now_ns >= memory.base_due_ns:
         based = 1
-        _move_goal(rules, weights, memory, moment, present - offset, cold)
+        _move_goal(rules, weights, memory, moment, present - offset, cold, filling)
     if rules.adapter_on:
         offset = adapt(adapter, moment, slope, phase != 0)
     decision.now_ns, decision.emb_ratio, decision.goal_ratio, decision.offset = moment.now_ns, present, memory.goal_ratio, offset
     decision.proposed = memory.goal_ratio + offset
-    if (
-        phase == _SURGE and not cold and memory.filling == 0
-    ):  # KV is given what a surge needs at least; a base that sees more need goes further
+    if phase == _SURGE and not (cold or filling):
+        # KV is given what a surge needs at least; a base that sees more need goes further
         decision.proposed = min(decision.proposed, recovery.safe_ratio)
     decision.target, decision.guard_reasons, decision.based = np.nan, 0, based
-    decision.phase, decision.missing, decision.frozen, decision.cold = (
-        phase,
-        sight.missing,
-        adapter.frozen,
-        int(cold or memory.filling == 1),
-    )
+    decision.phase, decision.missing, decision.frozen = phase, sight.missing, adapter.frozen
+    decision.cold = 1 if cold or filling else 0
     decision.refill_share = REFILL_SHARES[phase]
 
 
 @kernel
-def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float, cold: bool) -> None:
+def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float, cold: bool, filling: bool) -> None:
     """Ask the base; a wish to stay, one not worth a move, or one of a cold cache leaves the goal where it is."""
     head, sight = rules.head, memory.sight
     if abs(memory.goal_ratio - present) > _LOST_RATIO:
@@ -168,24 +163,24 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         wish, holds = moment.rule_ratio, moment.rule_holds == 1
     else:
         wish, holds = memory.home_ratio, False
-    if cold or (memory.filling == 1 and wish < present):
+    if cold or (filling and wish < present):
         holds, memory.wished = True, 0  # wishes of a cold cache are not remembered either
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)
 
 
 @kernel
-def _watch_filling(memory: Any, moment: Any) -> bool:
-    """Whether the caches were empty so lately that what is measured tells of that; `memory.filling` while KV still has room.
+def _watch_filling(memory: Any, moment: Any) -> tuple[bool, bool]:
+    """Whether the caches were empty so lately that what is measured tells of that, and whether KV has room since it was empty.
 
-    A cold cache misses much, and every layer would give KV more for it. But a cache with room keeps all that comes:
-    more room brings no hit, and the rows that made way for it would have to be fetched again.
+    A cold cache misses much, and a policy taught by full ones would give KV more for it. But a cache with room keeps all that
+    comes: more room brings no hit, and the rows that made way for it would have to be fetched again.
     """
     if moment.kv_used_ratio < _KV_EMPTIED and memory.filling == 0:
         memory.filling, memory.cold_until_ns = 1, moment.now_ns + _COLD_NS_MAX
     elif moment.kv_used_ratio >= _KV_FULL and memory.filling == 1:
         memory.filling, memory.cold_until_ns = 0, min(memory.cold_until_ns, moment.now_ns + _MEMORY_NS)
-    return bool(moment.now_ns < memory.cold_until_ns)
+    return moment.now_ns < memory.cold_until_ns, memory.filling == 1
 
 
 @kernel

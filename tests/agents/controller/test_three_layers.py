@@ -154,13 +154,19 @@ def test_a_kv_that_was_grown_and_fills_again_is_no_cold_start() -> None:
     assert method.propose(observe(now_ns=5 * SECOND, kv_used_ratio=0.6)).emb_ratio == pytest.approx(0.45)
 
 
+def test_a_rule_is_not_held_by_empty_caches_because_it_reads_the_curves() -> None:
+    scene = observe(emb_value=rising(0.7, 300.0), kv_value=rising(0.2, 50.0), kv_used_ratio=0.0)
+    proposal = ThreeLayers(RAILS, rule=B5(RAILS)).propose(scene)
+    assert (proposal.emb_ratio, proposal.reason) == (B5(RAILS).propose(scene).emb_ratio, "b5_gain")
+
+
 def test_a_surge_of_a_cold_node_does_not_move_it_either() -> None:
     """Traffic that starts looks like a burst; the surge is shown, and KV has room for it."""
     calm = {"requests_per_second_fast": 10.0, "requests_per_second_slow": 10.0}
     surge = {"requests_per_second_fast": 40.0, "requests_per_second_slow": 12.0, "queue_ms": 400.0, "utilisation": 1.0}
     ratios = {}
     for name, used in (("warm", 1.0), ("cold", 0.0)):
-        method = ThreeLayers(RAILS)
+        method = ThreeLayers(RAILS, policy=constant_policy([0.0]))
         seconds = iter(range(1, 400))
         for second in (next(seconds) for _ in range(300)):
             method.propose(observe(now_ns=second * SECOND, emb_value=rising(1.0, 100.0), kv_value=rising(0.9, 400.0), **calm))
