@@ -27,6 +27,7 @@ WARM_SECONDS = 3_600.0  # minutes where nobody else computes; it happens once pe
 STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
+_STDERR = 2  # by number: a replaced sys.stderr may have none
 
 
 class BenchError(MeasureError):
@@ -140,7 +141,8 @@ class BenchFleet:
 @contextmanager
 def bench_fleet(nodes: int, profile: str) -> Iterator[BenchFleet]:
     """A fleet whose processes are not started yet; all that were are ended at the end."""
-    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=WARM_SECONDS)
+    # what it says is no part of a bench's one JSON object on standard output
+    subprocess.run([sys.executable, "-m", "helmctl.supervisor.warm"], check=True, timeout=WARM_SECONDS, stdout=_STDERR)
     with tempfile.TemporaryDirectory(prefix="helm-bench-") as folder, ExitStack() as ends:
         fleet = BenchFleet(Path(folder), nodes, profile)
         ends.callback(fleet.close)
