@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from agents.controller import adapter as adapters
 from agents.controller import recovery as recoveries
 from agents.controller.adapter import ADAPTER, adapt
+from agents.controller.cold_start import COLD_START, Warmth, watch
 from agents.controller.features import SIGHT, look, look_as_paper, normalise
 from agents.controller.frozen import ACTIVATIONS_SHAPE, HEAD, act
 from agents.controller.guard import GUARD, RAILS, limit
@@ -39,11 +40,8 @@ class Base(IntEnum):
 
 _POLICY, _RULE = int(Base.POLICY), int(Base.RULE)
 _SURGE = int(Phase.SURGE)
+_WARM, _ROOMY, _COLD = int(Warmth.WARM), int(Warmth.ROOMY), int(Warmth.COLD)
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
-_KV_EMPTIED = 0.3  # share of KV in use below which it is filling anew: a start, a model's flip; no move of ours empties so much
-_KV_FULL = 0.9  # and from which it is full: freed pages and half-filled ones keep it below 1
-_COLD_NS_MAX = 180_000_000_000  # few users may never fill it, and then the rows could have its room
-_MEMORY_NS = 60_000_000_000  # hit ratios and tails are of the last minute: so long they tell of the empty caches
 
 RULES = np.dtype([("rails", RAILS), ("head", HEAD), ("base", "i8"), ("adapter_on", "i8"), ("recovery_on", "i8")], align=True)
 MEMORY = np.dtype(
@@ -51,11 +49,10 @@ MEMORY = np.dtype(
         ("sight", SIGHT),
         ("adapter", ADAPTER),
         ("recovery", RECOVERY),
+        ("cold_start", COLD_START),
         ("guard", GUARD),
         ("activations", "f4", ACTIVATIONS_SHAPE),
         ("started", "i8"),
-        ("filling", "i8"),  # 1: KV was empty and is not full yet
-        ("cold_until_ns", "i8"),
         ("goal_ratio", "f8"),  # where the base wants the node, without the offset
         ("home_ratio", "f8"),
         ("wish_ratio", "f8"),  # smoothed
@@ -76,7 +73,7 @@ DECISION = np.dtype(
         ("phase", "i8"),
         ("missing", "i8"),  # bit per feature that was not a number
         ("frozen", "i8"),  # 1: the adapter did not learn
-        ("cold", "i8"),  # 1: the caches were empty lately, so nothing was moved for what that shows
+        ("warmth", "i8"),
         ("based", "i8"),  # 1: the base decided in this turn
         ("refill_share", "f8"),
     ],
@@ -122,7 +119,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     offset = adapter.offset if rules.adapter_on else 0.0
     if memory.started == 0:
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
-    cold, filling = _watch_filling(memory, moment) if rules.base == _POLICY else (False, False)
+    warmth = watch(memory.cold_start, moment) if rules.base == _POLICY else _WARM
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
@@ -131,22 +128,20 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
         memory.goal_ratio, memory.wished = present - offset, 0  # the base goes on from wherever this leaves the node
     elif moment.now_ns >= memory.base_due_ns:
         based = 1
-        _move_goal(rules, weights, memory, moment, present - offset, cold, filling)
+        _move_goal(rules, weights, memory, moment, present - offset, warmth)
     if rules.adapter_on:
         offset = adapt(adapter, moment, slope, phase != 0)
     decision.now_ns, decision.emb_ratio, decision.goal_ratio, decision.offset = moment.now_ns, present, memory.goal_ratio, offset
     decision.proposed = memory.goal_ratio + offset
-    if phase == _SURGE and not (cold or filling):
-        # KV is given what a surge needs at least; a base that sees more need goes further
+    if phase == _SURGE and warmth == _WARM:  # KV is given what a surge needs at least; a base that sees more need goes further
         decision.proposed = min(decision.proposed, recovery.safe_ratio)
     decision.target, decision.guard_reasons, decision.based = np.nan, 0, based
-    decision.phase, decision.missing, decision.frozen = phase, sight.missing, adapter.frozen
-    decision.cold = 1 if cold or filling else 0
+    decision.phase, decision.missing, decision.frozen, decision.warmth = phase, sight.missing, adapter.frozen, warmth
     decision.refill_share = REFILL_SHARES[phase]
 
 
 @kernel
-def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float, cold: bool, filling: bool) -> None:
+def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, present: float, warmth: int) -> None:
     """Ask the base; a wish to stay, one not worth a move, or one of a cold cache leaves the goal where it is."""
     head, sight = rules.head, memory.sight
     if abs(memory.goal_ratio - present) > _LOST_RATIO:
@@ -163,24 +158,10 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         wish, holds = moment.rule_ratio, moment.rule_holds == 1
     else:
         wish, holds = memory.home_ratio, False
-    if cold or (filling and wish < present):
+    if warmth == _COLD or (warmth == _ROOMY and wish < present):
         holds, memory.wished = True, 0  # wishes of a cold cache are not remembered either
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)
-
-
-@kernel
-def _watch_filling(memory: Any, moment: Any) -> tuple[bool, bool]:
-    """Whether the caches were empty so lately that what is measured tells of that, and whether KV has room since it was empty.
-
-    A cold cache misses much, and a policy taught by full ones would give KV more for it. But a cache with room keeps all that
-    comes: more room brings no hit, and the rows that made way for it would have to be fetched again.
-    """
-    if moment.kv_used_ratio < _KV_EMPTIED and memory.filling == 0:
-        memory.filling, memory.cold_until_ns = 1, moment.now_ns + _COLD_NS_MAX
-    elif moment.kv_used_ratio >= _KV_FULL and memory.filling == 1:
-        memory.filling, memory.cold_until_ns = 0, min(memory.cold_until_ns, moment.now_ns + _MEMORY_NS)
-    return moment.now_ns < memory.cold_until_ns, memory.filling == 1
 
 
 @kernel
@@ -218,7 +199,7 @@ def propose_first(
     kv_value: Curve,
     decisions: NDArray[Any],
 ) -> tuple[float, float, float, int, int, int, int, float]:
-    """`propose` for the first of each: proposed, goal, offset, phase, missing, frozen, cold, share of the refill budget."""
+    """`propose` for the first of each: proposed, goal, offset, phase, missing, frozen, warmth, share of the refill budget."""
     decision = decisions[0]
     propose(rules[0], weights, memories[0], moments[0], emb_value, kv_value, decision)
     return (
@@ -228,6 +209,6 @@ def propose_first(
         decision.phase,
         decision.missing,
         decision.frozen,
-        decision.cold,
+        decision.warmth,
         decision.refill_share,
     )

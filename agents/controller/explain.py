@@ -6,6 +6,7 @@ from typing import Any
 from agents.controller.recovery import Phase
 
 _SHARES_SHOWN = 5
+_ROUNDING = 1e-9
 _SEEN = {
     "latency_ms_p99": ("P99", "{:.1f} ms"),
     "slo_ms": ("SLO", "{:.0f} ms"),
@@ -55,7 +56,8 @@ def _layers(record: Mapping[str, Any]) -> list[str]:
         return [f"  proposed  {proposed:.3f}, because: {_words(record['reason'])}"]
     learning = "it does not learn now" if layers.get("frozen") else "learning"
     phase = Phase(int(layers.get("phase", 0))).name.lower()
-    recovery = f"{phase}: safe split {proposed:.3f} instead" if phase == "surge" else phase
+    taken_over = phase == "surge" and abs(layers["recovery"]) > _ROUNDING
+    recovery = f"{phase}: safe split {proposed:.3f} instead" if taken_over else phase
     return [
         f"  base      wants {layers['base']:.3f} ({_words(record['reason'])})",
         f"  residual  {layers['residual']:+.3f} ({learning})",

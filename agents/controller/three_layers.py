@@ -84,12 +84,12 @@ class ThreeLayers:
         """One decision of the three layers, as a ratio and each layer's share in it."""
         rule_ratio, rule_holds, reason = self._ask_rule(observation)
         fill(self._moment, observation, rule_ratio, rule_holds, self.held)
-        proposed, goal, offset, phase, self._missing, frozen, cold, self.refill_share = propose_first(
+        proposed, goal, offset, phase, self._missing, frozen, warmth, self.refill_share = propose_first(
             self._rules, self._weights, self._memory, self._moment, observation.emb_value, observation.kv_value, self._decision
         )
         self._phase = _PHASES[phase]
         layers = {"base": goal, "residual": offset, "recovery": proposed - goal - offset, "phase": float(phase), "frozen": float(frozen)}
-        return Proposal(proposed, "caches_were_empty" if cold else _PHASE_REASONS[phase] or reason, layers)
+        return Proposal(proposed, _WARMTH_REASONS[warmth] or _PHASE_REASONS[phase] or reason, layers)
 
     def _ask_rule(self, observation: Observation) -> tuple[float, bool, str]:
         """The rule's word when it is due, seen from where the node would be without the adapter's offset."""
@@ -149,4 +149,5 @@ class ThreeLayers:
 
 
 _PHASES = tuple(Phase)
+_WARMTH_REASONS = ("", "kv_has_room", "caches_were_empty")
 _PHASE_REASONS = ("", "recovery_surge", "recovery_easing")

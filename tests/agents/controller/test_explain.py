@@ -44,6 +44,12 @@ def test_a_surge_says_what_was_done_instead_and_a_frozen_adapter_says_so() -> No
     assert "  residual  +0.010 (it does not learn now)" in lines
 
 
+def test_a_surge_that_the_base_had_foreseen_or_that_finds_empty_caches_is_not_told_as_a_move() -> None:
+    layers = {"base": 0.61, "residual": 0.01, "recovery": 0.0, "phase": 1.0, "frozen": 0.0}
+    lines = explain(record(layers=layers, reason="caches_were_empty"))
+    assert lines[1:4:2] == ["  base      wants 0.610 (caches were empty)", "  recovery  surge"]
+
+
 def test_a_rule_has_one_line_and_an_older_node_lacks_some() -> None:
     old = record(controller="b5", layers={"best": 0.6}, reason="gain_small", guard_reasons=[], shadow_emb_ratio=None, features={})
     del old["feature_shares"], old["regret_ms"]

@@ -144,9 +144,9 @@ def test_a_node_that_starts_cold_holds_until_its_measures_have_forgotten_the_emp
 @pytest.mark.parametrize(("wish", "want"), [(-0.5, 0.5), (0.5, 0.55)])
 def test_a_kv_that_never_fills_is_not_grown_but_rows_may_have_its_room(wish: float, want: float) -> None:
     method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(wish)]))
-    told = [method.propose(observe(now_ns=second * SECOND, kv_used_ratio=0.6 if second else 0.0)).emb_ratio for second in range(0, 200, 5)]
-    assert set(told[:36]) == {0.5}
-    assert told[-1] == pytest.approx(want)
+    told = [method.propose(observe(now_ns=second * SECOND, kv_used_ratio=0.6 if second else 0.0)) for second in range(0, 200, 5)]
+    assert {(one.emb_ratio, one.reason) for one in told[:36]} == {(0.5, "caches_were_empty")}
+    assert (told[-1].emb_ratio, told[-1].reason) == (pytest.approx(want), "kv_has_room")
 
 
 def test_a_kv_that_was_grown_and_fills_again_is_no_cold_start() -> None:
