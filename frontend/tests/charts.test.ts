@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { columnsOf, withTail } from "../src/charts/columns";
+import { freeRow } from "../src/charts/plugins";
 import { latencyRange, ratioRange } from "../src/charts/scales";
 import { extent, withGaps } from "../src/charts/series";
 import { sparkPath } from "../src/charts/Sparkline";
@@ -60,5 +61,13 @@ describe("what a chart is given", () => {
     expect(drawn.y(0)).toBe(60);
     expect(drawn.y(200)).toBeGreaterThanOrEqual(10);
     expect(ticks(80)).toEqual([0, 20, 40, 60, 80]);
+  });
+});
+
+describe("labels of spans", () => {
+  it("stand in one row while they have room, and one below the other where they would overlap", () => {
+    const ends: number[] = [];
+    const rows = [[0, 50], [50, 90], [70, 120], [80, 130], [130, 180]].map(([from, to]) => freeRow(ends, from as number, to as number));
+    expect(rows).toEqual([0, 0, 1, 2, 0]);
   });
 });

@@ -40,6 +40,14 @@ function label(context: CanvasRenderingContext2D, text: string, x: number, y: nu
   context.fillText(text, x, y);
 }
 
+/** The first row in which a label has room, given where each row's last label ends; the label then ends that row. */
+export function freeRow(ends: number[], from: number, to: number): number {
+  const free = ends.findIndex((end) => end <= from);
+  const row = free < 0 ? ends.length : free;
+  ends[row] = to;
+  return row;
+}
+
 /** Dashed reference lines (an SLO, a guard rail) and washed spans of time (an override). */
 export function marks(
   references: () => Reference[],
@@ -50,6 +58,7 @@ export function marks(
 ): uPlot.Plugin {
   function drawSpans(plot: uPlot): void {
     const { ctx, bbox } = plot;
+    const ends: number[] = [];
     for (const span of spans()) {
       const left = Math.max(plot.valToPos(span.from, "x", true), bbox.left);
       const right = Math.min(plot.valToPos(span.to, "x", true), bbox.left + bbox.width);
@@ -62,9 +71,11 @@ export function marks(
       const pad = 5 * devicePixelRatio;
       const edge = bbox.left + bbox.width;
       // A span that has just begun at the right edge has its label on its left.
-      const fits = left + pad + ctx.measureText(span.label).width <= edge;
-      ctx.textAlign = fits ? "left" : "right";
-      label(ctx, span.label, fits ? left + pad : left - pad, bbox.top + 12 * devicePixelRatio, color(span.color), color("surface"));
+      const width = ctx.measureText(span.label).width;
+      const from = left + pad + width <= edge ? left + pad : left - pad - width;
+      const row = freeRow(ends, from, from + width + pad);
+      ctx.textAlign = "left";
+      label(ctx, span.label, from, bbox.top + (12 + 14 * row) * devicePixelRatio, color(span.color), color("surface"));
     }
   }
   function drawReferences(plot: uPlot): void {
