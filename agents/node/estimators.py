@@ -209,7 +209,7 @@ class NodeEstimators:
         """Coefficients and load for a router."""
         heard = load_of(self.meters, state, self._profile.block_tokens, 0, queue_depth, queued_ms)._asdict()
         heard |= {"phase": phase, "refill_backlog_bytes": int(heard["refill_backlog_bytes"])}
-        return NodeLoad(at_unix_ns=at_unix_ns, **heard)
+        return NodeLoad(at_unix_ns=at_unix_ns, profile=self._profile.name, **heard)
 
     def observation(self, now_ns: int, emb_ratio: float, state: PoolState) -> Observation:
         """Everything a controller may see, at one moment."""

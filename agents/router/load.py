@@ -9,8 +9,10 @@ import math
 from typing import NamedTuple
 
 from agents.numerics.jit import kernel
-from agents.router.state import IN_USE, NO_SLOT, RouterState
+from agents.router.costs import believe_costs
+from agents.router.state import IN_USE, NEVER, NO_SLOT, NodePhase, RouterState
 
+_PHASE_READY = int(NodePhase.READY)
 _SLOT_BITS = 20  # a handle is generation << 20 | slot
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
 _UNQUEUED_SHARE = 0.1  # of an answer's time: what waited longer says little about service
@@ -175,18 +177,20 @@ class HeardLoad(NamedTuple):
 def hear(state: RouterState, node: int, now_ns: int, load: HeardLoad) -> None:
     """Take over what a node says of itself."""
     record = state.nodes[node]
+    is_new = record.load_at_ns == NEVER or record.phase != _PHASE_READY
     record.phase = load.phase
     record.queued_ms = load.queued_ms
     record.queue_depth = load.queue_depth
     record.emb_hit_ratio = load.emb_hit_ratio
-    record.ms_fixed = load.ms_fixed
     record.ms_per_missing_row = load.ms_per_missing_row
-    record.ms_per_token = load.ms_per_token
-    record.ms_per_token_squared = load.ms_per_token_squared
-    record.ms_per_candidate = load.ms_per_candidate
+    record.own_ms_fixed = load.ms_fixed
+    record.own_ms_per_token = load.ms_per_token
+    record.own_ms_per_token_squared = load.ms_per_token_squared
+    record.own_ms_per_candidate = load.ms_per_candidate
     record.kv_hit_compute_ratio = min(1.0, max(0.0, load.kv_hit_compute_ratio))
     record.refill_backlog_bytes = load.refill_backlog_bytes
     record.kv_tokens_capacity = load.kv_tokens_capacity
     record.kv_tokens_used = load.kv_tokens_used
     record.served_total = load.served_total
     reported(state, node, now_ns)
+    believe_costs(state, node, now_ns, is_new)

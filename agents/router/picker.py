@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.numerics.jit import kernel
+from agents.router.costs import learn_request
 from agents.router.hashing import mix
 from agents.router.load import reserve
-from agents.router.scorers import decay_shares, learn_service, will_cache, write_cached, write_filters, write_preferences, write_scores
+from agents.router.scorers import decay_shares, will_cache, write_cached, write_filters, write_preferences, write_scores
 from agents.router.state import NEVER, NO_SLOT, Column, Policy, RouterState
 from agents.router.users import find_or_add_user, find_user
 
@@ -193,7 +194,7 @@ def pick(
         return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, _sample(state, now_ns)
     node = _choose(state, count, key, slot, longest, history_tokens, candidates)
     scores = state.scores[node]
-    learn_service(state, scores[_SERVICE])
+    learn_request(state, history_tokens, candidates, scores[_SERVICE])
     reservation = reserve(state, node, now_ns, scores[_SERVICE] / scores[_CORRECTION], scores[_PREDICTED])
     state.nodes[node].recent_picks += 1.0
     state.nodes[node].picks_total += 1

@@ -126,6 +126,7 @@ class Router:
         if self.model_versions[index] not in ("", load.model_version):
             self._forget_resident(index)
         self.model_versions[index] = load.model_version
+        self.profiled(index, load.profile)
         heard = load_kernels.HeardLoad(
             phase=int(_PHASES[load.phase]),
             queued_ms=load.queued_ms,
@@ -143,6 +144,10 @@ class Router:
             served_total=load.served_total,
         )
         load_kernels.hear(self.state, index, now_ns, heard)
+
+    def profiled(self, index: int, profile: str) -> None:
+        """A node is of this profile; empty: nothing is known of others like it."""
+        self.state.nodes[index]["profile"] = name_hash(profile) if profile else 0
 
     def residency(self, index: int, frame: ResidencySnapshot | ResidencyDelta) -> bool:
         """Apply what a node says it holds. True: a gap was noticed, ask the node again from `sequence(index)`."""

@@ -18,6 +18,8 @@
                to where queues are short. Where queues are long everywhere nobody can afford work done twice, and
                users stay where their prefixes are
 
+Compute is charged at what the median node of the profile found (`costs`), rows at what the node itself did.
+
 The service is never predicted below the fastest one that any node gave lately: the nodes' regressions
 extrapolate below the requests they have seen, where a predicted zero would attract everything tiny.
 """
@@ -46,7 +48,6 @@ _STALE, _LOAD_CAP, _SHARE_CAP = int(Filter.STALE), int(Filter.LOAD_CAP), int(Fil
 _PHASE_READY, _PHASE_DRAINING = int(NodePhase.READY), int(NodePhase.DRAINING)
 _JOINT = int(Policy.JOINT)
 _DECAY_STEP_NS = 50_000_000  # shares are decayed at most this often: far below their half-life
-_SERVICE_STEP = 0.01  # a hundred picks
 _SHARED_WAVER = 0.7  # of the load of one node; tried from 0.6 to 2
 _FAR_OVER = 30.0  # wavers: rounding off is below a double's precision
 _PRESSURE_FROM = 0.80  # share of KV in use from which a new copy may need a victim
@@ -130,14 +131,6 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         scores[node, _PREDICTED] = scores[node, _QUEUE] + scores[node, _SERVICE]
         scores[node, _DELAY] = waiting * scores[node, _SERVICE]
         scores[node, _SCORE] = scores[node, _PREDICTED] + scores[node, _RENT] + scores[node, _DELAY]
-
-
-@kernel
-def learn_service(state: RouterState, service_ms: float) -> None:
-    """Follow what a request costs where it was sent."""
-    totals = state.totals[0]
-    step = _SERVICE_STEP if totals.mean_service_ms > 0.0 else 1.0
-    totals.mean_service_ms += step * (service_ms - totals.mean_service_ms)
 
 
 @kernel

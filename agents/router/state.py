@@ -93,11 +93,17 @@ NODE = np.dtype(
         ("queued_ms", "f8"),
         ("queue_depth", "i8"),
         ("emb_hit_ratio", "f8"),
-        ("ms_fixed", "f8"),
+        ("profile", "u8"),  # hash of its name: nodes of one profile compute alike; 0: not told
         ("ms_per_missing_row", "f8"),
+        ("ms_fixed", "f8"),  # this and the next three as believed, then as the node found them itself
         ("ms_per_token", "f8"),
         ("ms_per_token_squared", "f8"),
         ("ms_per_candidate", "f8"),
+        ("own_ms_fixed", "f8"),
+        ("own_ms_per_token", "f8"),
+        ("own_ms_per_token_squared", "f8"),
+        ("own_ms_per_candidate", "f8"),
+        ("believed_at_ns", "i8"),
         ("kv_hit_compute_ratio", "f8"),  # share of its own recompute that a resident prefix still costs
         ("refill_backlog_bytes", "f8"),
         ("kv_tokens_capacity", "f8"),
@@ -141,7 +147,9 @@ TOTALS = np.dtype(
         ("samples", "i8"),
         ("sample_tokens", "f8"),
         ("sample_at_ns", "i8"),
-        ("mean_service_ms", "f8"),  # of late picks, 0 before the first
+        ("mean_service_ms", "f8"),  # of late picks, 0 before the first; so the next two
+        ("mean_tokens", "f8"),
+        ("mean_candidates", "f8"),
         ("fastest_ms", "f8"),  # service of the whole fleet lately: no prediction lies below it
         ("fastest_lessons", "i8"),
         ("users_dropped", "i8"),

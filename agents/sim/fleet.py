@@ -75,6 +75,8 @@ class SimulatedFleet:
             ring=1,
         )._replace(**setup.router_settings)
         self.router = Router([node.name for node in self.nodes], config, setup.seed)
+        for index, profile in enumerate(profiles):
+            self.router.profiled(index, profile.name)
         pool_tokens = max(profile.pool_bytes // profile.kv_token_bytes for profile in profiles)
         self._reuse = ClusterReuseStatistics(
             "router-0",

@@ -287,6 +287,7 @@ class NodeLoad(msgspec.Struct, frozen=True, kw_only=True, tag="load"):
     served_total: int
     kv_hit_compute_ratio: float = 0.0  # share of its recompute that a resident prefix still costs
     model_version: str = ""  # of the prefixes held and the answers given; empty: not told
+    profile: str = ""  # nodes of one profile compute alike; empty: not told
 
 
 class UsersSeen(msgspec.Struct, frozen=True, kw_only=True, tag="seen"):

@@ -21,7 +21,7 @@ _REPAIR_PAUSE_SECONDS = 0.05  # a node that never closes the gap is not dialled 
 _TOKENS_MAX = 2**31 - 1
 _KEY_MAX = 2**64 - 1
 SEEN_MAX = 65_536  # users in one frame: sixteen times what a node of ours keeps
-_VERSION_CHARACTERS_MAX = 128
+_NAME_CHARACTERS_MAX = 128
 _RATIOS = ("emb_hit_ratio", "kv_hit_compute_ratio")
 
 
@@ -139,8 +139,9 @@ def load_problem(load: NodeLoad) -> str | None:
         value = getattr(load, name)
         if isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value < 2**63):
             return f"{name} must be finite and >= 0"
-    if len(load.model_version) > _VERSION_CHARACTERS_MAX:
-        return f"model_version must have at most {_VERSION_CHARACTERS_MAX} characters"
+    for name in ("model_version", "profile"):
+        if len(getattr(load, name)) > _NAME_CHARACTERS_MAX:
+            return f"{name} must have at most {_NAME_CHARACTERS_MAX} characters"
     beyond = next((name for name in _RATIOS if getattr(load, name) > 1.0), None)
     return None if beyond is None else f"{beyond} must be at most 1"
 

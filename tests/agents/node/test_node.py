@@ -285,6 +285,11 @@ def test_a_local_command_keeps_the_size_of_the_pool_unless_it_names_one() -> Non
     assert node.desired.pool_bytes == 30 * 1024
 
 
+def test_a_report_names_the_profile_because_nodes_of_one_compute_alike() -> None:
+    node = tiny_node()
+    assert node.load(1, 0, 0.0, Phase.READY, 1).profile == node.profile.name
+
+
 def test_telemetry_tells_look_ups_by_table_and_what_prefixes_are_a_function_of() -> None:
     node = tiny_node()
     node.lay_out_tables((0, 50_000))

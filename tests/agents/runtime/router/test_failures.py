@@ -16,7 +16,7 @@ SLOW_STREAM = FAST._replace(silence_seconds=5.0)
 
 async def test_a_node_that_dies_before_answering_costs_the_client_nothing() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = lambda exchange, seen: exchange.die()
         reply = await ask(fleet.port, infer())
         assert (reply.status, reply.headers[b"x-helm-retries"]) == (200, b"1")
@@ -27,7 +27,7 @@ async def test_a_node_that_dies_before_answering_costs_the_client_nothing() -> N
 
 async def test_a_retry_carries_the_gap_of_the_first_try() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = lambda exchange, seen: exchange.die()
         await ask(fleet.port, infer())
         assert b"x-helm-reuse-gap-ms" not in fleet.nodes[1].infers()[0].headers
@@ -39,7 +39,7 @@ async def test_a_node_that_dies_in_the_middle_of_its_answer_is_retried_when_noth
         asyncio.get_running_loop().call_later(0.01, exchange.die)  # type: ignore[attr-defined]
 
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = half
         reply = await ask(fleet.port, infer())
         assert (reply.status, reply.body) == (200, b'{"outputs":[]}')
@@ -52,7 +52,7 @@ async def test_a_node_that_dies_after_bytes_were_forwarded_gives_a_visibly_broke
         asyncio.get_running_loop().call_later(0.02, exchange.die)  # type: ignore[attr-defined]
 
     async with running(2, FAST._replace(response_buffer_bytes=1_000)) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = half
         client = await Client.open(fleet.port)
         await client.send(infer())
@@ -109,7 +109,7 @@ async def test_an_empty_retry_budget_ends_retries() -> None:
         fleet.nodes[0].script = lambda exchange, seen: exchange.die()
         statuses = []
         for _ in range(2):
-            fleet.prefer(0)
+            await fleet.prefer(0)
             statuses.append((await ask(fleet.port, infer())).status)
         assert statuses == [200, 502]
 
@@ -122,7 +122,7 @@ async def test_a_killed_node_is_noticed_at_once_and_rejoins_when_it_is_back() ->
         assert len(fleet.nodes[0].infers()) == 0
         await fleet.nodes[0].start()
         await fleet.until_ready(2)
-        fleet.prefer(0)
+        await fleet.prefer(0)
         assert (await ask(fleet.port, infer())).status == 200
         assert len(fleet.nodes[0].infers()) == 1
 
@@ -166,7 +166,7 @@ async def test_a_busy_node_is_tried_once_elsewhere_and_its_refusal_passed_on_wit
 
 async def test_a_busy_nodes_request_succeeds_elsewhere() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = lambda exchange, seen: exchange.reply(503, b'{"error":"draining"}', b"retry-after: 1\r\n")
         assert (await ask(fleet.port, infer())).status == 200
 
@@ -208,7 +208,7 @@ async def test_a_draining_node_gets_nothing() -> None:
 
 async def test_a_node_that_does_not_answer_in_time_is_left_for_another() -> None:
     async with running(2, SLOW_STREAM._replace(attempt_seconds=0.1)) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = lambda exchange, seen: None
         assert (await ask(fleet.port, infer())).status == 200
         assert [len(node.infers()) for node in fleet.nodes] == [1, 1]
@@ -225,7 +225,7 @@ async def test_a_fleet_that_does_not_answer_in_time_is_a_503() -> None:
 
 async def test_a_node_that_speaks_nonsense_is_a_failed_node() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = lambda exchange, seen: exchange.write(b"\x00\x01 what?\r\n\r\n")
         assert (await ask(fleet.port, infer())).status == 200
 
@@ -234,15 +234,15 @@ async def test_a_breaker_opens_after_failures_and_closes_after_a_good_answer() -
     async with running(2, FAST._replace(breaker_failures=2, breaker_open_seconds=0.2)) as fleet:
         fleet.nodes[0].script = lambda exchange, seen: exchange.die()
         for _ in range(2):
-            fleet.prefer(0)
+            await fleet.prefer(0)
             await ask(fleet.port, infer())
         assert fleet.daemon.breakers.is_open(0)
-        fleet.prefer(0)
+        await fleet.prefer(0)
         assert (await ask(fleet.port, infer())).headers.get(b"x-helm-retries") is None
         assert len(fleet.nodes[0].infers()) == 2
         fleet.nodes[0].script = lambda exchange, seen: exchange.reply()
         await fleet.until(lambda: not fleet.daemon.breakers.mask[0])
-        fleet.prefer(0)
+        await fleet.prefer(0)
         assert (await ask(fleet.port, infer())).status == 200
         assert not fleet.daemon.breakers.is_open(0)
 
@@ -333,6 +333,7 @@ async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
         load(emb_hit_ratio=1.5),
         load(kv_hit_compute_ratio=1.5),
         load(model_version="x" * 200),
+        load(profile="x" * 200),
         UsersSeen(user_keys=[1], ages_ms=[]),
         UsersSeen(user_keys=[1], ages_ms=[-1]),
     ],
