@@ -197,11 +197,12 @@ class Fleet:
     async def until_ready(self, count: int) -> None:
         await self.until(lambda: self.daemon.brain.ready_count() == count)
 
-    def prefer(self, index: int) -> None:
-        """Make one node the obvious choice."""
-        for i, node in enumerate(self.nodes):
-            node.load = load(queued_ms=0.0 if i == index else 500.0)
-            self.daemon.heard_load(i, node.load)
+    async def prefer(self, index: int) -> None:
+        """Make one node the obvious choice. Heard through its stream: what it said before may still be on its way."""
+        queued_ms = [0.0 if i == index else 500.0 for i in range(len(self.nodes))]
+        for node, wanted_ms in zip(self.nodes, queued_ms, strict=True):
+            node.load = load(queued_ms=wanted_ms)
+        await self.until(lambda: self.daemon.brain.state.nodes["queued_ms"].tolist() == queued_ms)
 
 
 @contextlib.asynccontextmanager

@@ -30,7 +30,7 @@ async def test_without_being_asked_to_the_router_does_not_hedge() -> None:
     assert Limits().hedge_seconds == 0.0
     release = asyncio.Event()
     async with running(2, FAST._replace(silence_seconds=5.0)) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = late(release)
         asyncio.get_running_loop().call_later(0.1, release.set)
         assert (await ask(fleet.port, infer())).status == 200
@@ -39,7 +39,7 @@ async def test_without_being_asked_to_the_router_does_not_hedge() -> None:
 
 async def test_a_late_answer_is_overtaken_by_another_node_and_the_late_one_is_given_up() -> None:
     async with running(2, HEDGING) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = late(asyncio.Event())
         reply = await ask(fleet.port, infer())
         assert (reply.status, reply.headers[b"x-helm-hedged"]) == (200, b"1")
@@ -56,7 +56,7 @@ async def test_a_late_answer_is_overtaken_by_another_node_and_the_late_one_is_gi
 async def test_the_first_node_may_still_win_and_then_the_hedge_is_given_up() -> None:
     release = asyncio.Event()
     async with running(2, HEDGING) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script, fleet.nodes[1].script = late(release), late(asyncio.Event())
         client = await Client.open(fleet.port)
         await client.send(infer())
@@ -116,7 +116,7 @@ async def test_a_failure_of_one_attempt_leaves_the_other_in_the_race() -> None:
 
     second = asyncio.Event()
     async with running(2, HEDGING) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script, fleet.nodes[1].script = dies_late, late(second)
         client = await Client.open(fleet.port)
         await client.send(infer())
@@ -132,7 +132,7 @@ async def test_a_failure_of_one_attempt_leaves_the_other_in_the_race() -> None:
 async def test_a_refusal_waits_for_the_hedge_that_may_say_better() -> None:
     first, second = asyncio.Event(), asyncio.Event()
     async with running(2, HEDGING) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script, fleet.nodes[1].script = late(first, b'{"error":"busy"}', 429), late(second)
         client = await Client.open(fleet.port)
         await client.send(infer())
@@ -158,7 +158,7 @@ async def test_a_client_that_leaves_ends_both_attempts() -> None:
 
 async def test_an_overtaken_pick_is_explained_by_the_node_that_answered() -> None:
     async with running(2, HEDGING) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         fleet.nodes[0].script = late(asyncio.Event())
         fleet.nodes[1].script = lambda exchange, seen: exchange.reply(extra=b"server-timing: compute;dur=1.5\r\n")
         await ask(fleet.port, infer(extra=b"x-request-id: r-7\r\n"))

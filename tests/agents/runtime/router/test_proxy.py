@@ -59,7 +59,7 @@ async def test_a_user_resident_elsewhere_is_said_to_be() -> None:
     async with running(2) as fleet:
         key = user_key("u7", SALT)
         fleet.daemon.heard_residency(1, ResidencySnapshot(seq=9, user_keys=[key], cached_tokens=[128]))
-        fleet.prefer(0)
+        await fleet.prefer(0)
         await ask(fleet.port, infer(infer_body("u7")))
         assert fleet.nodes[0].infers()[0].headers[b"x-helm-resident-elsewhere"] == b"1"
 
@@ -165,7 +165,7 @@ async def test_the_fleet_view_needs_the_key_and_counts() -> None:
 
 async def test_a_pick_is_explained_by_its_request_id() -> None:
     async with running(2) as fleet:
-        fleet.prefer(1)
+        await fleet.prefer(1)
         await ask(fleet.port, infer(extra=b"x-request-id: why\r\n"))
         bearer = b"authorization: Bearer %s\r\n" % KEY.encode()
         assert (await ask(fleet.port, get(b"/debug/picks/why"))).status == 401

@@ -27,7 +27,7 @@ def infer_version(version: str) -> bytes:
 
 async def test_a_request_goes_only_to_the_endpoints_its_caller_allows() -> None:
     async with running(3) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         reply = await ask(fleet.port, infer(extra=subset(fleet, 2)))
         assert reply.status == 200
         assert [len(node.infers()) for node in fleet.nodes] == [0, 0, 1]
@@ -54,7 +54,7 @@ async def test_a_failed_node_of_a_subset_is_not_replaced_by_one_outside_it() -> 
 
 async def test_an_operator_forces_a_node_and_nobody_else_does() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         reply = await ask(fleet.port, infer(extra=OPERATOR + b"x-helm-force-node: node-1\r\n"))
         assert (reply.status, len(fleet.nodes[1].infers())) == (200, 1)
         for extra in (b"", b"authorization: Bearer wrong\r\n"):
@@ -74,7 +74,7 @@ def forcing(bearer: str) -> bytes:
 
 async def test_an_operators_ticket_forces_a_node_and_who_forced_it_is_written_down() -> None:
     async with running(2) as fleet:
-        fleet.prefer(0)
+        await fleet.prefer(0)
         with capture_logs() as logs:
             reply = await ask(fleet.port, forcing(ticket()))
         assert (reply.status, len(fleet.nodes[1].infers())) == (200, 1)
