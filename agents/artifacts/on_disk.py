@@ -5,7 +5,11 @@ from pathlib import Path
 from agents.artifacts.policy_file import PolicyFile, read_card
 
 
-def policy_at(card: Path) -> PolicyFile:
-    """The files, unchecked but for the card. Raises `ArtefactError` for a card that is refused, `OSError` for what cannot be read."""
+def policy_at(either: Path) -> PolicyFile:
+    """The files, named by either of them, unchecked but for the card.
+
+    Raises `ArtefactError` for a card that is refused, `OSError` for what cannot be read.
+    """
+    card = either.with_suffix(".json") if either.suffix == ".safetensors" else either
     described = card.read_bytes()
     return PolicyFile(card.with_suffix(".safetensors").read_bytes(), described, read_card(described).digest)

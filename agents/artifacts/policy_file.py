@@ -42,9 +42,12 @@ class ArtefactError(ValueError):
     """An artefact was refused. `code` is stable; the message says what exactly was wrong."""
 
     def __init__(self, code: Refusal, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
+        super().__init__(code, detail)  # both, so that it comes back whole from another process
         self.code = code
         self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
 
 
 class PolicyFile(NamedTuple):

@@ -8,7 +8,7 @@ name is the method's, its object is called with the guard rails and returns a `C
     b5, b7, b9, ...      see `known_controllers`
     helm, paper          the three layers with a shadow; helm-base, helm-residual, helm-recovery: some of them, without
     helm-on-b7, -b5, -hold    the layers with a rule, or with nothing, in place of the learned base
-    policy-FILE          the three layers with a shadow over a policy of yours: FILE is its card, trained/helm.json;
+    policy-FILE          the three layers with a shadow over a policy of yours: FILE is its card, trained/helm.json, or its weights;
                          FILE#DIGEST holds a name to these very bytes
     NAME+burst           any of them under the recovery layer
     NAME+burst-0.30      the same, going to a preset ratio

@@ -102,6 +102,11 @@ def test_bytes_that_are_no_safetensors_are_refused(weights: bytes) -> None:
     assert refused(weights, sealed(CARD, weights)) is Refusal.NOT_SAFETENSORS
 
 
+def test_a_refusal_comes_back_whole_from_another_process() -> None:
+    refusal = pickle.loads(pickle.dumps(ArtefactError(Refusal.NOT_FINITE, "layer0.weight")))
+    assert (refusal.code, refusal.detail, str(refusal)) == (Refusal.NOT_FINITE, "layer0.weight", f"{Refusal.NOT_FINITE}: layer0.weight")
+
+
 def test_a_pickle_is_never_opened() -> None:
     class Bomb:
         def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:

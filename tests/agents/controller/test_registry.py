@@ -125,6 +125,11 @@ def test_a_policy_from_a_file_decides_in_three_layers_with_a_shadow(card: Path) 
     assert controller.propose(observe()) == make_controller("helm", RAILS).propose(observe())
 
 
+def test_a_policy_is_found_by_its_weights_too_and_is_the_same_one(card: Path) -> None:
+    assert pinned(f"policy-{card.with_suffix('.safetensors')}").partition("#")[2] == pinned(f"policy-{card}").partition("#")[2]
+    make_controller(f"policy-{card.with_suffix('.safetensors')}", RAILS)
+
+
 def test_a_pinned_policy_is_refused_once_its_bytes_are_others(card: Path) -> None:
     name = pinned(f"policy-{card}")
     assert name == f"policy-{card}#{read_card(card.read_bytes()).digest[:12]}"
