@@ -8,6 +8,7 @@ import { fold } from "../src/pages/fleet/eventLook";
 import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/nodeFilter";
 import { tileLabel } from "../src/pages/fleet/NodeTile";
 import { toneOf } from "../src/pages/node/ConditionsPanel";
+import { labelRows } from "../src/pages/node/landscape";
 import { shrinks, sizeFaults, sizeStanding } from "../src/pages/node/resize";
 import { deservesReview, type Draft, faults, ratioFault } from "../src/pages/node/take";
 import { imbalance, ranked, whyPicked } from "../src/pages/routing/routing";
@@ -215,5 +216,13 @@ describe("a what-if", () => {
     expect(finding([...runs.slice(0, 2), run("controller", "b5", 77)])).toContain("10 % above");
     expect(finding([...runs.slice(0, 2), run("controller", "b5", 70.5)])).toContain("No clear difference");
     expect(finding([...runs.slice(0, 2), run("controller", "b5", null)])).toBeNull();
+  });
+});
+
+describe("the landscape", () => {
+  it("has its marks below a line of the SLO that is as high as they are, and at the top otherwise", () => {
+    expect(labelRows(3, 16, null)).toEqual([26, 39, 52]);
+    expect(labelRows(3, 16, 200)).toEqual([26, 39, 52]);
+    expect(labelRows(3, 16, 47)).toEqual([60, 73, 86]);
   });
 });

@@ -2,11 +2,13 @@ import { useElementSize } from "@mantine/hooks";
 import type { Node } from "../../api/types";
 import { Legend, Panel } from "../../components/Panel";
 import { percentWithSign } from "../../format/number";
-import { curve, type LandscapePoint } from "./landscape";
+import { curve, labelRows, type LandscapePoint } from "./landscape";
 import s from "./LandscapePanel.module.css";
 
 /** Never lower than this; beside a taller neighbour it grows. */
 const HEIGHT_MIN = 280;
+/** Of a mark's label; beside the right edge it stands on the other side of its line. */
+const LABEL_WIDTH_PX = 84;
 const MARGIN = { top: 16, right: 10, bottom: 24, left: 40 };
 
 /** The node's own prediction (`rows`, at least two): latency over the whole range of splits, and where it stands on it. */
@@ -47,6 +49,7 @@ function Curve({ node, rows, width, height }: { node: Node; rows: LandscapePoint
     { ratio: best.ratio, label: "lowest", color: "ink-3" },
   ].filter((mark) => mark.ratio !== null) as { ratio: number; label: string; color: string }[];
   const right = frame.left + frame.width;
+  const labelsY = labelRows(marks.length, frame.top, sloMs === null ? null : drawn.y(sloMs));
   return (
     <svg
       width={width}
@@ -84,7 +87,11 @@ function Curve({ node, rows, width, height }: { node: Node; rows: LandscapePoint
       {marks.map((mark, index) => (
         <g key={mark.label}>
           <path d={`M${drawn.x(mark.ratio)} ${frame.top}V${frame.top + frame.height}`} stroke={`var(--${mark.color})`} strokeDasharray={mark.label === "now" ? undefined : "3 3"} />
-          <text x={drawn.x(mark.ratio) + 4} y={frame.top + 10 + index * 13} style={{ fill: `var(--${mark.color === "emb" ? "emb-ink" : mark.color})` }}>
+          <text
+            {...(drawn.x(mark.ratio) + LABEL_WIDTH_PX > right ? { x: drawn.x(mark.ratio) - 4, textAnchor: "end" as const } : { x: drawn.x(mark.ratio) + 4 })}
+            y={labelsY[index]}
+            style={{ fill: `var(--${mark.color === "emb" ? "emb-ink" : mark.color})` }}
+          >
             {mark.label} {percentWithSign(mark.ratio, 1)}
           </text>
         </g>

@@ -36,6 +36,18 @@ export function ticks(high: number): number[] {
   return result;
 }
 
+const LABEL_ROW_PX = 13;
+
+/**
+ * Baselines of the labels of `count` marks, one below the other from the top of the frame. A line of the SLO that high has its own
+ * label above it, so they begin below the line.
+ */
+export function labelRows(count: number, top: number, sloY: number | null): number[] {
+  const first = top + 10;
+  const below = sloY !== null && sloY <= first + LABEL_ROW_PX * count ? sloY + LABEL_ROW_PX : first;
+  return Array.from({ length: count }, (_, row) => below + LABEL_ROW_PX * row);
+}
+
 export function curve(rows: LandscapePoint[], frame: Frame, sloMs: number | null) {
   const fromX = rows[0]?.ratio ?? 0;
   const toX = rows.at(-1)?.ratio ?? 1;
