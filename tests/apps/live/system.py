@@ -71,7 +71,8 @@ class System:
 
     def start_web(self, name: str = "web", port: int | None = None) -> None:
         port = port or self.port
-        serve = ("-m", "uvicorn", "helmctl.asgi:application", "--port", str(port), "--ws", "websockets-sansio", "--log-level", "warning")
+        serve = ["-m", "uvicorn", "helmctl.asgi:application", "--port", str(port), "--ws", "websockets-sansio", "--log-level", "warning"]
+        serve += ["--timeout-graceful-shutdown", "3"]  # as in production: a socket that is just closing would be waited for without end
         self.start(name, sys.executable, *serve)
         until(f"{name} to answer", lambda: self.answers(port))
 
