@@ -18,6 +18,7 @@ def leave(*_):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and what they start, ignore it
     with simulating_processes(2) as pool:
         futures = [pool.submit(time.sleep, 600) for _ in range(4)]
         print("started", flush=True)
