@@ -1,7 +1,7 @@
 """What compute costs on nodes of one profile: what the median one of them found.
 
 A node learns its costs from the requests that it is sent. One that learned too much in a slow first second is sent
-few, hardly any without a prefix, and so has nothing to unlearn it from: on four equal nodes one stood at a quarter of
+few, hardly any without a prefix, and so has nothing to unlearn it from: on four equal nodes one stood at a third of
 the others' load for minutes. What nodes of one profile find differs by such accidents; a node that is truly slower
 shows in its answers, which teach its own correction. The cost of a missing row stays the node's own: its link may be slow,
 and every request tells of it.

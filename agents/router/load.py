@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from agents.numerics.jit import kernel
 from agents.router.costs import believe_costs
-from agents.router.state import IN_USE, NEVER, NO_SLOT, NodePhase, RouterState
+from agents.router.state import IN_USE, NO_SLOT, NodePhase, RouterState
 
 _PHASE_READY = int(NodePhase.READY)
 _SLOT_BITS = 20  # a handle is generation << 20 | slot
@@ -177,7 +177,7 @@ class HeardLoad(NamedTuple):
 def hear(state: RouterState, node: int, now_ns: int, load: HeardLoad) -> None:
     """Take over what a node says of itself."""
     record = state.nodes[node]
-    is_new = record.load_at_ns == NEVER or record.phase != _PHASE_READY
+    is_new = record.phase != _PHASE_READY
     record.phase = load.phase
     record.queued_ms = load.queued_ms
     record.queue_depth = load.queue_depth
