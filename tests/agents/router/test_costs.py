@@ -58,6 +58,11 @@ def test_the_cost_of_a_missing_row_stays_the_nodes_own_because_its_link_may_be_s
     assert emb[1] == pytest.approx(3 * emb[0])
 
 
+def test_who_is_in_the_middle_is_asked_of_the_usual_request_tokens_and_candidates() -> None:
+    dear_tokens, dear_candidates = of("a", 0.02, ms_per_candidate=0.0), of("a", 0.0, ms_per_candidate=0.6)  # 5.12 and 6 ms
+    assert kv_ms(fleet([dear_tokens, dear_candidates, of("a", 0.2)])) == [0.0] * 3
+
+
 def test_one_node_with_absurd_numbers_spoils_nobodys_prediction() -> None:
     assert kv_ms(fleet([of("a", 1e12), of("a", 0.02), of("a", 0.02)])) == [0.02 * TOKENS] * 3
 

@@ -125,6 +125,13 @@ def test_an_unknown_or_impossible_fault_is_refused(text: str) -> None:
 # --- mixes, repetition, open loop ---------------------------------------------------------
 
 
+def test_the_router_knows_which_nodes_of_a_mix_are_of_one_profile() -> None:
+    other = msgspec.structs.replace(TINY, name="other")
+    known = fleet_of(visits(), TINY, other, TINY).router.state.nodes["profile"].tolist()
+    assert known[0] == known[2] != known[1]
+    assert 0 not in known
+
+
 def test_a_faster_node_gets_more_requests() -> None:
     fast = msgspec.structs.replace(costing(TINY, ms_fixed=2.0, ms_per_missing_row=0.01, ms_per_token=0.01), name="fast")
     fleet = run_of(visits(users=600, step_ms=5.0), PACED, fast)
