@@ -223,6 +223,8 @@ describe("the landscape", () => {
   it("has its marks below a line of the SLO that is as high as they are, and at the top otherwise", () => {
     expect(labelRows(3, 16, null)).toEqual([26, 39, 52]);
     expect(labelRows(3, 16, 200)).toEqual([26, 39, 52]);
+    expect(labelRows(3, 16, 75)).toEqual([26, 39, 52]);
+    expect(labelRows(3, 16, 74)).toEqual([87, 100, 113]);
     expect(labelRows(3, 16, 47)).toEqual([60, 73, 86]);
   });
 });

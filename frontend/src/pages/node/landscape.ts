@@ -37,6 +37,8 @@ export function ticks(high: number): number[] {
 }
 
 const LABEL_ROW_PX = 13;
+/** From the SLO's line up to where its own label is clear of the one above it. */
+const SLO_LABEL_PX = 23;
 
 /**
  * Baselines of the labels of `count` marks, one below the other from the top of the frame. A line of the SLO that high has its own
@@ -44,7 +46,7 @@ const LABEL_ROW_PX = 13;
  */
 export function labelRows(count: number, top: number, sloY: number | null): number[] {
   const first = top + 10;
-  const below = sloY !== null && sloY <= first + LABEL_ROW_PX * count ? sloY + LABEL_ROW_PX : first;
+  const below = sloY !== null && sloY < first + LABEL_ROW_PX * (count - 1) + SLO_LABEL_PX ? sloY + LABEL_ROW_PX : first;
   return Array.from({ length: count }, (_, row) => below + LABEL_ROW_PX * row);
 }
 
