@@ -57,9 +57,9 @@ class FleetSetup(NamedTuple):
 
 
 class SimulatedFleet:
-    """Build once, run once."""
+    """Build once, run once. With `beginnings` it need not settle where the last fleet there began alike."""
 
-    def __init__(self, setup: FleetSetup, workload: BlockWorkload) -> None:
+    def __init__(self, setup: FleetSetup, workload: BlockWorkload, beginnings: settle.Beginnings | None = None) -> None:
         self._setup = setup
         self._row_shift = workload.row_shift
         profiles, count = setup.profiles, len(setup.profiles)
@@ -113,8 +113,7 @@ class SimulatedFleet:
         self._sequence = 0
         self.statistics = RunStatistics(list(profiles), self.nodes, setup.warmup_seconds, ORIGIN_NS, self.world)
         if setup.settled:
-            self._settle(workload)
-            self.statistics.forget_answers()
+            self._begin_settled(workload, beginnings)
         self._schedule()
 
     # --- building -------------------------------------------------------------------------
@@ -155,6 +154,23 @@ class SimulatedFleet:
         body["link_share"] = max(LINK_SHARE_MIN, float(body["link_share"]) - self.link_factors[index] + factor)
         self.link_factors[index] = factor
 
+    def _begin_settled(self, workload: BlockWorkload, beginnings: settle.Beginnings | None) -> None:
+        if beginnings is None or not isinstance(workload, settle.TellsItself) or not isinstance(workload, settle.KnowsItsPast):
+            self._settle(workload)
+            return
+        alike = self._before_time_starts(workload.digest)
+        world = beginnings.begin(alike, self.world)
+        if world is None:
+            self._settle(workload)
+            beginnings.keep(alike, self.world)
+        else:
+            self.world, self._reached_ns = world, ORIGIN_NS
+
+    def _before_time_starts(self, stream: str) -> tuple[object, ...]:
+        """Everything that has a say until then: no controller has, nor what happens later."""
+        setup = self._setup._replace(method="", controllers=None, faults=(), routed=None, emb_ratio_start=None, warmup_seconds=0.0)
+        return stream, setup, tuple(node.emb_pages for node in self.nodes)
+
     def _settle(self, workload: BlockWorkload) -> None:
         """Live a minute before time starts: the stream's own past, or, of a stream that has none, its first minute beforehand."""
         span_ns, head = int(settle.SECONDS * 1e9), self.world.head
@@ -173,6 +189,7 @@ class SimulatedFleet:
         self._blocks, self._block, self._offset = itertools.chain(replayed, coming), _EMPTY, 0
         self.routes.clear()
         head["settling"], head["origin_ns"], head["arrived"], head["refused"] = 0, ORIGIN_NS, 0, 0
+        self.statistics.forget_answers()
 
     def _make_room(self, block: RequestBlock) -> None:
         if block.at_ns.shape[0]:

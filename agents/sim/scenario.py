@@ -18,6 +18,7 @@ from agents.router.state import POLICIES
 from agents.sim.faults import Fault, parse_fault
 from agents.sim.fleet import FleetSetup, SimulatedFleet
 from agents.sim.possible import require_possible
+from agents.sim.settle import Beginnings
 from agents.sim.world import HOP_NS
 from agents.wire.messages import GuardRails
 from agents.workloads.block_adapter import ROW_SHIFT_MAX, BlockAdapter
@@ -126,11 +127,12 @@ def fleet_for(
     controllers: Callable[[int], Controller] | None = None,
     emb_ratio_start: float | None = None,
     stream: BlockWorkload | None = None,
+    beginnings: Beginnings | None = None,
 ) -> SimulatedFleet:
     """The fleet that a scenario describes, ready to run.
 
     `routed` makes it an open loop over recorded routes; `controllers` gives each node one of its own, from `emb_ratio_start`.
-    `stream` takes the place of the workload that the scenario names.
+    `stream` takes the place of the workload that the scenario names. `beginnings` are for many runs in one process.
     """
     profiles, workload = checked(scenario)
     setup = FleetSetup(
@@ -150,7 +152,7 @@ def fleet_for(
         jitter=scenario.jitter,
         router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
     )
-    return SimulatedFleet(setup, workload if stream is None else stream)
+    return SimulatedFleet(setup, workload if stream is None else stream, beginnings)
 
 
 def checked(scenario: Scenario) -> tuple[tuple[Profile, ...], BlockWorkload]:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from agents.caches.kv import hash_position
 from agents.controller.interface import Observation, Proposal
 from agents.numerics.cost import Cost, kv_hit_value_ms, row_hit_value_ms
+from agents.numerics.jit import kernel
 from agents.pool.state import Counter, PoolState
 from agents.wire.messages import GuardRails
 
@@ -142,7 +143,8 @@ class B10:
         entries = state.entries[state.lists["entry"][:live][self._draw(live)]]
         blocks = np.maximum(entries["blocks"], 1)
         tokens = blocks * float(self._residents.block_tokens)
-        saved_ms = np.array([[kv_hit_value_ms(cost, held, held, observation.emb_hit_ratio) for held in row] for row in tokens.tolist()])
+        saved_ms = np.empty(tokens.shape)
+        _hit_values(cost, tokens, observation.emb_hit_ratio, saved_ms)
         density = self._requests_per_second(entries, observation.now_ns) * saved_ms / (blocks * self._residents.page_bytes)
         return _Drawn(density, entries["last_ns"])
 
@@ -150,8 +152,9 @@ class B10:
         """Of the entries' users: a count that halves every half-life is the rate times half-life / ln 2."""
         assert self._residents is not None
         fates = self._residents.state.fates
-        places = [hash_position(key, fates.shape[0] - 1) for key in entries["key"].ravel()]
-        known = fates[np.array(places).reshape(entries.shape)]
+        places = np.empty(entries.shape, np.int64)
+        _home_places(entries, fates.shape[0] - 1, places)
+        known = fates[places]
         halvings = np.maximum(0, now_ns - known["seen_ns"]) / 1e9 / HALF_LIFE_SECONDS
         counts = np.where(known["key"] == entries["key"], np.maximum(known["requests"], 1.0), 1.0) * 0.5**halvings
         return np.asarray(counts * math.log(2.0) / HALF_LIFE_SECONDS)
@@ -172,6 +175,23 @@ class B10:
         density = -np.log(idle_ratio) / since_seconds * worth
         last_ns = np.where(used > 0, observation.now_ns, observation.now_ns - round(since_seconds * 1e9))
         return _Drawn(density, last_ns)
+
+
+@kernel
+def _hit_values(cost: Cost, tokens: NDArray[np.float64], emb_hit_ratio: float, saved_ms: NDArray[np.float64]) -> None:
+    """Milliseconds that a hit on the whole prefix saves, into `saved_ms`; both [DRAWINGS, CANDIDATES]."""
+    for drawing in range(tokens.shape[0]):
+        for candidate in range(tokens.shape[1]):
+            held = tokens[drawing, candidate]
+            saved_ms[drawing, candidate] = kv_hit_value_ms(cost, held, held, emb_hit_ratio)
+
+
+@kernel
+def _home_places(entries: NDArray[np.void], mask: int, places: NDArray[np.int64]) -> None:
+    """Where the entries' users are looked for, into `places`; both [DRAWINGS, CANDIDATES]."""
+    for drawing in range(entries.shape[0]):
+        for candidate in range(entries.shape[1]):
+            places[drawing, candidate] = hash_position(entries[drawing, candidate].key, mask)
 
 
 class _Drawn(NamedTuple):

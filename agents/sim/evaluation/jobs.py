@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from agents.sim.evaluation.schedules import WINDOW_SECONDS
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
 from agents.sim.processes import forget_fleets, simulating_processes
 from agents.sim.scenario import Scenario, asked, fleet_for
+from agents.sim.settle import Beginnings
 
 QUANTILES = np.concatenate([np.linspace(0.0, 0.9, 91), np.linspace(0.905, 0.999, 189)])  # of the latencies kept for plots
 ANSWER_VERSION = 3  # raise when an answer's fields change
@@ -72,13 +74,17 @@ def _run(job: Job) -> dict[str, Any]:
 
 
 def _fleet(job: Job) -> SimulatedFleet:
+    alike = partial(fleet_for, job.scenario, beginnings=_beginnings)
     if job.schedule:
         starts_ns = ORIGIN_NS + WINDOW_SECONDS * 1_000_000_000 * np.arange(len(job.schedule), dtype=np.int64)
         ratios = np.array(job.schedule)
-        return fleet_for(job.scenario, controllers=lambda _: Schedule(starts_ns, ratios), emb_ratio_start=float(ratios[0]))
+        return alike(controllers=lambda _: Schedule(starts_ns, ratios), emb_ratio_start=float(ratios[0]))
     if job.splits:
-        return fleet_for(job.scenario, controllers=lambda node: Static(job.splits[node]), emb_ratio_start=float(np.mean(job.splits)))
-    return fleet_for(job.scenario)
+        return alike(controllers=lambda node: Static(job.splits[node]), emb_ratio_start=float(np.mean(job.splits)))
+    return alike()
+
+
+_beginnings = Beginnings()  # of this process: pieces come in an order in which many in a row begin alike
 
 
 def carry_out_all(jobs: Iterable[Job], folder: Path, processes: int, progress: Callable[[int, int], None]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Streams that a test writes down request by request, and fleets that run them from empty caches."""
 
+import hashlib
 from collections.abc import Iterator
 
 import msgspec
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.profiles import Profile, load_profile
 from agents.sim.fleet import FleetSetup, SimulatedFleet
+from agents.sim.settle import Beginnings
 from agents.workloads.blocks import RequestBlock
 
 TINY = load_profile("cpu-tiny")  # 128 pages of 256 rows or 64 tokens
@@ -35,8 +37,11 @@ class RememberedStream(WrittenStream):
     def __init__(self, block: RequestBlock, past: RequestBlock) -> None:
         super().__init__(block)
         self._past = past
+        self.digest = hashlib.sha256(b"".join(part.tobytes() for part in (*block, *past))).hexdigest()
+        self.lived = 0  # how many fleets lived through its past
 
     def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        self.lived += 1
         yield self._past
 
     def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
@@ -88,11 +93,13 @@ def costing(profile: Profile, **constants: float) -> Profile:
     return msgspec.structs.replace(profile, cost=type(profile.cost)(**(nothing | constants)))
 
 
-def fleet_of(stream: WrittenStream, *profiles: Profile, drain_seconds: float = 2.0, **changes: object) -> SimulatedFleet:
+def fleet_of(
+    stream: WrittenStream, *profiles: Profile, drain_seconds: float = 2.0, beginnings: Beginnings | None = None, **changes: object
+) -> SimulatedFleet:
     """An empty fleet at an even, unmoved split that runs until its last answer."""
     values: dict[str, object] = {"method": "static-0.50", "settled": False, "warmup_seconds": 0.0}
     values["duration_seconds"] = stream.duration_seconds + drain_seconds
-    return SimulatedFleet(FleetSetup(profiles=profiles, **(values | changes)), stream)  # type: ignore[arg-type]
+    return SimulatedFleet(FleetSetup(profiles=profiles, **(values | changes)), stream, beginnings)  # type: ignore[arg-type]
 
 
 def run_of(stream: WrittenStream, *profiles: Profile, **changes: object) -> SimulatedFleet:

@@ -13,6 +13,7 @@ from agents.pool.state import Counter
 from agents.sim.faults import SLOW_LINK_SHARE, parse_fault
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
 from agents.sim.scenario import Scenario, run
+from agents.sim.settle import Beginnings
 from tests.agents.sim.streams import SECOND, TINY, RememberedStream, WrittenStream, costing, every, fleet_of, run_of, written
 
 COUNT = 600  # requests, one every 10 ms
@@ -229,3 +230,50 @@ def test_a_settled_fleet_knows_its_past_and_nothing_of_what_is_to_come() -> None
     assert fleet.run()
     assert int(fleet.nodes[0].state.counters[Counter.EMB_HITS]) == hits
     assert fleet.statistics.answers["cached"].tolist() == [192] + [0] * 19
+
+
+# --- fleets that begin alike --------------------------------------------------------------
+
+
+def rehearsed() -> RememberedStream:
+    """Visits with a past of other visits by the same users."""
+    return RememberedStream(visits().block, visits(count=300).block)
+
+
+def test_a_fleet_that_begins_as_the_one_before_it_answers_as_if_it_had_settled_itself() -> None:
+    stream, beginnings = rehearsed(), Beginnings()
+    for method in ("static-0.50", "b7", "helm"):
+        by_itself = fleet_of(rehearsed(), PACED, PACED, settled=True, method=method)
+        alike = fleet_of(stream, PACED, PACED, settled=True, method=method, beginnings=beginnings)
+        assert by_itself.run()
+        assert alike.run()
+        assert digest(alike) == digest(by_itself)
+        assert held(alike, 1) == held(by_itself, 1)
+        assert alike.statistics.service_ms.tolist() == by_itself.statistics.service_ms.tolist()
+    assert stream.lived == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 2}, {"emb_ratio_start": 0.25}, {"admission": "none"}, {"router": "least-loaded"}, {"hop_ns": 0}, {"jitter": (0.5, 1.5)}],
+)
+def test_a_fleet_that_begins_otherwise_settles_for_itself(change: dict[str, object]) -> None:
+    stream, beginnings = rehearsed(), Beginnings()
+    fleet_of(stream, PACED, PACED, settled=True, beginnings=beginnings)
+    fleet_of(stream, PACED, PACED, settled=True, beginnings=beginnings, **change)
+    assert stream.lived == 2
+
+
+def test_another_profile_or_stream_is_another_beginning() -> None:
+    stream, other, beginnings = rehearsed(), RememberedStream(visits().block, visits(count=200).block), Beginnings()
+    for past, profile in ((stream, PACED), (stream, costing(PACED, ms_fixed=5.0)), (other, PACED), (stream, PACED)):
+        fleet_of(past, profile, settled=True, beginnings=beginnings)
+    assert (stream.lived, other.lived) == (3, 1)  # only the last one is kept
+
+
+def test_a_fleet_too_big_to_be_kept_settles_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.sim.settle._KEPT_BYTES_MAX", 1000)
+    stream, beginnings = rehearsed(), Beginnings()
+    for _ in range(2):
+        fleet_of(stream, PACED, settled=True, beginnings=beginnings)
+    assert stream.lived == 2
