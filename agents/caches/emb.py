@@ -120,6 +120,7 @@ def probable_slot(state: PoolState, row: int, place: int) -> int:
     places = state.places.shape[0]
     while state.places[place].slot != -1:
         if state.places[place].tag == tag:
+            prefetch(state.slots, state.places[place].slot)
             return int(state.places[place].slot)
         place += 1
         if place == places:

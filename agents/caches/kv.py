@@ -253,23 +253,19 @@ def void_all(state: PoolState, block_tokens: int, model_flips: int, feature_flip
 
 
 @kernel
-def _goes_before(state: PoolState, entry: int, other: int) -> bool:
-    if state.entries[entry].priority != state.entries[other].priority:
-        return bool(state.entries[entry].priority < state.entries[other].priority)
-    return bool(state.entries[entry].last_ns < state.entries[other].last_ns)
-
-
-@kernel
 def victim_entry(state: PoolState) -> int:
     """Unpinned entry with the lowest priority (the older one among equals), -1 when all are pinned."""
-    best = -1
+    victim, lowest, oldest_ns = -1, np.inf, np.int64(0)
     for position in range(state.counters[_ENTRIES_LIVE]):
         entry = state.lists[position].entry
-        if state.entries[entry].pins > 0:
+        priority = state.entries[entry].priority
+        if priority > lowest:  # most are, and need no further look
             continue
-        if best == -1 or _goes_before(state, entry, best):
-            best = entry
-    return best
+        last_ns = state.entries[entry].last_ns
+        if state.entries[entry].pins > 0 or (victim != -1 and priority == lowest and last_ns >= oldest_ns):
+            continue
+        victim, lowest, oldest_ns = entry, priority, last_ns
+    return victim
 
 
 @kernel

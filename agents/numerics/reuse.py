@@ -77,6 +77,10 @@ def record_rows(state: ReuseState, now_ns: int, rows: NDArray[np.int64], row_byt
             hashes[position] = hash_of(np.uint64(rows[first + position]), seed)
             prefetch(state.places, _home(state, hashes[position]))
         for position in range(count):
+            slot = state.places[_home(state, hashes[position])]["slot"]
+            if slot >= 0:
+                prefetch(state.entries, slot)
+        for position in range(count):
             _record(state, np.uint64(rows[first + position]), hashes[position], row_bytes)
     _add_offers(state, row_bytes)
 

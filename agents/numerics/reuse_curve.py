@@ -20,6 +20,7 @@ from agents.numerics.reuse_state import BY_SAMPLE, FOR_ITSELF, GAPS, HASH_BITS, 
 _DRIFT_MAX = 0.1  # mean distance of the normalised cumulative curves above which the slow one is stale
 _SAMPLES_MIN = 8.0  # sampled references below which a class is repaired together with other poor ones
 _STRETCH_MAX = 1.25  # as far as the margin beyond the last capacity reaches
+_TOUCHED = 3  # bins by one that is stretched so far
 _GAP_EDGES = 2.0 ** (np.arange(GAPS) / 2)  # class k > 0 holds gaps from edge k - 1 up to edge k
 
 
@@ -104,9 +105,9 @@ def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArra
     sample = strata[BY_SAMPLE, :, :-1, :-1] * _repair(state, pace)[..., None]
     total = (sample + hot)[..., :-1].sum(axis=(0, 2))  # without the cold ones
     stretch = _stretch(state, pace)
-    value, moved = np.zeros((total.shape[0], bins + 1)), np.empty((2, total.shape[0], bins))
+    value, moved = np.zeros((total.shape[0], bins + 1)), np.empty((1 + _TOUCHED, total.shape[0], bins))
     for stratum, values in ((BY_SAMPLE, sample), (FOR_ITSELF, hot)):
-        _move(values[..., :-2], strata[stratum, :, :, :-3], stretch, moved[0], moved[1])
+        _move(values[..., :-2], strata[stratum, :, :, :-3], stretch, moved[0], moved[1:])
         value[:, 1:] += np.cumsum(moved[0], axis=1)
     return value, total, offered.sum(axis=0) + hot.sum(axis=(0, 2))
 
@@ -142,24 +143,24 @@ def _move(
     sums: NDArray[np.float64],
     stretch: NDArray[np.float64],
     moved: NDArray[np.float64],
-    step: NDArray[np.float64],
+    steps: NDArray[np.float64],
 ) -> None:
     """Values [GAPS, V, C] of bins whose distances are stretched, summed over classes into `moved` [V, bins].
 
     Of a bin's distances that share is stretched that rests on the sample: the last of `sums` [GAPS, V + 1, C] over the
-    first. Its values are taken as spread evenly over it; stretched by at most a quarter it touches at most three bins,
-    one after the other, so that sums round the same however many classes are empty. `step` [V, bins] is scratch.
+    first. Its values are taken as spread evenly over it; stretched by at most a quarter it touches at most `_TOUCHED` bins,
+    summed apart, so that sums round the same however many classes are empty. `steps` [_TOUCHED, V, bins] is scratch.
     """
     moved[:] = 0.0
-    for later in range(3):
-        step[:] = 0.0
-        for gap_class in range(values.shape[0]):
-            for column in range(values.shape[2]):
-                if values[gap_class, 0, column] != 0.0:
-                    _spread(values, sums, gap_class, column, stretch[gap_class], later, step)
+    steps[:] = 0.0
+    for gap_class in range(values.shape[0]):
+        for column in range(values.shape[2]):
+            if values[gap_class, 0, column] != 0.0:
+                _spread(values, sums, gap_class, column, stretch[gap_class], steps)
+    for later in range(steps.shape[0]):
         for channel in range(moved.shape[0]):
             for place in range(moved.shape[1]):
-                moved[channel, place] += step[channel, place]
+                moved[channel, place] += steps[later, channel, place]
 
 
 @kernel
@@ -169,19 +170,19 @@ def _spread(
     gap_class: int,
     column: int,
     stretch: float,
-    later: int,
-    step: NDArray[np.float64],
+    steps: NDArray[np.float64],
 ) -> None:
-    """Add one bin's values to the bin that lies `later` bins after the first which it touches."""
+    """Add one bin's values to the bins that it touches, each to the sum that counts as many bins from the first."""
     first = sums[gap_class, 0, column]
     share = sums[gap_class, sums.shape[1] - 1, column] / first if first > 0.0 else 0.0
     factor = 1.0 + share * (stretch - 1.0)
     low = column * factor
-    place = int(low) + later
-    overlap = max(min(low + factor, place + 1.0) - max(low, float(place)), 0.0) / factor
-    if place < step.shape[1] and overlap > 0.0:
-        for channel in range(step.shape[0]):
-            step[channel, place] += values[gap_class, channel, column] * overlap
+    for later in range(steps.shape[0]):
+        place = int(low) + later
+        overlap = max(min(low + factor, place + 1.0) - max(low, float(place)), 0.0) / factor
+        if place < steps.shape[2] and overlap > 0.0:
+            for channel in range(steps.shape[1]):
+                steps[later, channel, place] += values[gap_class, channel, column] * overlap
 
 
 def rate_factor(state: ReuseState, now_ns: int, pace: int) -> float:

@@ -90,16 +90,17 @@ LISTED = np.dtype(
 )
 ENTRY = np.dtype(
     [
-        ("key", "u8"),
+        # together, as the search for a victim reads these of every prefix
         ("priority", "f8"),  # GreedyDual value, lowest goes first
         ("last_ns", "i8"),
+        ("pins", "i4"),  # batches in flight that read or write it
+        ("uses", "i4"),
+        ("key", "u8"),
         ("model_version", "i8"),  # the header's two when it was made
         ("feature_version", "i8"),
         ("head", "i4"),
         ("tail", "i4"),
         ("blocks", "i4"),
-        ("pins", "i4"),  # batches in flight that read or write it
-        ("uses", "i4"),
         ("position", "i4"),  # in the list of live entries, -1
         ("next_free", "i4"),
     ],

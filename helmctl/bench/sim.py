@@ -7,23 +7,22 @@ are drawn beforehand and reported by themselves; compiling happens in a process 
 
 import gc
 import resource
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.profiles import load_profile
 from agents.sim import fleet as fleet_module
 from agents.sim.fleet import ORIGIN_NS, FleetSetup, SimulatedFleet, kernel_for
 from agents.sim.scenario import CATALOGUE_RATE_PER_NODE, Scenario, run
-from agents.workloads.blocks import RequestBlock
 from agents.workloads.catalogues import ROW_SHIFT, fleet_workload
-from agents.workloads.fleet_workload import FleetWorkload
+from agents.workloads.drawn_once import DrawnOnce
 from helmctl.bench import route_pick
 from helmctl.bench.report import Result, Say, result_of
 
@@ -81,28 +80,6 @@ def _in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
 # --- speed --------------------------------------------------------------------------------
 
 
-class _Drawn:
-    """A stream drawn beforehand."""
-
-    def __init__(self, source: FleetWorkload, block_tokens: int) -> None:
-        self.name, self.duration_seconds, self.row_shift = source.name, source.duration_seconds, source.row_shift
-        self._source = source
-        self._blocks = list(source.blocks(block_tokens))
-        self.requests = sum(block.at_ns.shape[0] for block in self._blocks)
-
-    def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
-        """The same for every call."""
-        return iter(self._blocks)
-
-    def past_blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
-        """What was asked for before."""
-        return self._source.past_blocks(block_tokens)
-
-    def recent_rows(self, count: int, gap: int = 0) -> NDArray[np.int64]:
-        """What a cache holds when the stream begins."""
-        return self._source.recent_rows(count, gap)
-
-
 class _Watch:
     """Kernels as a fleet is given them, and the CPU time spent in them."""
 
@@ -130,7 +107,7 @@ def _speed(nodes: int, runs: int, seconds: float) -> Speed:
     catalogue, _, regime = WORKLOAD.partition("/")
     _load_drawing_kernels(catalogue, regime, profile.block_tokens)
     started = time.thread_time()
-    stream = _Drawn(
+    stream = DrawnOnce(
         fleet_workload(
             catalogue,
             regime,
@@ -139,8 +116,9 @@ def _speed(nodes: int, runs: int, seconds: float) -> Speed:
             seed=1,
             duration_seconds=max(1.0, stretches * seconds),
         ),
-        profile.block_tokens,
+        bytes_max=sys.maxsize,
     )
+    drawn = sum(block.at_ns.shape[0] for block in stream.blocks(profile.block_tokens))
     drawn_seconds = time.thread_time() - started
     setup = FleetSetup((profile,) * nodes, duration_seconds=stretches * seconds, warmup_seconds=0.0)
     watch = _Watch()
@@ -151,7 +129,7 @@ def _speed(nodes: int, runs: int, seconds: float) -> Speed:
     return Speed(
         requests_per_second=[requests / total for requests, total, _ in stretch],
         kernel_ratio=[inside / total for _, total, inside in stretch],
-        drawn_per_second=stream.requests / drawn_seconds,
+        drawn_per_second=drawn / drawn_seconds,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
     )
 

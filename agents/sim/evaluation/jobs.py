@@ -4,6 +4,7 @@ A piece is one simulated run. Its answer is a file; what is there is not done ag
 where it was. Pieces run in parallel processes.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -21,10 +22,14 @@ from agents.sim.evaluation.loads import peak_utilisation
 from agents.sim.evaluation.schedules import WINDOW_SECONDS
 from agents.sim.fleet import ORIGIN_NS, SimulatedFleet
 from agents.sim.processes import forget_fleets, simulating_processes
-from agents.sim.scenario import Scenario, asked, fleet_for
+from agents.sim.scenario import Scenario, asked, fleet_for, profiles_of, workload_of
 from agents.sim.settle import Beginnings
+from agents.workloads.blocks import BlockWorkload
+from agents.workloads.drawn_once import DrawnOnce
+from agents.workloads.fleet_workload import FleetWorkload
 
 QUANTILES = np.concatenate([np.linspace(0.0, 0.9, 91), np.linspace(0.905, 0.999, 189)])  # of the latencies kept for plots
+_STREAM_BYTES_MAX = 512 << 20  # kept of a stream: more than five minutes of four nodes
 ANSWER_VERSION = 3  # raise when an answer's fields change
 
 
@@ -50,6 +55,7 @@ def carry_out(job: Job, folder: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return found
     forget_fleets()
+    gc.freeze()  # no fleet is left, kernels and the like are: later collections need not look through them
     answer = _run(job)
     part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(answer), "utf-8")
@@ -74,7 +80,7 @@ def _run(job: Job) -> dict[str, Any]:
 
 
 def _fleet(job: Job) -> SimulatedFleet:
-    alike = partial(fleet_for, job.scenario, beginnings=_beginnings)
+    alike = partial(fleet_for, job.scenario, stream=_shared.stream_of(job.scenario), beginnings=_shared.beginnings)
     if job.schedule:
         starts_ns = ORIGIN_NS + WINDOW_SECONDS * 1_000_000_000 * np.arange(len(job.schedule), dtype=np.int64)
         ratios = np.array(job.schedule)
@@ -84,7 +90,24 @@ def _fleet(job: Job) -> SimulatedFleet:
     return alike()
 
 
-_beginnings = Beginnings()  # of this process: pieces come in an order in which many in a row begin alike
+class _Shared:
+    """What the pieces of one process have in common: they come in an order in which many in a row see one stream and begin alike."""
+
+    def __init__(self) -> None:
+        self.beginnings = Beginnings()
+        self._stream: DrawnOnce | None = None
+
+    def stream_of(self, scenario: Scenario) -> BlockWorkload:
+        """The scenario's stream, the piece's before if that was the same."""
+        stream = workload_of(scenario, profiles_of(scenario)[0])
+        if not isinstance(stream, FleetWorkload):
+            return stream
+        if self._stream is None or self._stream.digest != stream.digest:
+            self._stream = DrawnOnce(stream, _STREAM_BYTES_MAX)
+        return self._stream
+
+
+_shared = _Shared()
 
 
 def carry_out_all(jobs: Iterable[Job], folder: Path, processes: int, progress: Callable[[int, int], None]) -> dict[str, dict[str, Any]]:
