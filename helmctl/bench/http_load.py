@@ -3,7 +3,9 @@
 import asyncio
 import re
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from helmctl.bench.report import MeasureError
 
 _OK = 200
+_CLOSED = 0  # in the place of a status
 _LATE_RATIO_MAX = 0.05
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
@@ -25,7 +28,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
-        self._done: asyncio.Future[int] | None = None
+        self._answered: Callable[[int], None] | None = None
         self.head = b""  # status line and headers of the last answer
         self.body = b""
 
@@ -35,37 +38,53 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits hears of it."""
-        if self._done is not None and not self._done.done():
-            self._done.set_exception(LoadError("the connection was closed"))
+        self._tell(_CLOSED)
 
     def data_received(self, data: bytes) -> None:
         """Count until the answer is whole."""
         self._buffer += data
         head = self._buffer.find(b"\r\n\r\n")
-        if head < 0 or self._done is None:
+        if head < 0 or self._answered is None:
             return
         length = _LENGTH.search(self._buffer)
         if length is None or len(self._buffer) < head + 4 + int(length[1]):
             return
         status, self.head, self.body = int(self._buffer[9:12]), self._buffer[:head], self._buffer[head + 4 :]
         self._buffer = b""
-        self._done.set_result(status)
+        self._tell(status)
+
+    def _tell(self, status: int) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status)
+
+    def send(self, request: bytes, answered: Callable[[int], None]) -> None:
+        """Send; `answered` is called with the whole answer's status, or `_CLOSED`. It may send the next request."""
+        self._answered = answered
+        self._transport.write(request)
 
     async def ask(self, request: bytes) -> None:
         """Send, and wait for the whole answer; `LoadError` when it is not 200."""
-        status = await self.status_of(request)
-        if status != _OK:
-            raise LoadError(f"a request was answered with status {status}")
+        require_ok(await self.status_of(request))
 
     async def status_of(self, request: bytes) -> int:
-        """Send, and wait for the whole answer; its status."""
-        self._done = asyncio.get_running_loop().create_future()
-        self._transport.write(request)
-        return await self._done
+        """Send, and wait for the whole answer; its status. `LoadError` when the connection was closed instead."""
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.send(request, lambda status: None if done.done() else done.set_result(status))
+        status = await done
+        if status == _CLOSED:
+            raise LoadError("the connection was closed")
+        return status
 
     def close(self) -> None:
         """End it."""
         self._transport.close()
+
+
+def require_ok(status: int) -> None:
+    """`LoadError` for any answer but a good one."""
+    if status != _OK:
+        raise LoadError(f"a request was answered with status {status}" if status != _CLOSED else "the connection was closed")
 
 
 async def connect(host: str, port: int, count: int) -> list[Connection]:
@@ -100,23 +119,11 @@ async def open_loop(
     rate, because then the figure would be of another load.
     """
     due = np.cumsum(np.random.default_rng(seed).exponential(1.0 / rate, int(rate * seconds)))
-    idle: asyncio.Queue[Connection] = asyncio.Queue()
-    for connection in connections:
-        idle.put_nowait(connection)
-    released: asyncio.Queue[int] = asyncio.Queue()
-    took_ms = np.full(len(due), np.nan)
+    loop = asyncio.get_running_loop()
+    load = _OpenLoop(connections, requests, len(due))
     start_ns = time.monotonic_ns()
-
-    async def ask(index: int, connection: Connection, released_ns: int) -> None:
-        await connection.ask(requests[index % len(requests)])
-        took_ms[index] = (time.monotonic_ns() - released_ns) / 1e6
-        idle.put_nowait(connection)
-
-    pacing = asyncio.get_running_loop().run_in_executor(None, _pace, asyncio.get_running_loop(), released, start_ns + due * 1e9)
-    async with asyncio.TaskGroup() as group:
-        for index in range(len(due)):
-            released_ns = await released.get()
-            group.create_task(ask(index, await idle.get(), released_ns))
+    pacing = loop.run_in_executor(None, _pace, loop, load.release, start_ns + due * 1e9)
+    took_ms = await load.done
     await pacing
     late_seconds = (time.monotonic_ns() - start_ns) / 1e9 - due[-1]
     if late_seconds > _LATE_RATIO_MAX * seconds + 1.0:
@@ -124,8 +131,48 @@ async def open_loop(
     return took_ms
 
 
-def _pace(loop: asyncio.AbstractEventLoop, released: "asyncio.Queue[int]", due_ns: NDArray[np.float64]) -> None:
-    """Put the present time into the queue at each of these times of the monotonic clock."""
+class _OpenLoop:
+    """Requests on whatever connection is idle, by callbacks alone: a task for each would cost as much as the hop that is measured."""
+
+    def __init__(self, connections: Sequence[Connection], requests: Sequence[bytes], count: int) -> None:
+        self.done: asyncio.Future[NDArray[np.float64]] = asyncio.get_running_loop().create_future()
+        self._requests = requests
+        self._idle = deque(connections)
+        self._waiting: deque[tuple[int, int]] = deque()
+        self._took_ms = np.full(count, np.nan)
+        self._released, self._left = 0, count
+
+    def release(self, at_ns: int) -> None:
+        """The next request may go."""
+        index, self._released = self._released, self._released + 1
+        if self._idle:
+            self._send(self._idle.popleft(), index, at_ns)
+        else:
+            self._waiting.append((index, at_ns))
+
+    def _send(self, connection: Connection, index: int, at_ns: int) -> None:
+        connection.send(self._requests[index % len(self._requests)], partial(self._answered, connection, index, at_ns))
+
+    def _answered(self, connection: Connection, index: int, at_ns: int, status: int) -> None:
+        self._took_ms[index] = (time.monotonic_ns() - at_ns) / 1e6
+        if self.done.done():
+            return
+        try:
+            require_ok(status)
+        except LoadError as error:
+            self.done.set_exception(error)
+            return
+        self._left -= 1
+        if self._left == 0:
+            self.done.set_result(self._took_ms)
+        elif self._waiting:
+            self._send(connection, *self._waiting.popleft())
+        else:
+            self._idle.append(connection)
+
+
+def _pace(loop: asyncio.AbstractEventLoop, release: Callable[[int], None], due_ns: NDArray[np.float64]) -> None:
+    """Call `release` in the loop with the present time at each of these times of the monotonic clock."""
     for at_ns in due_ns.tolist():
         time.sleep(max(0.0, (at_ns - time.monotonic_ns()) / 1e9))
-        loop.call_soon_threadsafe(released.put_nowait, time.monotonic_ns())
+        loop.call_soon_threadsafe(release, time.monotonic_ns())
