@@ -3,8 +3,9 @@
 Compared are ten seconds before the kill, ten seconds from the tenth second after it, and as long after the node is
 back: P99 and answers a second as ratios, and the busiest node's picks over the mean.
 
-Then the router is killed. It is useful again when it says that it is ready, and exact when it has applied what every
-node holds; both are counted from the start of the new process.
+In the calm before, the router is asked how old what it knows of each node is. At the end it is killed. It is useful again
+when it says that it is ready, and exact when it has applied what every node holds; both are counted from the start of the new
+process.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ LOST = "node-1"
 SETTLE, CALM, RECOVERY, WINDOW = 20.0, 10.0, 10.0, 10.0  # seconds
 READY_SECONDS_MAX = 60.0
 POLL_SECONDS = 0.02
+STALENESS_SECONDS = 0.23  # between two looks at it: in no step with the reports, which come every fifth of a second
 HEADROOM_RATIO = 0.6  # of the pace that four nodes carry: three must be able to carry it too
 
 
@@ -39,6 +41,7 @@ class Loss(NamedTuple):
     ready: float
     balance_without: float
     balance_again: float
+    staleness_ms: list[float]  # of every node at every look
 
 
 class Restart(NamedTuple):
@@ -53,6 +56,7 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
     profile = load_profile(PROFILE)
     found = [_loss(profile, run + 1, say) for run in range(runs)]
     losses, restarts = [loss for loss, _ in found], [restart for _, restart in found]
+    stale_ms = [age for loss in losses for age in loss.staleness_ms]
     pairs = [(_before(loss), _after(loss, loss.killed), _after(loss, loss.ready)) for loss in losses]
     return [
         result_of("node_loss_refused", [float(loss.played.refused.total()) for loss in losses], "requests"),
@@ -61,6 +65,7 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
         result_of("node_loss_peak_to_mean", [loss.balance_without for loss in losses], "ratio"),
         ratio_of("node_back_p99_ratio", [(again[0], before[0]) for before, _, again in pairs]),
         result_of("node_back_peak_to_mean", [loss.balance_again for loss in losses], "ratio"),
+        result_of("router_staleness_ms", stale_ms, "ms", p99=float(np.quantile(stale_ms, 0.99))),
         result_of("router_restart_useful_seconds", [restart.useful for restart in restarts], "s"),
         result_of("router_restart_exact_seconds", [restart.exact for restart in restarts], "s"),
     ]
@@ -108,7 +113,8 @@ async def _lose(fleet: BenchFleet, profile: Profile, seed: int, say: Say) -> Los
     begin = loop.time()
     enough = asyncio.Event()
     playing = loop.create_task(play(fleet, "steady", seed, profile, rate, seconds, SETTLE, enough))
-    await asyncio.sleep(SETTLE + CALM)
+    await asyncio.sleep(SETTLE)
+    staleness_ms = await _staleness(fleet, begin + SETTLE + CALM)
     await asyncio.to_thread(fleet.kill, LOST)
     killed = loop.time() - begin
     without = await _balance(fleet)
@@ -118,7 +124,17 @@ async def _lose(fleet: BenchFleet, profile: Profile, seed: int, say: Say) -> Los
     ready = loop.time() - begin
     again = await _balance(fleet)
     enough.set()
-    return Loss(await playing, killed, ready, without, again)
+    return Loss(await playing, killed, ready, without, again, staleness_ms)
+
+
+async def _staleness(fleet: BenchFleet, until: float) -> list[float]:
+    """Ages of the router's knowledge of its nodes, looked at until a moment of the loop's clock."""
+    ages_ms: list[float] = []
+    while asyncio.get_running_loop().time() < until:
+        nodes = (await asyncio.to_thread(_view, fleet))["nodes"]
+        ages_ms += [node["staleness_ms"] for node in nodes if node["staleness_ms"] is not None]
+        await asyncio.sleep(STALENESS_SECONDS)
+    return ages_ms
 
 
 async def _balance(fleet: BenchFleet) -> float:
