@@ -52,14 +52,23 @@ def part(whole: State, bounds: NDArray[np.int64], node: int) -> State:
     return _rebuilt(whole, [array[first:end] for array, first, end in zip(arrays, bounds[:, node], bounds[:, node + 1], strict=True)])
 
 
+def _arrays(whole: tuple[Any, ...]) -> list[NDArray[Any]]:
+    return [leaf for leaf in leaves(whole) if isinstance(leaf, np.ndarray)]
+
+
+def size_bytes(whole: tuple[Any, ...]) -> int:
+    """Of all arrays together."""
+    return sum(array.nbytes for array in _arrays(whole))
+
+
 def contents(whole: tuple[Any, ...]) -> list[NDArray[np.uint8]]:
     """Copies of all arrays, as bytes; what is not an array is left out."""
-    return [array.view(np.uint8).copy() for array in leaves(whole) if isinstance(array, np.ndarray)]
+    return [array.view(np.uint8).copy() for array in _arrays(whole)]
 
 
 def fill_in(whole: tuple[Any, ...], kept: list[NDArray[np.uint8]]) -> None:
     """Write `contents` of a like tuple into this one's arrays."""
-    for array, bytes_kept in zip((array for array in leaves(whole) if isinstance(array, np.ndarray)), kept, strict=True):
+    for array, bytes_kept in zip(_arrays(whole), kept, strict=True):
         array.view(np.uint8)[...] = bytes_kept
 
 

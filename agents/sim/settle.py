@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.node.node import Node
-from agents.sim.memory import contents, fill_in
+from agents.sim.memory import contents, fill_in, size_bytes
 from agents.sim.world import World, roomy
 from agents.workloads.blocks import BlockWorkload, RequestBlock
 
@@ -87,9 +87,8 @@ class Beginnings:
     def keep(self, of: tuple[object, ...], world: World) -> None:
         """Remember what a fleet's memory holds, in place of the one before; a big fleet's is not worth its room."""
         self._of, self._contents = None, []
-        kept = contents(world)
-        if sum(part.nbytes for part in kept) <= _KEPT_BYTES_MAX:
-            self._of, self._contents, self._room = of, kept, (world.hashes.shape[1], world.rows.shape[1])
+        if size_bytes(world) <= _KEPT_BYTES_MAX:
+            self._of, self._contents, self._room = of, contents(world), (world.hashes.shape[1], world.rows.shape[1])
 
     def begin(self, of: tuple[object, ...], world: World) -> World | None:
         """The new fleet's world as one that begins alike had it, `None` when there was none."""
