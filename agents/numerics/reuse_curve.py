@@ -90,18 +90,18 @@ def _per_second(state: ReuseState, now_ns: int, pace: Pace) -> tuple[NDArray[np.
         factor = rate_factor(state, now_ns, int(pace))
         value, total, offered = _repaired(state, int(pace))
         return value * factor, total * factor, offered * factor
-    fast = _per_second(state, now_ns, Pace.FAST)
     if drift(state) > _DRIFT_MAX:
-        return fast
+        return _per_second(state, now_ns, Pace.FAST)
     value, total, offered = _per_second(state, now_ns, Pace.SLOW)
-    ratio = np.divide(fast[2], offered, out=np.zeros_like(offered), where=offered > 0.0)
-    return value * ratio[:, None], total * ratio, fast[2]
+    lately = _offered(state, int(Pace.FAST)) * rate_factor(state, now_ns, int(Pace.FAST))
+    ratio = np.divide(lately, offered, out=np.zeros_like(offered), where=offered > 0.0)
+    return value * ratio[:, None], total * ratio, lately
 
 
 def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Cumulative value [V, B + 1], total and offered [V], both strata together, decayed sums."""
     strata, bins = _strata(state)[pace], int(state.head[0]["bins"])
-    hot, offered = strata[FOR_ITSELF, :, :-1, :-1], strata[BY_SAMPLE, :, :-1, -1]
+    hot = strata[FOR_ITSELF, :, :-1, :-1]
     sample = strata[BY_SAMPLE, :, :-1, :-1] * _repair(state, pace)[..., None]
     total = (sample + hot)[..., :-1].sum(axis=(0, 2))  # without the cold ones
     stretch = _stretch(state, pace)
@@ -109,7 +109,13 @@ def _repaired(state: ReuseState, pace: int) -> tuple[NDArray[np.float64], NDArra
     for stratum, values in ((BY_SAMPLE, sample), (FOR_ITSELF, hot)):
         _move(values[..., :-2], strata[stratum, :, :, :-3], stretch, moved[0], moved[1:])
         value[:, 1:] += np.cumsum(moved[0], axis=1)
-    return value, total, offered.sum(axis=0) + hot.sum(axis=(0, 2))
+    return value, total, _offered(state, pace)
+
+
+def _offered(state: ReuseState, pace: int) -> NDArray[np.float64]:
+    """All references [V], cold ones included, a decayed sum."""
+    strata = _strata(state)[pace]
+    return np.asarray(strata[BY_SAMPLE, :, :-1, -1].sum(axis=0) + strata[FOR_ITSELF, :, :-1, :-1].sum(axis=(0, 2)))
 
 
 def _repair(state: ReuseState, pace: int) -> NDArray[np.float64]:
