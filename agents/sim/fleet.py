@@ -23,7 +23,7 @@ from agents.router.router import Router, RouterConfig
 from agents.sim import faults, settle
 from agents.sim.events import queued_ms, run_until
 from agents.sim.faults import Fault
-from agents.sim.memory import leaves, part, room_for
+from agents.sim.memory import fill_in, leaves, part, room_for
 from agents.sim.statistics import RunStatistics
 from agents.sim.world import HOP_NS, LINK_SHARE_MIN, ROUTED, Memory, Stop, World, new_world, roomy
 from agents.workloads.blocks import BlockWorkload, RequestBlock
@@ -321,8 +321,8 @@ def kernel_for(world: World, block: RequestBlock, routed: NDArray[Any]) -> Calla
 def _moved_in(node: Node, index: int, memory: Memory) -> Node:
     """The node, its state now in its place of the fleet's memory."""
     state, meters = part(memory.pool, memory.pool_bounds, index), part(memory.meters, memory.meters_bounds, index)
-    for place, own in zip((*leaves(state), *leaves(meters)), (*leaves(node.state), *leaves(node.meters)), strict=True):
-        place.view(np.uint8)[...] = own.view(np.uint8)  # as bytes: records are else copied field by field
+    fill_in(state, leaves(node.state))
+    fill_in(meters, leaves(node.meters))
     node.adopt(state, meters)
     return node
 

@@ -4,7 +4,7 @@ A node's states are named tuples of arrays. Here the arrays of all nodes are joi
 node's own state is the tuple of its parts: views, so that Python's nodes and the fleet's kernel see the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -53,6 +53,7 @@ def part(whole: State, bounds: NDArray[np.int64], node: int) -> State:
 
 
 def _arrays(whole: tuple[Any, ...]) -> list[NDArray[Any]]:
+    """Leaves that are arrays: a world holds numbers too."""
     return [leaf for leaf in leaves(whole) if isinstance(leaf, np.ndarray)]
 
 
@@ -66,10 +67,10 @@ def contents(whole: tuple[Any, ...]) -> list[NDArray[np.uint8]]:
     return [array.view(np.uint8).copy() for array in _arrays(whole)]
 
 
-def fill_in(whole: tuple[Any, ...], kept: list[NDArray[np.uint8]]) -> None:
-    """Write `contents` of a like tuple into this one's arrays."""
-    for array, bytes_kept in zip(_arrays(whole), kept, strict=True):
-        array.view(np.uint8)[...] = bytes_kept
+def fill_in(whole: tuple[Any, ...], kept: Iterable[NDArray[Any]]) -> None:
+    """Write the arrays of a like tuple, or `contents` of one, into this one's: as bytes, because records are else copied field by field."""
+    for array, other in zip(_arrays(whole), kept, strict=True):
+        array.view(np.uint8)[...] = other.view(np.uint8)
 
 
 @kernel
