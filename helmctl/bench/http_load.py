@@ -16,6 +16,7 @@ from helmctl.bench.report import MeasureError
 _OK = 200
 _CLOSED = 0  # in the place of a status
 _LATE_RATIO_MAX = 0.05
+_ANSWERS_SECONDS_MAX = 10.0  # after the last arrival
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
@@ -123,7 +124,11 @@ async def open_loop(
     load = _OpenLoop(connections, requests, len(due))
     start_ns = time.monotonic_ns()
     pacing = loop.run_in_executor(None, _pace, loop, load.release, start_ns + due * 1e9)
-    took_ms = await load.done
+    try:
+        async with asyncio.timeout(seconds + _ANSWERS_SECONDS_MAX):
+            took_ms = await load.done
+    except TimeoutError as error:
+        raise LoadError(f"answers still wait {_ANSWERS_SECONDS_MAX:.0f} s after the last request") from error
     await pacing
     late_seconds = (time.monotonic_ns() - start_ns) / 1e9 - due[-1]
     if late_seconds > _LATE_RATIO_MAX * seconds + 1.0:

@@ -70,6 +70,13 @@ async def test_anything_but_a_good_answer_ends_the_measurement(last: bytes, told
             await open_loop(connections, [REQUEST], rate=200.0, seconds=0.1, seed=1)
 
 
+async def test_an_answer_that_never_comes_ends_the_measurement_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("helmctl.bench.http_load._ANSWERS_SECONDS_MAX", 0.05)
+    async with served(1, lambda number: answer()[:-1]) as connections:
+        with pytest.raises(LoadError, match="still wait"):
+            await open_loop(connections, [REQUEST], rate=200.0, seconds=0.02, seed=1)
+
+
 @pytest.mark.parametrize(("last", "told"), [(answer(429), "status 429"), (b"", "closed")])
 async def test_a_closed_loop_ends_with_it_as_well(last: bytes, told: str) -> None:
     async with served(2, lambda number: answer() if number < 10 else last) as connections:
