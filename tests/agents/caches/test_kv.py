@@ -84,6 +84,14 @@ def test_the_shipped_rule_evicts_what_is_cheapest_to_recompute_per_page() -> Non
     assert state.header["ageing"][0] == 1.0
 
 
+def test_of_equally_cheap_prefixes_the_one_used_longer_ago_goes() -> None:
+    state = tiny_pool()
+    for user, now_ns in ((1, 5), (2, 3), (3, 4)):
+        keep(state, user=user, blocks=1, now_ns=now_ns, policy=SHIPPED, value=1.0)
+    assert len({float(state.entries["priority"][kv.find_entry(state, np.uint64(user))]) for user in (1, 2, 3)}) == 1
+    assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))
+
+
 def test_ageing_lets_a_newcomer_outlive_a_prefix_nobody_uses_any_more() -> None:
     state = tiny_pool(kv_pages=2)
     keep(state, user=1, blocks=1, now_ns=0, policy=SHIPPED, value=3.0)

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from agents.profiles import load_profile
+from agents.sim.evaluation import jobs
 from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
@@ -31,6 +33,9 @@ from agents.sim.evaluation.suites import (
     second_jobs,
     static_name,
 )
+from agents.sim.fleet import SimulatedFleet
+from agents.sim.scenario import run
+from agents.workloads.fleet_workload import FleetWorkload
 
 
 def answer(seed: int, p99: float, *, overloaded: bool = False) -> dict[str, Any]:
@@ -178,6 +183,33 @@ def test_a_piece_that_was_done_is_read_and_not_done_again(tmp_path: Path) -> Non
     job = Job(Cell("taobao", "steady", "normal", "none").scenario("b5", 1))
     (tmp_path / f"{job.key}.json").write_text('{"cell": {"seed": 77}}', "utf-8")
     assert carry_out(job, tmp_path) == {"cell": {"seed": 77}}
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, of: int) -> list[str]:
+    """Digests of the streams, argument number `of`, that a method was called for."""
+    method, calls = getattr(owner, name), []
+
+    def call(*arguments: Any) -> Any:
+        calls.append(arguments[of].digest)
+        return method(*arguments)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+def test_pieces_share_a_stream_and_a_beginning_and_each_answers_as_it_would_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled, drawn = noted(monkeypatch, SimulatedFleet, "_settle", of=1), noted(monkeypatch, FleetWorkload, "blocks", of=0)
+    monkeypatch.setattr(jobs, "_shared", jobs._Shared())
+    asked = Cell("taobao", "steady", "normal", "none").scenario("b7", 1)
+    small = msgspec.structs.replace(asked, nodes=1, duration_seconds=12.0, warmup_seconds=2.0, rate_per_second=150.0)
+    scenarios = [msgspec.structs.replace(small, method=method, seed=seed) for seed in (1, 2) for method in ("static-0.50", "b7")]
+    together = [carry_out(Job(scenario), tmp_path)["cell"] for scenario in scenarios]
+    assert len(settled) == 2
+    assert [drawn.count(digest) for digest in settled] == [1, 1]
+    for scenario, cell in zip(scenarios, together, strict=True):
+        alone = run(scenario)
+        assert alone is not None
+        assert {name: cell[name] for name in alone.cell} == alone.cell
 
 
 def test_every_job_that_a_quick_report_names_was_asked_for() -> None:

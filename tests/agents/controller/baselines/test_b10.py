@@ -1,6 +1,7 @@
 """B10 on nodes of 128 pages: pages go where residents are worth more, by comparison and within the floors."""
 
 import numpy as np
+import pytest
 
 from agents.controller.baselines.b10 import B10, fragmentation
 from agents.node.batch import Batch, StageTimings
@@ -51,6 +52,19 @@ def test_pages_go_to_prefixes_when_rows_never_come_back() -> None:
 def test_pages_go_to_rows_when_users_never_come_back() -> None:
     node = lived(Node("n", TINY, EVERYBODY), seconds=60, users=100_000, rows_hot=True)
     assert node.ledger.emb_ratio > 0.6
+
+
+def test_a_prefix_counts_as_often_as_its_own_user_asks() -> None:
+    node = Node("n", TINY, EVERYBODY)
+    for step in range(40):
+        user = 1 if step % 4 else 2
+        ticket, _ = node.admit(step * SECOND // 8, batch(user, 256, np.arange(16)))
+        node.complete(step * SECOND // 8, ticket, StageTimings(np.zeros(1), 1.0, 0.0, np.ones(1), 2.0))
+    method = B10(GuardRails())
+    method.show(node._residents())
+    entries = node.state.entries[node.state.lists["entry"][:2]].reshape(1, 2)
+    rates = dict(zip(entries["key"].ravel().tolist(), method._requests_per_second(entries, 5 * SECOND).ravel().tolist(), strict=True))
+    assert rates[1] == pytest.approx(3.0 * rates[2], rel=0.02)
 
 
 def test_floors_are_reservations() -> None:
