@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from agents.profiles import Profile
@@ -29,6 +30,9 @@ from agents.wire.messages import FleetFile
 
 EXIT_REFUSED = 2
 MILLISECONDS_MAX = 60_000.0
+STANDING_BY = "standing_by"
+
+log = structlog.get_logger("router")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -45,6 +49,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--hedge-after-ms", type=_milliseconds, default=0.0, help="ask one more node when an answer takes longer; 0: never")
     parser.add_argument("--journal", type=Path, default=None, help="folder to record this run in")
+    parser.add_argument("--standby", action="store_true", help="load everything and wait for a line on the standard input before serving")
     return parser.parse_args(arguments)
 
 
@@ -97,6 +102,13 @@ async def serve(fleet: FleetFile, profile: Profile, router: Router, limits: Limi
     return 0
 
 
+def called_up() -> bool:
+    """Load what a router needs and wait until one is; False when whoever would say so is gone."""
+    warm_up()
+    log.info(STANDING_BY)
+    return bool(sys.stdin.readline())
+
+
 def refuse(sentence: str) -> int:
     """One line for the terminal, and the exit code for it."""
     print(f"router: {sentence}", file=sys.stderr)
@@ -107,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Start a router; one clear line and 2 when that is not possible."""
     log_to_stderr()
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.standby and not called_up():
+        return 0
     try:
         fleet, profile = read_fleet(options.fleet)
         warm_up()

@@ -17,8 +17,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from agents.runtime.router_main import STANDING_BY
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.bench.report import MeasureError
+from helmctl.supervisor.child import CALL_UP
 from helmctl.supervisor.processes import ONE_THREAD
 from helmctl.supervisor.state import find_state_folder
 
@@ -27,6 +29,7 @@ WARM_SECONDS = 3_600.0  # minutes where nobody else computes; it happens once pe
 STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 HOST = "127.0.0.1"
+STANDBY = "standby"
 _STDERR = 2  # by number: a replaced sys.stderr may have none
 
 
@@ -52,13 +55,13 @@ class BenchFleet:
         self.path.chmod(0o600)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, module: str, *arguments: str, core: int | None = None) -> None:
+    def start(self, name: str, module: str, *arguments: str, core: int | None = None, stdin: int = subprocess.DEVNULL) -> None:
         """Start `python -m module arguments` under a name, on one core if told."""
         command = [sys.executable, "-m", module, *arguments]
         # the product's own kernels, compiled once into its state folder; everything else in the bench's
         environment = {**os.environ, **ONE_THREAD, **find_state_folder().cache_env(), "HELM_STATE_DIR": str(self.folder)}
         with (self.folder / f"{name}.log").open("ab") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, env=environment)
         self._running[name] = process
         if core is not None and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(process.pid, {core})
@@ -66,6 +69,22 @@ class BenchFleet:
     def start_router(self, policy: str = "joint", core: int | None = None) -> None:
         """The product's router in front of the nodes."""
         self.start("router", "agents.runtime.router_main", "--fleet", str(self.path), "--policy", policy, core=core)
+
+    def start_standby(self) -> None:
+        """A second router, loaded and waiting, as the supervisor keeps one; returns when it waits."""
+        self.start(STANDBY, "agents.runtime.router_main", "--fleet", str(self.path), "--standby", stdin=subprocess.PIPE)
+        deadline = time.monotonic() + READY_SECONDS
+        while STANDING_BY not in self.log(STANDBY):
+            if self._running[STANDBY].poll() is not None or time.monotonic() > deadline:
+                raise BenchError(f"the standby does not wait: {self.log(STANDBY)[-400:]}")
+            time.sleep(_POLL_SECONDS)
+
+    def call_up(self) -> None:
+        """The standby serves, as the router."""
+        standby = self._running["router"] = self._running.pop(STANDBY)
+        if standby.stdin is not None:
+            standby.stdin.write(CALL_UP)
+            standby.stdin.close()
 
     def start_nodes(self, journals: Path | None = None) -> None:
         """The product's nodes, all that the fleet file names; each records its run in a folder of `journals`, if given."""

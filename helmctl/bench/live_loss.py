@@ -3,9 +3,9 @@
 Compared are ten seconds before the kill, ten seconds from the tenth second after it, and as long after the node is
 back: P99 and answers a second as ratios, and the busiest node's picks over the mean.
 
-In the calm before, the router is asked how old what it knows of each node is. At the end it is killed. It is useful again
-when it says that it is ready, and exact when it has applied what every node holds; both are counted from the start of the new
-process.
+In the calm before, the router is asked how old what it knows of each node is. At the end it is killed, twice: a standby takes
+over, as under the supervisor, and then a new process is started. The next router is useful when it says that it is ready, and
+exact when it has applied what every node holds; both are counted from the old one's end.
 """
 
 import asyncio
@@ -44,18 +44,27 @@ class Loss(NamedTuple):
     staleness_ms: list[float]  # of every node at every look
 
 
-class Restart(NamedTuple):
-    """Seconds from a router's start until it could be used, and until it knew everything."""
+class Replaced(NamedTuple):
+    """Seconds from a router's death until the next could be used, and until that knew everything."""
 
     useful: float
     exact: float
+
+
+class Losses(NamedTuple):
+    """One fleet: a node lost under load, then its router, twice."""
+
+    node: Loss
+    router_taken_over: Replaced  # by a standby
+    router_restarted: Replaced  # by a process that starts
 
 
 def measure(runs: int, say: Say) -> Sequence[Result]:
     """`runs` kills, each of a fleet of its own."""
     profile = load_profile(PROFILE)
     found = [_loss(profile, run + 1, say) for run in range(runs)]
-    losses, restarts = [loss for loss, _ in found], [restart for _, restart in found]
+    losses = [one.node for one in found]
+    taken_over, restarts = [one.router_taken_over for one in found], [one.router_restarted for one in found]
     stale_ms = [age for loss in losses for age in loss.staleness_ms]
     pairs = [(_before(loss), _after(loss, loss.killed), _after(loss, loss.ready)) for loss in losses]
     return [
@@ -66,31 +75,34 @@ def measure(runs: int, say: Say) -> Sequence[Result]:
         ratio_of("node_back_p99_ratio", [(again[0], before[0]) for before, _, again in pairs]),
         result_of("node_back_peak_to_mean", [loss.balance_again for loss in losses], "ratio"),
         result_of("router_staleness_ms", stale_ms, "ms", p99=float(np.quantile(stale_ms, 0.99))),
+        result_of("router_takeover_useful_seconds", [restart.useful for restart in taken_over], "s"),
+        result_of("router_takeover_exact_seconds", [restart.exact for restart in taken_over], "s"),
         result_of("router_restart_useful_seconds", [restart.useful for restart in restarts], "s"),
         result_of("router_restart_exact_seconds", [restart.exact for restart in restarts], "s"),
     ]
 
 
-def _loss(profile: Profile, seed: int, say: Say) -> tuple[Loss, Restart]:
+def _loss(profile: Profile, seed: int, say: Say) -> Losses:
     with bench_fleet(NODES, PROFILE) as fleet:
         fleet.start_nodes()
         fleet.start_router()
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
         loss = uvloop.run(_lose(fleet, profile, seed, say))
         say(f"killed at {loss.killed:.0f} s, ready again at {loss.ready:.0f} s, {loss.played.refused.total()} refused")
-        return loss, _restart(fleet)
+        fleet.start_standby()
+        return Losses(loss, _replace(fleet, fleet.call_up), _replace(fleet, fleet.start_router))
 
 
-def _restart(fleet: BenchFleet) -> Restart:
-    """Kill the router and start another."""
+def _replace(fleet: BenchFleet, another: Callable[[], None]) -> Replaced:
+    """Kill the router and bring up another."""
     held = _view(fleet)["router"]["copies_known"]
     fleet.kill("router")
     began = time.monotonic()
-    fleet.start_router()
+    another()
     fleet.wait_ready(fleet.file.router)
     useful = time.monotonic() - began
     _wait_for(lambda: _view(fleet)["router"]["copies_known"] >= held and all(node["synced"] for node in _view(fleet)["nodes"]))
-    return Restart(useful, time.monotonic() - began)
+    return Replaced(useful, time.monotonic() - began)
 
 
 def _wait_for(holds: Callable[[], bool]) -> None:

@@ -25,6 +25,7 @@ class Service:
     health_url: str | None = None  # answers when the process can do its work; None: being alive is enough
     needs: tuple[str, ...] = ()  # names of those that must be healthy, or done, before this one starts
     once: bool = False  # prepares something and ends
+    standby: tuple[str, ...] = ()  # arguments of a second process that loads and waits, to take over when this one dies; none: none is kept
     stop_order: int = 0  # lower numbers stop first: who asks before who answers
     stop_seconds: float = 8.0  # from SIGTERM to SIGKILL
     profiles: frozenset[str] = FLEET
@@ -54,6 +55,7 @@ def router(plan: Plan, state: StateFolder, python: str, hosts: Hosts) -> Service
         env=runtime_env(state),
         health_url=f"http://{hosts.router}:{plan.router_port}/v2/health/ready",
         stop_order=1,
+        standby=("--standby",),  # a start takes three seconds of imports, and without a router nothing is answered
         ports=((plan.host, plan.router_port, "ROUTER_PORT"),),
     )
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
@@ -45,6 +46,9 @@ class Supervisor:
         self._notices = notices  # asked now and then for something else a person should know
         self._chance = random.Random(seed)  # noqa: S311  spreads restarts, guards nothing
         self._children: dict[str, Child] = {}
+        self._standbys: dict[str, Child] = {}
+        self._standbys_lost: Counter[str] = Counter()
+        self._serving: set[str] = set()  # healthy since their last start
         self._healthy = {service.name: asyncio.Event() for service in table}
         self._stopping = asyncio.Event()
         self._failed = False
@@ -111,6 +115,9 @@ class Supervisor:
             if not self._restart and self._healthy[service.name].is_set():
                 self._say(f"{service.name} ended ({describe(status)}); it stays down, as asked.")
                 return
+            if deaths == 1 and self._has_standby(service):
+                self._say(f"{service.name} ended ({describe(status)}); its standby takes over.")
+                continue
             wait_seconds = backoff_seconds(deaths, self._chance.random())
             self._say(f"{service.name} ended ({describe(status)}); starting it again in {wait_seconds:.1f} s.")
             await asyncio.sleep(wait_seconds)
@@ -124,21 +131,35 @@ class Supervisor:
             return await child.wait()
         finally:
             watcher.cancel()
+            self._serving.discard(service.name)
 
     async def _start(self, service: Service) -> Child:
+        """The standby if there is one, else a new process."""
+        if not self._has_standby(service):
+            return await self._launch(service, self._children)
+        child = self._children[service.name] = self._standbys.pop(service.name)
+        child.take_over()
+        self._record()
+        return child
+
+    async def _launch(self, service: Service, among: dict[str, Child]) -> Child:
         """Start and record; a stop that arrives meanwhile waits for the record, or the process would be forgotten."""
-        starting = asyncio.create_task(Child.start(service, self._state))
+        starting = asyncio.create_task(Child.start(service, self._state, standing_by=among is self._standbys))
         try:
             await asyncio.shield(starting)
         finally:
-            self._children[service.name] = await starting
+            among[service.name] = await starting
             self._record()
-        return self._children[service.name]
+        return among[service.name]
+
+    def _has_standby(self, service: Service) -> bool:
+        return service.name in self._standbys and self._standbys[service.name].alive
 
     async def _watch_until_healthy(self, service: Service, again: bool) -> None:
         if service.health_url is not None:
             await wait_healthy(service.health_url, HEALTH_PERIOD_SECONDS)
         self._healthy[service.name].set()
+        self._serving.add(service.name)
         if again:
             self._say(f"{service.name} is back.")
 
@@ -147,19 +168,34 @@ class Supervisor:
             await asyncio.sleep(HOUSE_PERIOD_SECONDS)
             for service in self._table:
                 rotate(log_path(service.name, self._state))
+                await self._keep_standby(service)
             if notice := self._notices():
                 self._say(notice)
 
+    async def _keep_standby(self, service: Service) -> None:
+        """Start one where it is wanted and missing, once everything is up: until then the cores have better things to do."""
+        missing = service.standby and self._restart and service.name in self._serving and not self._has_standby(service)
+        if not missing or not all(event.is_set() for event in self._healthy.values()):
+            return
+        if self._standbys.pop(service.name, None) is not None:
+            self._standbys_lost[service.name] += 1
+            if self._standbys_lost[service.name] == EARLY_DEATHS_MAX:
+                self._say(f"The standby of {service.name} ended {EARLY_DEATHS_MAX} times; none is kept any more.")
+        if self._standbys_lost[service.name] < EARLY_DEATHS_MAX:
+            await self._launch(service, self._standbys)
+
     async def _stop_all(self) -> None:
         """Stop those of one order together, lower orders first."""
-        by_order = sorted(self._children.values(), key=lambda child: child.service.stop_order)
+        by_order = sorted([*self._children.values(), *self._standbys.values()], key=lambda child: child.service.stop_order)
         for _, group in groupby(by_order, key=lambda child: child.service.stop_order):
             await asyncio.gather(*(child.stop() for child in group))
         self._children.clear()
+        self._standbys.clear()
         self._state.children_file.unlink(missing_ok=True)
 
     def _record(self) -> None:
-        write_children(self._state.children_file, {name: child.pid for name, child in self._children.items()})
+        standbys = {f"standby of {name}": child.pid for name, child in self._standbys.items()}
+        write_children(self._state.children_file, {name: child.pid for name, child in self._children.items()} | standbys)
 
     def _give_up(self, names: Sequence[str], why: str) -> None:
         self._failed = True

@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,45 @@ def test_a_router_without_nodes_lives_says_so_and_ends_on_sigterm(tmp_path: Path
         process.kill()
         process.communicate()
     assert len(list((tmp_path / "j").iterdir())) == 1
+
+
+@contextmanager
+def standing_by(fleet: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A router that has loaded everything and waits."""
+    command = [sys.executable, "-m", "agents.runtime.router_main", "--fleet", str(fleet), "--standby"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stderr is not None
+            while b"standing_by" not in process.stderr.readline():
+                assert process.poll() is None
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.live
+def test_a_standby_leaves_the_port_alone_and_serves_when_called_with_the_fleet_as_it_is_then(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with standing_by(fleet_file(tmp_path, 1)) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        fleet_file(tmp_path, port)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+        process.stdin.write(b"serve\n")
+        process.stdin.close()
+        while b"listening" not in process.stderr.readline():
+            assert process.poll() is None
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health/live") as answer:
+            assert json.load(answer) == {"live": True}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.live
+def test_a_standby_ends_with_whoever_would_call_it(tmp_path: Path) -> None:
+    with standing_by(fleet_file(tmp_path, 1)) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=20) == 0

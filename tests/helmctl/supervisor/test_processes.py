@@ -32,6 +32,10 @@ def test_commands_name_the_fleet_file_and_the_node(table: list[Service]) -> None
     assert by_name(table, "router").command == ("python", "-m", "agents.runtime.router_main", "--fleet", "/state folder/fleet.json")
 
 
+def test_a_second_router_stands_by_and_nothing_else_does(table: list[Service]) -> None:
+    assert {service.name: service.standby for service in table if service.standby} == {"router": ("--standby",)}
+
+
 def test_every_command_runs_a_module_that_exists(table: list[Service]) -> None:
     for service in table:
         assert service.command[1] == "-m"

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from helmctl.supervisor import supervisor
 from helmctl.supervisor.children import living_children, stop_leftovers, write_children
 from helmctl.supervisor.processes import Service
 from helmctl.supervisor.state import StateFolder
@@ -27,6 +28,7 @@ def leave(*_):
     with diary.open("a") as file: file.write(sys.argv[3] + "\\n")
     sys.exit(0)
 signal.signal(signal.SIGTERM, leave)
+if "--standby" in sys.argv and not sys.stdin.readline(): sys.exit(0)
 http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -39,7 +41,13 @@ def state(tmp_path: Path) -> StateFolder:
     return folder
 
 
-def server(name: str, state: StateFolder, *, stop_order: int = 0, needs: tuple[str, ...] = ()) -> Service:
+@pytest.fixture
+def quick_house(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standbys are looked after as often as a test can wait for."""
+    monkeypatch.setattr(supervisor, "HOUSE_PERIOD_SECONDS", 0.05)
+
+
+def server(name: str, state: StateFolder, *, stop_order: int = 0, needs: tuple[str, ...] = (), standby: tuple[str, ...] = ()) -> Service:
     port = free_port()
     return Service(
         name=name,
@@ -47,6 +55,7 @@ def server(name: str, state: StateFolder, *, stop_order: int = 0, needs: tuple[s
         health_url=f"http://127.0.0.1:{port}/",
         stop_order=stop_order,
         needs=needs,
+        standby=standby,
     )
 
 
@@ -59,11 +68,13 @@ async def until(condition: Callable[[], bool]) -> None:
 class Run:
     """A supervisor running in a task, what it said, and the moment it is ready."""
 
-    def __init__(self, table: list[Service], state: StateFolder, *, restart: bool = True) -> None:
+    def __init__(
+        self, table: list[Service], state: StateFolder, *, restart: bool = True, notices: Callable[[], str | None] = lambda: None
+    ) -> None:
         self.said: list[str] = []
         self.state = state
         self.ready = asyncio.Event()
-        self.supervisor = Supervisor(table, state, self.said.append, restart=restart, seed=1)
+        self.supervisor = Supervisor(table, state, self.said.append, restart=restart, notices=notices, seed=1)
         self.task = asyncio.create_task(self.supervisor.run(lambda seconds: self.ready.set()))
 
     async def until_ready(self) -> None:
@@ -80,6 +91,9 @@ class Run:
 
     def pid(self, name: str) -> int:
         return living_children(self.state.children_file)[name]
+
+    def pid_or_none(self, name: str) -> int | None:
+        return living_children(self.state.children_file).get(name)
 
 
 async def test_everything_is_up_before_it_says_ready_and_gone_when_it_returns(state: StateFolder) -> None:
@@ -110,6 +124,64 @@ async def test_a_killed_process_stays_down_when_nothing_shall_be_restarted(state
     os.kill(run.pid("a"), signal.SIGKILL)
     await run.until_said("a ended (SIGKILL); it stays down, as asked.")
     assert list(living_children(state.children_file)) == ["b"]
+    assert await run.stop() == 0
+
+
+async def test_a_standby_takes_over_at_once_from_the_process_that_died_and_another_is_kept(state: StateFolder, quick_house: None) -> None:
+    run = Run([server("a", state, standby=("--standby",)), server("b", state)], state)
+    await run.until_ready()
+    await until(lambda: "standby of a" in living_children(state.children_file))
+    standby = run.pid("standby of a")
+    os.kill(run.pid("a"), signal.SIGKILL)
+    await run.until_said("a is back.")
+    assert run.pid("a") == standby
+    assert run.said == ["a ended (SIGKILL); its standby takes over.", "a is back."]
+    await until(lambda: run.pid_or_none("standby of a") not in (None, standby))
+    assert "standby of b" not in living_children(state.children_file)
+    pids = [run.pid("a"), run.pid("standby of a")]
+    assert await run.stop() == 0
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+async def test_a_process_whose_standby_died_unseen_is_started_anew(state: StateFolder, quick_house: None) -> None:
+    run = Run([server("a", state, standby=("--standby",)), server("b", state)], state)
+    await run.until_ready()
+    await until(lambda: "standby of a" in living_children(state.children_file))
+    first, standby = run.pid("a"), run.pid("standby of a")
+    os.kill(standby, signal.SIGKILL)
+    os.kill(first, signal.SIGKILL)
+    await run.until_said("a is back.")
+    assert run.pid("a") not in (first, standby)
+    assert await run.stop() == 0
+
+
+async def test_a_standby_that_cannot_stand_by_is_not_started_for_ever(state: StateFolder, quick_house: None) -> None:
+    run = Run([server("a", state, standby=("--standby",))], state)
+    await run.until_ready()
+    seen: set[int] = set()
+
+    def another() -> bool:
+        pid = run.pid_or_none("standby of a")
+        if pid is None or pid in seen:
+            return False
+        seen.add(pid)
+        os.kill(pid, signal.SIGKILL)
+        return True
+
+    for _ in range(3):
+        await until(another)
+    await run.until_said("The standby of a ended 3 times; none is kept any more.")
+    assert run.pid_or_none("standby of a") is None
+    assert await run.stop() == 0
+
+
+async def test_no_standby_is_kept_where_nothing_shall_be_restarted(state: StateFolder, quick_house: None) -> None:
+    rounds: list[None] = []
+    run = Run([server("a", state, standby=("--standby",))], state, restart=False, notices=lambda: rounds.append(None))
+    await run.until_ready()
+    looked = len(rounds)
+    await until(lambda: len(rounds) > looked + 2)
+    assert list(living_children(state.children_file)) == ["a"]
     assert await run.stop() == 0
 
 
