@@ -264,6 +264,19 @@ def test_a_fleet_that_begins_otherwise_settles_for_itself(change: dict[str, obje
     assert stream.lived == 2
 
 
+@pytest.mark.parametrize("fault", ["node-loss@0.5+1:1", "cold-start@0.5:0", "version-flip@0.5"])
+def test_what_goes_wrong_after_a_shared_beginning_goes_as_it_would_have(fault: str) -> None:
+    stream, beginnings, faults = rehearsed(), Beginnings(), (parse_fault(fault),)
+    undisturbed = fleet_of(stream, PACED, PACED, settled=True, method="helm", beginnings=beginnings)
+    by_itself = fleet_of(rehearsed(), PACED, PACED, settled=True, method="helm", faults=faults)
+    alike = fleet_of(stream, PACED, PACED, settled=True, method="helm", faults=faults, beginnings=beginnings)
+    for fleet in (undisturbed, by_itself, alike):
+        assert fleet.run()
+    assert digest(alike) == digest(by_itself) != digest(undisturbed)
+    assert [held(alike, node) for node in range(2)] == [held(by_itself, node) for node in range(2)]
+    assert stream.lived == 1
+
+
 def test_another_profile_or_stream_is_another_beginning() -> None:
     stream, other, beginnings = rehearsed(), RememberedStream(visits().block, visits(count=200).block), Beginnings()
     for past, profile in ((stream, PACED), (stream, costing(PACED, ms_fixed=5.0)), (other, PACED), (stream, PACED)):
