@@ -30,8 +30,20 @@ def test_the_cheapest_ratio_costs_nothing_more() -> None:
 
 
 def test_prices_are_told_in_the_streams_usual_cost() -> None:
-    assert price_of(excess_of(bowl(0.4), 100.0), 0.7) == pytest.approx(np.exp(4.0 * 0.09) - 1.0, rel=1e-6)
-    assert price_of(excess_of(bowl(0.4), 1_000.0), 0.7) == pytest.approx((np.exp(4.0 * 0.09) - 1.0) / 10.0, rel=1e-6)
+    assert price_of(excess_of(bowl(0.4), 100.0), 0.75) == pytest.approx(np.exp(4.0 * 0.35**2) - 1.0, rel=1e-6)
+    assert price_of(excess_of(bowl(0.4), 1_000.0), 0.75) == pytest.approx((np.exp(4.0 * 0.35**2) - 1.0) / 10.0, rel=1e-6)
+
+
+def test_every_ratio_that_was_held_has_the_price_it_was_found_to_have() -> None:
+    costs = np.array([4.9, 4.0, 2.0, 1.0, 1.5, 3.0, 4.5])
+    assert [price_of(excess_of(costs, 1.0), ratio) for ratio in RATIOS] == pytest.approx((costs - 1.0).tolist(), abs=1e-2)
+
+
+def test_a_narrow_valley_stays_where_it_is_however_dear_the_ends_are() -> None:
+    """What eight hundred requests a second of a catalogue with short histories cost: a valley a twentieth wide."""
+    excess = excess_of(np.array([146.0, 7.0, 1.33, 1.0, 1.16, 2.33, 430.0]), 1.0)
+    assert PRICED[excess.argmin()] == pytest.approx(0.4, abs=0.0126)
+    assert price_of(excess, 0.45) == pytest.approx(0.16, abs=0.01)
 
 
 def test_a_ratio_that_drowns_the_fleet_has_a_highest_price() -> None:
@@ -43,7 +55,7 @@ def test_the_lesson_has_the_prices_of_every_held_node() -> None:
     runs = [Run([seen(ratio)], [Window(cost, 0, 40.0, np.zeros(2))]) for ratio, cost in zip(RATIOS, bowl(0.5), strict=True)]
     lesson = lesson_of(config, runs)
     assert isinstance(lesson.told, Prices)
-    assert lesson.raw.shape == (12, 20)
+    assert lesson.raw.shape == (2 * len(RATIOS), 20)
     assert lesson.told.present.tolist() == pytest.approx(np.repeat(RATIOS, 2).tolist())
     assert all(price_of(excess, 0.5) == pytest.approx(0.0, abs=1e-6) for excess in lesson.told.excess)
 
@@ -83,7 +95,7 @@ def test_increments_are_priced_by_their_chances() -> None:
     prices = Prices(np.array([0.5]), np.array([0.5]), excess_of(bowl(0.56), 100.0)[None].astype(np.float32))
     loss = price_loss(action, prices, 0.0)
     surely_up = torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 20.0]])
-    assert float(loss(surely_up, torch.arange(1))) == pytest.approx(0.0, abs=1e-4)
+    assert float(loss(surely_up, torch.arange(1))) == pytest.approx(0.0, abs=1e-3)
     assert float(loss(torch.zeros(1, 7), torch.arange(1))) > 0.01
 
 
