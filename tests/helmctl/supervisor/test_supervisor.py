@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,6 +60,13 @@ def server(name: str, state: StateFolder, *, stop_order: int = 0, needs: tuple[s
     )
 
 
+def answers(service: Service) -> bool:
+    try:
+        return urllib.request.urlopen(service.health_url or "", timeout=5).status == 200
+    except OSError:
+        return False
+
+
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  what we wait for happens in another process
@@ -68,13 +76,12 @@ async def until(condition: Callable[[], bool]) -> None:
 class Run:
     """A supervisor running in a task, what it said, and the moment it is ready."""
 
-    def __init__(
-        self, table: list[Service], state: StateFolder, *, restart: bool = True, notices: Callable[[], str | None] = lambda: None
-    ) -> None:
+    def __init__(self, table: list[Service], state: StateFolder, *, restart: bool = True) -> None:
+        self.rounds = 0
         self.said: list[str] = []
         self.state = state
         self.ready = asyncio.Event()
-        self.supervisor = Supervisor(table, state, self.said.append, restart=restart, notices=notices, seed=1)
+        self.supervisor = Supervisor(table, state, self.said.append, restart=restart, notices=self._note_round, seed=1)
         self.task = asyncio.create_task(self.supervisor.run(lambda seconds: self.ready.set()))
 
     async def until_ready(self) -> None:
@@ -83,6 +90,14 @@ class Run:
 
     async def until_said(self, words: str) -> None:
         await until(lambda: any(words in line for line in self.said))
+
+    def _note_round(self) -> None:
+        self.rounds += 1
+
+    async def until_looked_after(self) -> None:
+        """The house has been kept in full at least once more, with what is healthy now."""
+        enough = self.rounds + 12  # of a twentieth of a second: longer than until health is asked for again
+        await until(lambda: self.rounds >= enough)
 
     async def stop(self) -> int:
         self.supervisor.request_stop()
@@ -171,16 +186,35 @@ async def test_a_standby_that_cannot_stand_by_is_not_started_for_ever(state: Sta
     for _ in range(3):
         await until(another)
     await run.until_said("The standby of a ended 3 times; none is kept any more.")
+    await run.until_looked_after()
     assert run.pid_or_none("standby of a") is None
     assert await run.stop() == 0
 
 
-async def test_no_standby_is_kept_where_nothing_shall_be_restarted(state: StateFolder, quick_house: None) -> None:
-    rounds: list[None] = []
-    run = Run([server("a", state, standby=("--standby",))], state, restart=False, notices=lambda: rounds.append(None))
+async def test_a_second_death_in_a_row_waits_though_a_standby_is_there(state: StateFolder, quick_house: None) -> None:
+    run = Run([server("a", state, standby=("--standby",))], state)
     await run.until_ready()
-    looked = len(rounds)
-    await until(lambda: len(rounds) > looked + 2)
+    for ending in ("its standby takes over.", "starting it again in"):
+        await until(lambda: "standby of a" in living_children(state.children_file))
+        os.kill(run.pid("a"), signal.SIGKILL)
+        await run.until_said(f"a ended (SIGKILL); {ending}")
+    assert await run.stop() == 0
+
+
+async def test_no_standby_is_started_before_everything_is_up(state: StateFolder, quick_house: None) -> None:
+    slow = Service(name="slow", command=(sys.executable, "-c", "import time; time.sleep(600)"), health_url="http://127.0.0.1:9/")
+    first = server("a", state, standby=("--standby",))
+    run = Run([first, slow], state)
+    await until(lambda: answers(first))
+    await run.until_looked_after()
+    assert set(living_children(state.children_file)) == {"a", "slow"}
+    assert await run.stop() == 0
+
+
+async def test_no_standby_is_kept_where_nothing_shall_be_restarted(state: StateFolder, quick_house: None) -> None:
+    run = Run([server("a", state, standby=("--standby",))], state, restart=False)
+    await run.until_ready()
+    await run.until_looked_after()
     assert list(living_children(state.children_file)) == ["a"]
     assert await run.stop() == 0
 
