@@ -10,8 +10,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -73,11 +74,7 @@ class BenchFleet:
     def start_standby(self) -> None:
         """A second router, loaded and waiting, as the supervisor keeps one; returns when it waits."""
         self.start(STANDBY, "agents.runtime.router_main", "--fleet", str(self.path), "--standby", stdin=subprocess.PIPE)
-        deadline = time.monotonic() + READY_SECONDS
-        while STANDING_BY not in self.log(STANDBY):
-            if self._running[STANDBY].poll() is not None or time.monotonic() > deadline:
-                raise BenchError(f"the standby does not wait: {self.log(STANDBY)[-400:]}")
-            time.sleep(_POLL_SECONDS)
+        self._wait(STANDBY, lambda: STANDING_BY in self.log(STANDBY), time.monotonic() + READY_SECONDS)
 
     def call_up(self) -> None:
         """The standby serves, as the router."""
@@ -99,10 +96,13 @@ class BenchFleet:
         """Until each says it is ready; `BenchError` when one ends or takes too long."""
         deadline = time.monotonic() + READY_SECONDS
         for address in addresses:
-            while not _is_ready(address):
-                if self._running[address.name].poll() is not None or time.monotonic() > deadline:
-                    raise BenchError(f"{address.name} did not become ready: {self.log(address.name)[-400:]}")
-                time.sleep(_POLL_SECONDS)
+            self._wait(address.name, partial(_is_ready, address), deadline)
+
+    def _wait(self, name: str, holds: Callable[[], bool], deadline: float) -> None:
+        while not holds():
+            if self._running[name].poll() is not None or time.monotonic() > deadline:
+                raise BenchError(f"{name} did not become ready: {self.log(name)[-400:]}")
+            time.sleep(_POLL_SECONDS)
 
     def wait_end(self, name: str, seconds: float) -> str:
         """What a process printed, once it has ended by itself; `BenchError` when it does not end well."""

@@ -136,15 +136,16 @@ class Supervisor:
     async def _start(self, service: Service) -> Child:
         """The standby if there is one, else a new process."""
         if not self._has_standby(service):
-            return await self._launch(service, self._children)
+            return await self._launch(service)
         child = self._children[service.name] = self._standbys.pop(service.name)
         child.take_over()
         self._record()
         return child
 
-    async def _launch(self, service: Service, among: dict[str, Child]) -> Child:
+    async def _launch(self, service: Service, *, standing_by: bool = False) -> Child:
         """Start and record; a stop that arrives meanwhile waits for the record, or the process would be forgotten."""
-        starting = asyncio.create_task(Child.start(service, self._state, standing_by=among is self._standbys))
+        among = self._standbys if standing_by else self._children
+        starting = asyncio.create_task(Child.start(service, self._state, standing_by=standing_by))
         try:
             await asyncio.shield(starting)
         finally:
@@ -174,15 +175,16 @@ class Supervisor:
 
     async def _keep_standby(self, service: Service) -> None:
         """Start one where it is wanted and missing, once everything is up: until then the cores have better things to do."""
-        missing = service.standby and self._restart and service.name in self._serving and not self._has_standby(service)
-        if not missing or not all(event.is_set() for event in self._healthy.values()):
+        wanted = self._restart and bool(service.standby) and service.name in self._serving
+        all_up = all(event.is_set() for event in self._healthy.values())
+        if not wanted or not all_up or self._has_standby(service):
             return
         if self._standbys.pop(service.name, None) is not None:
             self._standbys_lost[service.name] += 1
             if self._standbys_lost[service.name] == EARLY_DEATHS_MAX:
                 self._say(f"The standby of {service.name} ended {EARLY_DEATHS_MAX} times; none is kept any more.")
         if self._standbys_lost[service.name] < EARLY_DEATHS_MAX:
-            await self._launch(service, self._standbys)
+            await self._launch(service, standing_by=True)
 
     async def _stop_all(self) -> None:
         """Stop those of one order together, lower orders first."""
