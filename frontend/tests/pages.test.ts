@@ -5,6 +5,7 @@ import { asRange, nextRange } from "../src/app/ranges";
 import { readKey, SEQUENCE_MS, SHORTCUTS } from "../src/app/shortcuts";
 import { changes, filterText, parseFilter } from "../src/pages/audit/audit";
 import { fold } from "../src/pages/fleet/eventLook";
+import { awaitsTail } from "../src/pages/fleet/FleetKpis";
 import { asFilter, counts, matches, modeOf, sorted } from "../src/pages/fleet/nodeFilter";
 import { tileLabel } from "../src/pages/fleet/NodeTile";
 import { toneOf } from "../src/pages/node/ConditionsPanel";
@@ -24,6 +25,14 @@ function node(name: string, mode: string, latency: number | null, phase = "ready
     status: { phase, mode, emb_ratio: 0.42, telemetry: { latency_ms_p99: latency, slo_ms: 50, emb_hit_ratio: 0.9, kv_hit_ratio: null, queue_depth: 3 } },
   } as unknown as Node;
 }
+
+describe("the fleet in numbers", () => {
+  it("says what a P99 waits for while requests are answered, and nothing of it where none are", () => {
+    expect(awaitsTail({ latency_ms_p50: 15, latency_ms_p99: null })).toBe(true);
+    expect(awaitsTail({ latency_ms_p50: 15, latency_ms_p99: 70 })).toBe(false);
+    expect(awaitsTail({ latency_ms_p50: null, latency_ms_p99: null })).toBe(false);
+  });
+});
 
 describe("the grid of nodes", () => {
   const nodes = [node("n10", "auto", 20), node("n9", "auto", 20), node("calm", "override", 30), node("hot", "auto", 51), node("gone", "auto", 90, "offline")];

@@ -1,8 +1,14 @@
 import { useFleet, useFleetHistory } from "../../api/queries";
+import type { Fleet } from "../../api/types";
 import { SloChip, WarnChip } from "../../components/Chip";
 import { Kpi, KpiStrip } from "../../components/Kpi";
 import { milliseconds, percent, scaled } from "../../format/number";
 import type { Range } from "../../app/ranges";
+
+/** Whether requests are answered, but too few in the last minute to tell one in a hundred: the control plane says no P99 under 300. */
+export function awaitsTail(fleet: Pick<Fleet, "latency_ms_p50" | "latency_ms_p99">): boolean {
+  return fleet.latency_ms_p50 !== null && fleet.latency_ms_p99 === null;
+}
 
 /** The fleet in eight numbers. */
 export function FleetKpis({ range, staleSeconds }: { range: Range; staleSeconds: number | null }) {
@@ -20,7 +26,7 @@ export function FleetKpis({ range, staleSeconds }: { range: Range; staleSeconds:
         value={milliseconds(fleet?.latency_ms_p99)}
         unit="ms"
         critical={over}
-        context={<SloChip latencyMs={fleet?.latency_ms_p99} sloMs={fleet?.slo_ms} />}
+        context={fleet && awaitsTail(fleet) ? "known from 300 requests on" : <SloChip latencyMs={fleet?.latency_ms_p99} sloMs={fleet?.slo_ms} />}
         trend={trend("latency_ms_p99")}
         reference={fleet?.slo_ms ?? null}
       />
