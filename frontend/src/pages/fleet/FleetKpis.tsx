@@ -26,7 +26,7 @@ export function FleetKpis({ range, staleSeconds }: { range: Range; staleSeconds:
         value={milliseconds(fleet?.latency_ms_p99)}
         unit="ms"
         critical={over}
-        context={fleet && awaitsTail(fleet) ? "known from 300 requests on" : <SloChip latencyMs={fleet?.latency_ms_p99} sloMs={fleet?.slo_ms} />}
+        context={fleet && awaitsTail(fleet) ? "needs 300 requests" : <SloChip latencyMs={fleet?.latency_ms_p99} sloMs={fleet?.slo_ms} />}
         trend={trend("latency_ms_p99")}
         reference={fleet?.slo_ms ?? null}
       />
