@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.caches.policy import Admission, CachePolicy
-from agents.numerics.jit import kernel
-from agents.pool.migration import pop_unused, push_unused
+from agents.numerics.jit import kernel, prefetch
+from agents.pool.migration import pop_unused_chain, push_unused_chain
 from agents.pool.state import Counter, PoolState
 
 # Plain ints: Numba freezes them, and an IntEnum member inside a kernel would not compile.
-_KV_FREE_HEAD = int(Counter.KV_FREE_HEAD)
 _KV_FREE_PAGES = int(Counter.KV_FREE_PAGES)
 _ENTRIES_LIVE = int(Counter.ENTRIES_LIVE)
 _ENTRY_FREE_HEAD = int(Counter.ENTRY_FREE_HEAD)
@@ -58,6 +57,13 @@ def find_entry(state: PoolState, key: np.uint64) -> int:
             return int(users[position].entry)
         position = (position + 1) & mask
     return -1
+
+
+@kernel
+def expect_user(state: PoolState, key: np.uint64) -> None:
+    """Fetch what is known of a user whose request will be here soon."""
+    prefetch(state.users, hash_position(key, state.users.shape[0] - 1))
+    prefetch(state.fates, hash_position(key, state.fates.shape[0] - 1))
 
 
 @kernel
@@ -157,7 +163,7 @@ def admits(state: PoolState, policy: CachePolicy, now_ns: int, key: np.uint64, g
     requests = request_count(state, key, now_ns, policy)
     if policy.kv_admission == _FREQUENCY:
         return requests > request_count(state, state.entries[victim].key, now_ns, policy)
-    return bool(state.header[0].ageing + requests * ms_saved_per_page > state.entries[victim].priority)
+    return bool(state.header[0].ageing + requests * ms_saved_per_page > priority_of(state, victim))
 
 
 @kernel
@@ -174,14 +180,13 @@ def truncate_entry(state: PoolState, entry: int, blocks: int, block_tokens: int)
     last_kept = -1
     for _ in range(blocks):
         last_kept = page
-        page = state.pages[page].next
-    while page != -1:
-        following = state.pages[page].next
-        push_unused(state, page)
-        state.counters[_KV_PAGES_USED] -= 1
-        page = following
+        page = state.next_pages[page]
+    freed = state.entries[entry].blocks - blocks
+    if freed > 0:
+        push_unused_chain(state, page, state.entries[entry].tail, freed)
+        state.counters[_KV_PAGES_USED] -= freed
     if blocks > 0:
-        state.pages[last_kept].next = -1
+        state.next_pages[last_kept] = -1
         state.entries[entry].tail = last_kept
         state.entries[entry].blocks = blocks
         log_residency(state, state.entries[entry].key, blocks * block_tokens)
@@ -199,6 +204,7 @@ def _delete_entry(state: PoolState, entry: int) -> None:
     last = state.counters[_ENTRIES_LIVE] - 1
     moved = state.lists[last].entry
     state.lists[position].entry = moved
+    state.priorities[position] = state.priorities[last]
     state.entries[moved].position = position
     state.lists[last].entry = -1
     state.counters[_ENTRIES_LIVE] = last
@@ -229,7 +235,7 @@ def new_entry(state: PoolState, key: np.uint64, uses: int = 0) -> int:
     state.entries[entry].blocks = 0
     state.entries[entry].pins = 0
     state.entries[entry].uses = uses
-    state.entries[entry].priority = 0.0
+    state.priorities[position] = 0.0
     state.entries[entry].position = position
     _index_insert(state, key, entry)
     return int(entry)
@@ -253,14 +259,20 @@ def void_all(state: PoolState, block_tokens: int, model_flips: int, feature_flip
 
 
 @kernel
+def priority_of(state: PoolState, entry: int) -> float:
+    """GreedyDual value of a live entry."""
+    return float(state.priorities[state.entries[entry].position])
+
+
+@kernel
 def victim_entry(state: PoolState) -> int:
     """Unpinned entry with the lowest priority (the older one among equals), -1 when all are pinned."""
     victim, lowest, oldest_ns = -1, np.inf, np.int64(0)
     for position in range(state.counters[_ENTRIES_LIVE]):
-        entry = state.lists[position].entry
-        priority = state.entries[entry].priority
+        priority = state.priorities[position]
         if priority > lowest:  # most are, and need no further look
             continue
+        entry = state.lists[position].entry
         last_ns = state.entries[entry].last_ns
         if state.entries[entry].pins > 0 or (victim != -1 and priority == lowest and last_ns >= oldest_ns):
             continue
@@ -274,8 +286,7 @@ def evict_one(state: PoolState, block_tokens: int, by_shrink: bool) -> bool:
     entry = victim_entry(state)
     if entry == -1:
         return False
-    if state.entries[entry].priority > state.header[0].ageing:
-        state.header[0].ageing = state.entries[entry].priority
+    state.header[0].ageing = max(state.header[0].ageing, priority_of(state, entry))
     if by_shrink:
         remember_fate(state, state.entries[entry].key, REASON_SHRINK)
         state.counters[_KV_EVICTED_SHRINK] += 1
@@ -291,11 +302,11 @@ def touch_entry(state: PoolState, entry: int, now_ns: int, ms_saved_per_page: fl
     """Book a use and set the priority for the next eviction."""
     state.entries[entry].last_ns = now_ns
     if policy.kv_recency_only:
-        state.entries[entry].priority = float(now_ns)
+        state.priorities[state.entries[entry].position] = float(now_ns)
         return
     if state.entries[entry].uses < policy.kv_uses_max:
         state.entries[entry].uses += 1
-    state.entries[entry].priority = state.header[0].ageing + state.entries[entry].uses * ms_saved_per_page
+    state.priorities[state.entries[entry].position] = state.header[0].ageing + state.entries[entry].uses * ms_saved_per_page
 
 
 @kernel
@@ -306,13 +317,13 @@ def matching_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64]) ->
     if state.entries[entry].feature_version != state.header[0].feature_version:
         return 0
     held = state.entries[entry].blocks
-    if 0 < held <= hashes.shape[0] and state.pages[state.entries[entry].tail].hash == hashes[held - 1]:
+    if 0 < held <= hashes.shape[0] and state.page_hashes[state.entries[entry].tail] == hashes[held - 1]:
         return int(held)  # a hash is that of the whole prefix up to its block: what is equal at the end is equal all along
     page = state.entries[entry].head
     blocks = 0
-    while page != -1 and blocks < hashes.shape[0] and state.pages[page].hash == hashes[blocks]:
+    while page != -1 and blocks < hashes.shape[0] and state.page_hashes[page] == hashes[blocks]:
         blocks += 1
-        page = state.pages[page].next
+        page = state.next_pages[page]
     return blocks
 
 
@@ -322,7 +333,7 @@ def list_pages(state: PoolState, entry: int, blocks: int, pages_out: NDArray[np.
     page = state.entries[entry].head
     for block in range(min(blocks, pages_out.shape[0])):
         pages_out[block] = page
-        page = state.pages[page].next
+        page = state.next_pages[page]
 
 
 @kernel
@@ -332,18 +343,28 @@ def append_blocks(state: PoolState, entry: int, hashes: NDArray[np.uint64], bloc
     Stops early when every other prefix is pinned or KV has no page left: a shorter prefix is still useful.
     """
     written = 0
-    for block in range(state.entries[entry].blocks, hashes.shape[0]):
-        if state.counters[_KV_FREE_HEAD] == -1 and not evict_one(state, block_tokens, False):
+    wanted = hashes.shape[0] - state.entries[entry].blocks
+    while written < wanted:
+        pages = min(wanted - written, state.counters[_KV_FREE_PAGES])
+        if pages > 0:
+            _append_unused(state, entry, hashes, pages_out[written : written + pages])
+            written += pages
+        elif not evict_one(state, block_tokens, False):
             break
-        page = pop_unused(state)
-        state.counters[_KV_PAGES_USED] += 1
-        state.pages[page].hash = hashes[block]
-        if state.entries[entry].tail == -1:
-            state.entries[entry].head = page
-        else:
-            state.pages[state.entries[entry].tail].next = page
-        state.entries[entry].tail = page
-        pages_out[written] = page
-        written += 1
-        state.entries[entry].blocks += 1
     return written
+
+
+@kernel
+def _append_unused(state: PoolState, entry: int, hashes: NDArray[np.uint64], pages_out: NDArray[np.int32]) -> None:
+    """Grow a prefix by as many unused pages as there is room for in `pages_out`."""
+    pop_unused_chain(state, pages_out)
+    held, pages = state.entries[entry].blocks, pages_out.shape[0]
+    for place in range(pages):
+        state.page_hashes[pages_out[place]] = hashes[held + place]
+    if held == 0:
+        state.entries[entry].head = pages_out[0]
+    else:
+        state.next_pages[state.entries[entry].tail] = pages_out[0]
+    state.entries[entry].tail = pages_out[pages - 1]
+    state.entries[entry].blocks = held + pages
+    state.counters[_KV_PAGES_USED] += pages

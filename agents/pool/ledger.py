@@ -82,7 +82,7 @@ class Ledger:
             blocks = self._follow(int(held["head"]), seen, Owner.KV)
             self._require(blocks == held["blocks"], f"entry {entry} counts {held['blocks']} blocks, has {blocks}")
             self._require(blocks > 0, f"entry {entry} is live and empty")
-            self._require(int(state.pages[held["tail"]]["next"]) == -1, f"entry {entry} has a tail that is not its last page")
+            self._require(int(state.next_pages[held["tail"]]) == -1, f"entry {entry} has a tail that is not its last page")
         used = len(seen) - free
         self._require(used == state.counters[Counter.KV_PAGES_USED], "KV used count differs from its prefixes")
         self._require(used + free == state.counters[Counter.KV_PAGES], "a KV page is neither used nor free")
@@ -97,7 +97,7 @@ class Ledger:
             self._require(self._state.pages[page]["owner"] == owner, f"page {page} has another owner")
             seen.add(page)
             length += 1
-            page = int(self._state.pages[page]["next"])
+            page = int(self._state.next_pages[page])
         return length
 
     def _check_rows(self) -> None:

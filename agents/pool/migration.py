@@ -97,9 +97,15 @@ def unlist_fresh(state: PoolState, page: int) -> None:
 @kernel
 def push_unused(state: PoolState, page: int) -> None:
     """Put a page of KV on top of KV's unused ones."""
-    state.pages[page].next = state.counters[_KV_FREE_HEAD]
-    state.counters[_KV_FREE_HEAD] = page
-    state.counters[_KV_FREE_PAGES] += 1
+    push_unused_chain(state, page, page, 1)
+
+
+@kernel
+def push_unused_chain(state: PoolState, head: int, tail: int, pages: int) -> None:
+    """The same for so many pages that are linked from `head` to `tail`, whose order stays: neighbours are handed out as neighbours."""
+    state.next_pages[tail] = state.counters[_KV_FREE_HEAD]
+    state.counters[_KV_FREE_HEAD] = head
+    state.counters[_KV_FREE_PAGES] += pages
 
 
 @kernel
@@ -107,10 +113,22 @@ def pop_unused(state: PoolState) -> int:
     """Take an unused page of KV, -1 when there is none."""
     page = state.counters[_KV_FREE_HEAD]
     if page != -1:
-        state.counters[_KV_FREE_HEAD] = state.pages[page].next
+        state.counters[_KV_FREE_HEAD] = state.next_pages[page]
         state.counters[_KV_FREE_PAGES] -= 1
-        state.pages[page].next = -1
+        state.next_pages[page] = -1
     return int(page)
+
+
+@kernel
+def pop_unused_chain(state: PoolState, pages_out: NDArray[np.int32]) -> None:
+    """Take as many unused pages of KV as there is room for, linked in their order; the caller knows that there are so many, at least one."""
+    page, last = state.counters[_KV_FREE_HEAD], -1
+    for place in range(pages_out.shape[0]):
+        pages_out[place] = last = page
+        page = state.next_pages[page]
+    state.next_pages[last] = -1
+    state.counters[_KV_FREE_HEAD] = page
+    state.counters[_KV_FREE_PAGES] -= pages_out.shape[0]
 
 
 @kernel
@@ -154,7 +172,7 @@ def withdraw_page(state: PoolState) -> int:
     page = pop_unused(state)
     if page != -1:
         state.pages[page].owner = _FREE
-        state.pages[page].next = state.counters[_FREE_HEAD]
+        state.next_pages[page] = state.counters[_FREE_HEAD]
         state.counters[_FREE_HEAD] = page
         state.counters[_KV_PAGES] -= 1
         state.counters[_POOL_PAGES] -= 1
@@ -167,7 +185,7 @@ def add_page(state: PoolState) -> int:
     page = state.counters[_FREE_HEAD]
     if page == -1:
         return -1
-    state.counters[_FREE_HEAD] = state.pages[page].next
+    state.counters[_FREE_HEAD] = state.next_pages[page]
     state.pages[page].owner = _KV
     push_unused(state, page)
     state.counters[_KV_PAGES] += 1

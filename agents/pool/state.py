@@ -69,8 +69,6 @@ HEADER = np.dtype(
 )
 PAGE = np.dtype(
     [
-        ("hash", "u8"),  # cumulative prefix hash at the end of a KV page
-        ("next", "i4"),  # next page of a prefix, of KV's unused pages or of the free ones; -1 ends
         ("emb_position", "i4"),  # in the list of EMB pages, -1
         ("fresh_position", "i4"),  # in the stack of fresh pages, -1
         ("filled", "i4"),  # slots of an EMB page handed out so far
@@ -90,8 +88,6 @@ LISTED = np.dtype(
 )
 ENTRY = np.dtype(
     [
-        # together, as the search for a victim reads these of every prefix
-        ("priority", "f8"),  # GreedyDual value, lowest goes first
         ("last_ns", "i8"),
         ("pins", "i4"),  # batches in flight that read or write it
         ("uses", "i4"),
@@ -129,9 +125,13 @@ class PoolState(NamedTuple):
     counters: NDArray[np.int64]  # [Counter.COUNT]
     header: NDArray[np.void]  # [1] HEADER
     pages: NDArray[np.void]  # [P] PAGE
+    # of pages too, each side by side: a prefix has hundreds of pages, most of them neighbours, and is walked and written as a whole
+    next_pages: NDArray[np.int32]  # [P] next page of a prefix, of KV's unused pages or of the free ones; -1 ends
+    page_hashes: NDArray[np.uint64]  # [P] cumulative prefix hash at the end of a KV page
     lists: NDArray[np.void]  # [P] LISTED: three dense lists side by side
     # KV: prefixes, an index by user key (open addressing, key 0 is empty), what is known of users lately
     entries: NDArray[np.void]  # [E] ENTRY
+    priorities: NDArray[np.float64]  # [E] GreedyDual value of each entry in use, lowest goes first; in the order of their list
     users: NDArray[np.void]  # [power of two] USER
     fates: NDArray[np.void]  # [power of two] FATE: direct mapped, newest wins; the reason is a MissReason
     residency: NDArray[np.void]  # [L] RESIDENCY: ring of changes that routers follow
@@ -168,9 +168,12 @@ def allocate(pages: int, rows_per_page: int, emb_pages: int) -> PoolState:
     state = PoolState(
         counters=np.zeros(Counter.COUNT, np.int64),
         header=_records(1, HEADER),
-        pages=_records(pages, PAGE, owner=Owner.KV, next=-1, emb_position=-1, fresh_position=-1),
+        pages=_records(pages, PAGE, owner=Owner.KV, emb_position=-1, fresh_position=-1),
+        next_pages=np.full(pages, -1, np.int32),
+        page_hashes=np.zeros(pages, np.uint64),
         lists=_records(pages, LISTED, emb_page=-1, fresh_page=-1, entry=-1),
         entries=_records(pages, ENTRY, head=-1, tail=-1, position=-1),
+        priorities=np.zeros(pages),
         users=_records(power_of_two_at_least(2 * pages), USER, entry=-1),
         fates=_records(power_of_two_at_least(min(USERS_PER_PAGE * pages, USERS_REMEMBERED_MAX)), FATE),
         residency=_records(RESIDENCY_LOG, RESIDENCY),
@@ -209,7 +212,7 @@ def _hand_out(state: PoolState, emb_pages: int) -> None:
     state.pages["emb_position"][:emb_pages] = np.arange(emb_pages)
     state.lists["fresh_page"][:emb_pages] = np.arange(emb_pages)[::-1]
     state.pages["fresh_position"][:emb_pages] = np.arange(emb_pages)[::-1]
-    state.pages["next"][emb_pages : pages - 1] = np.arange(emb_pages + 1, pages)
+    state.next_pages[emb_pages : pages - 1] = np.arange(emb_pages + 1, pages)
     counters = state.counters
     counters[Counter.POOL_PAGES] = pages
     counters[Counter.FREE_HEAD] = -1

@@ -135,10 +135,12 @@ def _route(world: World, slot: int, now_ns: int, gap_ns: int) -> None:
 def _send(world: World, slot: int, now_ns: int) -> None:
     """Put a routed request on its way to the node."""
     head = world.head[0]
-    if world.requests[slot].node == NO_SLOT:
+    node = int(world.requests[slot].node)
+    if node == NO_SLOT:
         head.refused += 1
         give_slot(world, slot)
         return
+    kv.expect_user(pool_at(world.pool, world.pool_bounds, node), world.requests[slot].key)
     place = (head.entering_first + head.entering) % world.entering.shape[0]
     world.entering[place].at_ns = now_ns + head.hop_ns
     world.entering[place].what = slot
@@ -161,14 +163,14 @@ def send_again(world: World, slot: int, now_ns: int) -> None:
 
 
 @inlined_kernel
-def enter(world: World, slot: int, now_ns: int) -> None:
-    """A request reaches its node's queue."""
+def enter(world: World, slot: int, now_ns: int) -> int:
+    """A request reaches its node's queue. Returns the node, -1 where the request did not stay."""
     request = world.requests[slot]
-    node = request.node
+    node = int(request.node)
     body = world.bodies[node]
     if body.phase != _READY:
         send_again(world, slot, now_ns)
-        return
+        return -1
     pool = pool_at(world.pool, world.pool_bounds, node)
     cached = 0
     if request.key != 0:
@@ -177,9 +179,9 @@ def enter(world: World, slot: int, now_ns: int) -> None:
             cached = min(pool.entries[entry].blocks * body.block_tokens, request.history_tokens)
     work_ms = predict_ms(meters_at(world.meters, world.meters_bounds, node), cached, request.history_tokens, request.candidates)
     if push(queue_at(world, node), slot, request.key, now_ns, now_ns + body.deadline_ns, int(work_ms * 1e6)):
-        serve(world, node, now_ns)
-    else:
-        _refuse(world, slot)
+        return node
+    _refuse(world, slot)
+    return -1
 
 
 @inlined_kernel
@@ -192,7 +194,7 @@ def _refuse(world: World, slot: int) -> None:
 # --- batches ------------------------------------------------------------------------------
 
 
-@kernel
+@inlined_kernel
 def serve(world: World, node: int, now_ns: int) -> None:
     """Start the next batch when the device is idle and works."""
     body = world.bodies[node]
@@ -318,7 +320,7 @@ def _price(world: World, node: int, size: int, now_ns: int) -> None:
 
 @inlined_kernel
 def finish(world: World, node: int) -> None:
-    """A device is done: learn, answer, start the next batch."""
+    """A device is done: learn and answer."""
     body, flight = world.bodies[node], world.in_flight
     now_ns, size = world.done_ns[node], body.size
     world.done_ns[node] = NOT_BUSY
@@ -340,7 +342,6 @@ def finish(world: World, node: int) -> None:
     for member in range(size):
         _answer(world, node, member, now_ns + world.head[0].hop_ns)
     _publish_later(world, node, now_ns)
-    serve(world, node, now_ns)
 
 
 @inlined_kernel
@@ -435,15 +436,15 @@ def run_until(world: World, block: RequestBlock, routed: NDArray[np.void], curso
         if head.answers + world.in_flight.slot.shape[1] > world.answers.shape[0]:
             return _FULL, cursor
         head.now_ns = now_ns
+        server = -1  # node that may start a batch now
         if now_ns == done_ns:
             finish(world, node)
-            node = _next_done(world)
+            server = node
         elif now_ns == entering_ns:
             slot = world.entering[head.entering_first].what
             head.entering_first = (head.entering_first + 1) % world.entering.shape[0]
             head.entering -= 1
-            enter(world, slot, now_ns)
-            node = _next_done(world)
+            server = enter(world, slot, now_ns)
         elif now_ns == publishing_ns:
             told = world.publishing[head.publishing_first].what
             head.publishing_first = (head.publishing_first + 1) % world.publishing.shape[0]
@@ -456,3 +457,6 @@ def run_until(world: World, block: RequestBlock, routed: NDArray[np.void], curso
         else:
             arrive(world, block, routed, cursor, now_ns)
             cursor += 1
+        if server != -1:
+            serve(world, server, now_ns)
+            node = _next_done(world)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.node.meters import Meters
-from agents.numerics.jit import kernel
+from agents.numerics.jit import inlined_kernel
 from agents.numerics.regression import RegressionState
 from agents.numerics.reuse_state import ReuseState
 from agents.numerics.sketch import WindowState
@@ -73,27 +73,30 @@ def fill_in(whole: tuple[Any, ...], kept: Iterable[NDArray[Any]]) -> None:
         array.view(np.uint8)[...] = other.view(np.uint8)
 
 
-@kernel
+@inlined_kernel
 def pool_at(whole: PoolState, bounds: NDArray[np.int64], node: int) -> PoolState:
     """`part` for a pool, inside kernels."""
     return PoolState(
         whole.counters[bounds[0, node] : bounds[0, node + 1]],
         whole.header[bounds[1, node] : bounds[1, node + 1]],
         whole.pages[bounds[2, node] : bounds[2, node + 1]],
-        whole.lists[bounds[3, node] : bounds[3, node + 1]],
-        whole.entries[bounds[4, node] : bounds[4, node + 1]],
-        whole.users[bounds[5, node] : bounds[5, node + 1]],
-        whole.fates[bounds[6, node] : bounds[6, node + 1]],
-        whole.residency[bounds[7, node] : bounds[7, node + 1]],
-        whole.slots[bounds[8, node] : bounds[8, node + 1]],
-        whole.places[bounds[9, node] : bounds[9, node + 1]],
-        whole.door[bounds[10, node] : bounds[10, node + 1]],
-        whole.evicted[bounds[11, node] : bounds[11, node + 1]],
-        whole.tables[bounds[12, node] : bounds[12, node + 1]],
+        whole.next_pages[bounds[3, node] : bounds[3, node + 1]],
+        whole.page_hashes[bounds[4, node] : bounds[4, node + 1]],
+        whole.lists[bounds[5, node] : bounds[5, node + 1]],
+        whole.entries[bounds[6, node] : bounds[6, node + 1]],
+        whole.priorities[bounds[7, node] : bounds[7, node + 1]],
+        whole.users[bounds[8, node] : bounds[8, node + 1]],
+        whole.fates[bounds[9, node] : bounds[9, node + 1]],
+        whole.residency[bounds[10, node] : bounds[10, node + 1]],
+        whole.slots[bounds[11, node] : bounds[11, node + 1]],
+        whole.places[bounds[12, node] : bounds[12, node + 1]],
+        whole.door[bounds[13, node] : bounds[13, node + 1]],
+        whole.evicted[bounds[14, node] : bounds[14, node + 1]],
+        whole.tables[bounds[15, node] : bounds[15, node + 1]],
     )
 
 
-@kernel
+@inlined_kernel
 def meters_at(whole: Meters, bounds: NDArray[np.int64], node: int) -> Meters:
     """`part` for a node's meters, inside kernels."""
     return Meters(

@@ -88,7 +88,7 @@ def test_of_equally_cheap_prefixes_the_one_used_longer_ago_goes() -> None:
     state = tiny_pool()
     for user, now_ns in ((1, 5), (2, 3), (3, 4)):
         keep(state, user=user, blocks=1, now_ns=now_ns, policy=SHIPPED, value=1.0)
-    assert len({float(state.entries["priority"][kv.find_entry(state, np.uint64(user))]) for user in (1, 2, 3)}) == 1
+    assert len({kv.priority_of(state, kv.find_entry(state, np.uint64(user))) for user in (1, 2, 3)}) == 1
     assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))
 
 

@@ -86,7 +86,7 @@ def _corrupt_row(state: PoolState) -> None:
 
 
 def _corrupt_free_list(state: PoolState) -> None:
-    state.pages["next"][int(state.counters[Counter.KV_FREE_HEAD])] = -1
+    state.next_pages[int(state.counters[Counter.KV_FREE_HEAD])] = -1
 
 
 @pytest.mark.parametrize("corrupt", [_corrupt_owner, _corrupt_list, _corrupt_row, _corrupt_free_list])
