@@ -4,6 +4,7 @@ A node's states are named tuples of arrays. Here the arrays of all nodes are joi
 node's own state is the tuple of its parts: views, so that Python's nodes and the fleet's kernel see the same bytes.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ from agents.numerics.regression import RegressionState
 from agents.numerics.reuse_state import ReuseState
 from agents.numerics.sketch import WindowState
 from agents.pool.state import PoolState
+
+CACHE_LINE_BYTES = 64
 
 State = TypeVar("State", bound=tuple[Any, ...])
 
@@ -37,13 +40,26 @@ def _rebuilt(pattern: State, arrays: list[NDArray[Any]]) -> State:
 def room_for(patterns: Sequence[State]) -> tuple[State, NDArray[np.int64]]:
     """Arrays for all states of such shapes as one, each joined along its first axis, and where each part begins.
 
-    The contents are to be written; `bounds[leaf, node]` has N + 1 columns.
+    The contents are to be written; `bounds[leaf, node]` has N + 1 columns. The arrays lie in one block of memory: the system
+    backs a large one with large pages, and a kernel that looks here and there then waits less for addresses.
     """
     columns = list(zip(*(leaves(state) for state in patterns), strict=True))
     lengths = np.array([[part.shape[0] for part in column] for column in columns], np.int64)
     bounds = np.concatenate([np.zeros((len(columns), 1), np.int64), np.cumsum(lengths, axis=1)], axis=1)
-    whole = [np.empty((int(bounds[leaf, -1]), *column[0].shape[1:]), column[0].dtype) for leaf, column in enumerate(columns)]
-    return _rebuilt(patterns[0], whole), bounds
+    shapes = [(int(bounds[leaf, -1]), *column[0].shape[1:]) for leaf, column in enumerate(columns)]
+    return _rebuilt(patterns[0], _side_by_side(shapes, [column[0].dtype for column in columns])), bounds
+
+
+def _side_by_side(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype[Any]]) -> list[NDArray[Any]]:
+    """Arrays of one block of memory, contents to be written, each at the beginning of a cache line."""
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
+    firsts = np.concatenate([[0], np.cumsum([-(-size // CACHE_LINE_BYTES) * CACHE_LINE_BYTES for size in sizes])])
+    block = np.empty(int(firsts[-1]) + CACHE_LINE_BYTES, np.uint8)
+    block = block[-block.ctypes.data % CACHE_LINE_BYTES :]
+    return [
+        block[first : first + size].view(dtype).reshape(shape)
+        for first, size, shape, dtype in zip(firsts[:-1].tolist(), sizes, shapes, dtypes, strict=True)
+    ]
 
 
 def part(whole: State, bounds: NDArray[np.int64], node: int) -> State:
