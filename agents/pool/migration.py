@@ -121,7 +121,7 @@ def pop_unused(state: PoolState) -> int:
 
 @kernel
 def pop_unused_chain(state: PoolState, pages_out: NDArray[np.int32]) -> None:
-    """Take as many unused pages of KV as there is room for, linked in their order; the caller knows that there are so many, at least one."""
+    """Take as many unused pages of KV as there is room for, linked in their order; the caller knows that there are so many."""
     page, last = state.counters[_KV_FREE_HEAD], -1
     for place in range(pages_out.shape[0]):
         pages_out[place] = last = page

@@ -1,11 +1,15 @@
-"""A stream whose blocks are kept, for many runs on it in one process: drawing them is a fourteenth of a run's work."""
+"""Streams whose blocks are kept, for many runs on one stream in one process.
+
+Drawing a catalogue's blocks is a fourteenth of a run's work, drawing a log's or the demo's more than half of it.
+"""
 
 from collections.abc import Callable, Iterator
+from itertools import count, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.workloads.blocks import RequestBlock
+from agents.workloads.blocks import BlockWorkload, RequestBlock
 from agents.workloads.fleet_workload import FleetWorkload
 
 _Draw = Callable[[int], Iterator[RequestBlock]]
@@ -53,3 +57,34 @@ class DrawnOnce:
             yield block
         if room >= 0:
             self._kept[part, block_tokens] = drawn
+
+
+class DrawnSoFar:
+    """Any stream, also one without an end: what some reader has come to is kept, up to `bytes_max`; the rest is drawn by each."""
+
+    def __init__(self, source: BlockWorkload, bytes_max: int) -> None:
+        self.name, self.duration_seconds, self.row_shift = source.name, source.duration_seconds, source.row_shift
+        self._source = source
+        self._room = bytes_max
+        self._kept: list[RequestBlock] = []
+        self._drawing: Iterator[RequestBlock] | None = None
+        self._block_tokens = 0
+
+    def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
+        """Blocks in order of time, from the beginning."""
+        if self._drawing is None or self._block_tokens != block_tokens:
+            self._drawing, self._block_tokens, self._kept = self._source.blocks(block_tokens), block_tokens, []
+        for place in count():
+            if place == len(self._kept) and not self._draw_one():
+                yield from islice(self._source.blocks(block_tokens), place, None)
+                return
+            yield self._kept[place]
+
+    def _draw_one(self) -> bool:
+        """False where the stream has ended, or what is kept of it."""
+        block = next(self._drawing, None) if self._drawing is not None and self._room > 0 else None
+        if block is None:
+            return False
+        self._room -= sum(values.nbytes for values in block)
+        self._kept.append(block)
+        return True

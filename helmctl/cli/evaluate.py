@@ -13,24 +13,29 @@ import pyarrow.parquet as pq
 import typer
 
 from agents.controller.registry import pinned
+from agents.sim.evaluation.generalisation import METHODS as GENERALISED
+from agents.sim.evaluation.generalisation import run_generalisation
 from agents.sim.evaluation.run import run_capacity, run_placement, run_routing, run_sensitivity, run_suite
 from agents.sim.evaluation.suites import CATALOGUES, plan_of
 from helmctl.bench.report import ROOT
 from helmctl.supervisor.state import find_state_folder
 
-SUITES = ("paper", "routing", "ablation", "sensitivity", "placement", "capacity")
+SUITES = ("paper", "routing", "ablation", "generalisation", "sensitivity", "placement", "capacity")
 PROCESSES_MAX = 64
 SEEDS_MAX = 100
 NODES_MAX = 256
 
 
 def evaluate(
-    suite: Annotated[str, typer.Option(help="paper, routing, ablation, sensitivity, placement or capacity")] = "paper",
+    suite: Annotated[str, typer.Option(help=", ".join(SUITES[:-1]) + " or " + SUITES[-1])] = "paper",
     quick: Annotated[bool, typer.Option("--quick", help="fewer cells, methods and seeds; marked so in the result")] = False,
     seeds: Annotated[int, typer.Option(min=1, max=SEEDS_MAX, help="seeds of every method")] = 5,
     nodes: Annotated[int, typer.Option(min=1, max=NODES_MAX, help="nodes of the routing suite")] = 32,
     only: Annotated[list[str] | None, typer.Option(help="catalogues; all three if left out")] = None,
     method: Annotated[list[str] | None, typer.Option(help="methods instead of the suite's own; policy-FILE is a policy of yours")] = None,
+    log: Annotated[
+        list[Path] | None, typer.Option(exists=True, dir_okay=False, help="real logs (user, item, ts) for the generalisation suite")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, max=PROCESSES_MAX, help="simulations at a time")] = 2,
     cache: Annotated[
         Path | None, typer.Option(file_okay=False, help="folder of finished pieces; default: eval in the state folder")
@@ -55,6 +60,16 @@ def evaluate(
                 nodes=8 if quick else nodes,
                 seeds=tuple(range(1, (1 if quick else seeds) + 1)),
                 catalogues=catalogues,
+                folder=folder,
+                processes=processes,
+                progress=progress,
+            )
+        elif suite == "generalisation":
+            found = run_generalisation(
+                quick=quick,
+                seeds=tuple(range(1, (1 if quick else seeds) + 1)),
+                methods=tuple(pinned(name) for name in method or GENERALISED),
+                logs=tuple(log or ()),
                 folder=folder,
                 processes=processes,
                 progress=progress,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from agents.controller.baselines.s3 import Schedule
@@ -25,7 +26,7 @@ from agents.sim.processes import forget_fleets, simulating_processes
 from agents.sim.scenario import Scenario, asked, fleet_for, profiles_of, workload_of
 from agents.sim.settle import Beginnings
 from agents.workloads.blocks import BlockWorkload
-from agents.workloads.drawn_once import DrawnOnce
+from agents.workloads.drawn_once import DrawnOnce, DrawnSoFar
 from agents.workloads.fleet_workload import FleetWorkload
 
 QUANTILES = np.concatenate([np.linspace(0.0, 0.9, 91), np.linspace(0.905, 0.999, 189)])  # of the latencies kept for plots
@@ -95,16 +96,25 @@ class _Shared:
 
     def __init__(self) -> None:
         self.beginnings = Beginnings()
-        self._stream: DrawnOnce | None = None
+        self._stream: DrawnOnce | DrawnSoFar | None = None
+        self._digest = ""
 
     def stream_of(self, scenario: Scenario) -> BlockWorkload:
         """The scenario's stream, the piece's before if that was the same."""
         stream = workload_of(scenario, profiles_of(scenario)[0])
-        if not isinstance(stream, FleetWorkload):
-            return stream
-        if self._stream is None or self._stream.digest != stream.digest:
-            self._stream = DrawnOnce(stream, _STREAM_BYTES_MAX)
+        digest = stream.digest if isinstance(stream, FleetWorkload) else _unserved(scenario).digest
+        if self._stream is None or self._digest != digest:
+            # a log or the demo goes on for ever
+            self._stream = (
+                DrawnOnce(stream, _STREAM_BYTES_MAX) if isinstance(stream, FleetWorkload) else DrawnSoFar(stream, _STREAM_BYTES_MAX)
+            )
+            self._digest = digest
         return self._stream
+
+
+def _unserved(scenario: Scenario) -> Scenario:
+    """What of a scenario decides its stream: nothing of how it is served."""
+    return msgspec.structs.replace(scenario, method="", admission="", router="joint", rent=True)
 
 
 _shared = _Shared()

@@ -8,9 +8,11 @@ and our router, and kept in `loads.json`, so that every method and admission of 
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from agents.sim.scenario import Scenario, fleet_for
@@ -24,7 +26,7 @@ _RATE_START = 120.0
 _ROUNDS = 7
 _MARGIN = 0.005
 _MINUTE = 60
-_SEED = 101  # not among the seeds of any suite
+SEARCHED_SEED = 101  # not among the seeds of any suite
 
 
 class Found(NamedTuple):
@@ -44,13 +46,39 @@ def rate_per_node(catalogue: str, regime: str, load: str) -> float:
     return float(table[key]["rate_per_node"])
 
 
-def find_load(catalogue: str, regime: str, load: str, rate_start: float = _RATE_START) -> Found:
-    """Search the rate at which the busiest minute of the best static ratio is as busy as the load says."""
+def searched(catalogue: str, regime: str) -> Scenario:
+    """What is run to find a cell's load."""
+    return Scenario(
+        profile=HARDWARE,
+        workload=f"{catalogue}/{regime}",
+        nodes=NODES,
+        admission="none",
+        seed=SEARCHED_SEED,
+        duration_seconds=SECONDS,
+    )
+
+
+def busiest_minute(scenario: Scenario) -> float:
+    """Utilisation of a run's busiest minute."""
+    fleet = fleet_for(scenario)
+    fleet.run()
+    return peak_utilisation(fleet.statistics.service_ms, scenario.warmup_seconds)
+
+
+def find_load(
+    scenario: Scenario,
+    load: str,
+    rate_start: float = _RATE_START,
+    *,
+    ratios: Sequence[float] = _RATIOS,
+    utilisation: Callable[[Scenario], float] = busiest_minute,
+) -> Found:
+    """Search the rate at which the busiest minute of the best static ratio is as busy as the load says; rates are a node's."""
     low, high = LOADS[load]
     goal, rate, best = (low + high) / 2, rate_start, Found(rate_start, 1.0, 0.0)
     seen: list[Found] = []
     for _ in range(_ROUNDS):
-        tried = [Found(rate, _busiest_minute(catalogue, regime, rate, ratio), ratio) for ratio in _near(best.emb_ratio)]
+        tried = [Found(rate, utilisation(_held(scenario, rate, ratio)), ratio) for ratio in _near(best.emb_ratio, ratios)]
         best = min(tried, key=lambda found: found.utilisation)
         if low + _MARGIN < best.utilisation < high - _MARGIN:
             break
@@ -67,25 +95,13 @@ def _elasticity(seen: list[Found]) -> float:
     return min(3.0, max(0.8, math.log(now / before) / math.log(rate / rate_before)))
 
 
-def _near(ratio: float) -> tuple[float, ...]:
+def _near(ratio: float, ratios: Sequence[float]) -> Sequence[float]:
     """Where to look: everywhere at first, then around the best one."""
-    return tuple(r for r in _RATIOS if abs(r - ratio) < 0.15) or _RATIOS
+    return tuple(r for r in ratios if abs(r - ratio) < 0.15) or ratios
 
 
-def _busiest_minute(catalogue: str, regime: str, rate: float, ratio: float) -> float:
-    scenario = Scenario(
-        profile=HARDWARE,
-        workload=f"{catalogue}/{regime}",
-        nodes=NODES,
-        method=f"static-{ratio:.2f}",
-        admission="none",
-        seed=_SEED,
-        duration_seconds=SECONDS,
-        rate_per_second=rate * NODES,
-    )
-    fleet = fleet_for(scenario)
-    fleet.run()
-    return peak_utilisation(fleet.statistics.service_ms, scenario.warmup_seconds)
+def _held(scenario: Scenario, rate: float, ratio: float) -> Scenario:
+    return msgspec.structs.replace(scenario, method=f"static-{ratio:.2f}", rate_per_second=rate * scenario.nodes)
 
 
 def peak_utilisation(service_ms: np.ndarray, warmup_seconds: float) -> float:

@@ -34,7 +34,8 @@ from agents.sim.evaluation.suites import (
     static_name,
 )
 from agents.sim.fleet import SimulatedFleet
-from agents.sim.scenario import run
+from agents.sim.scenario import Scenario, run
+from agents.workloads.drawn_once import DrawnSoFar
 from agents.workloads.fleet_workload import FleetWorkload
 
 
@@ -206,6 +207,26 @@ def test_pieces_share_a_stream_and_a_beginning_and_each_answers_as_it_would_alon
     together = [carry_out(Job(scenario), tmp_path)["cell"] for scenario in scenarios]
     assert len(settled) == 2
     assert [drawn.count(digest) for digest in settled] == [1, 1]
+    for scenario, cell in zip(scenarios, together, strict=True):
+        alone = run(scenario)
+        assert alone is not None
+        assert {name: cell[name] for name in alone.cell} == alone.cell
+
+
+def test_pieces_of_the_demo_share_its_stream_and_each_answers_as_it_would_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[DrawnSoFar] = []
+    monkeypatch.setattr(jobs, "DrawnSoFar", lambda stream, bytes_max: kept.append(DrawnSoFar(stream, bytes_max)) or kept[-1])
+    monkeypatch.setattr(jobs, "_shared", jobs._Shared())
+    small = Scenario(
+        profile="cpu-demo", workload="burst", nodes=1, duration_seconds=8.0, warmup_seconds=2.0, rate_per_second=20.0, row_shift=3
+    )
+    scenarios = [
+        msgspec.structs.replace(small, method=method, admission=admission, seed=seed)
+        for seed in (1, 2)
+        for method, admission in (("static-0.50", "shipped"), ("b7", "none"))
+    ]
+    together = [carry_out(Job(scenario), tmp_path)["cell"] for scenario in scenarios]
+    assert len(kept) == 2
     for scenario, cell in zip(scenarios, together, strict=True):
         alone = run(scenario)
         assert alone is not None

@@ -1,19 +1,20 @@
 """Streams that many runs read, drawn for the first."""
 
 from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 
 from agents.workloads.blocks import RequestBlock, stream_digest
 from agents.workloads.catalogues import fleet_workload
-from agents.workloads.drawn_once import DrawnOnce
+from agents.workloads.drawn_once import DrawnOnce, DrawnSoFar
 from agents.workloads.fleet_workload import FleetWorkload
 
 ENOUGH_BYTES = 1 << 30
 
 
-def source() -> FleetWorkload:
-    return fleet_workload("taobao", "steady", nodes=1, rate_per_second=100.0, seed=3, duration_seconds=20.0, row_shift=8)
+def source(seconds: float = 20.0) -> FleetWorkload:
+    return fleet_workload("taobao", "steady", nodes=1, rate_per_second=100.0, seed=3, duration_seconds=seconds, row_shift=8)
 
 
 @pytest.fixture
@@ -57,3 +58,27 @@ def test_a_stream_too_long_to_be_kept_is_drawn_by_every_reader(drawn: list[int])
     stream = DrawnOnce(source(), bytes_max=1000)
     assert stream_digest(stream.blocks(128)) == stream_digest(stream.blocks(128))
     assert drawn == [128, 128]
+
+
+def test_of_a_stream_without_an_end_what_somebody_came_to_is_kept_and_drawn_on_from_there(drawn: list[int]) -> None:
+    stream, whole = DrawnSoFar(source(200.0), ENOUGH_BYTES), list(source(200.0).blocks(128))
+    assert len(whole) > 2
+    drawn.clear()
+    first = list(islice(stream.blocks(128), 1))
+    both = [stream.blocks(128), stream.blocks(128)]
+    turns = [next(reader) for _ in range(2) for reader in both]
+    assert stream_digest(first) == stream_digest(whole[:1])
+    assert stream_digest(turns[::2]) == stream_digest(turns[1::2]) == stream_digest(whole[:2])
+    assert stream_digest(stream.blocks(128)) == stream_digest(whole)
+    assert drawn == [128, 128], "once for all, and once to learn that nothing comes after the end"
+
+
+def test_of_a_stream_without_an_end_what_is_too_much_to_keep_is_drawn_by_every_reader() -> None:
+    stream = DrawnSoFar(source(), bytes_max=1)
+    assert stream_digest(stream.blocks(128)) == stream_digest(stream.blocks(128)) == stream_digest(source().blocks(128))
+
+
+def test_of_a_stream_without_an_end_other_prefix_lengths_begin_anew() -> None:
+    stream = DrawnSoFar(source(), ENOUGH_BYTES)
+    for block_tokens in (128, 64, 128):
+        assert stream_digest(stream.blocks(block_tokens)) == stream_digest(source().blocks(block_tokens))
