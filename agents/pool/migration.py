@@ -102,7 +102,7 @@ def push_unused(state: PoolState, page: int) -> None:
 
 @kernel
 def push_unused_chain(state: PoolState, head: int, tail: int, pages: int) -> None:
-    """The same for so many pages that are linked from `head` to `tail`, whose order stays: neighbours are handed out as neighbours."""
+    """The same for so many pages that are linked from `head` to `tail`; none between is looked at, and their order stays."""
     state.next_pages[tail] = state.counters[_KV_FREE_HEAD]
     state.counters[_KV_FREE_HEAD] = head
     state.counters[_KV_FREE_PAGES] += pages

@@ -125,7 +125,7 @@ class PoolState(NamedTuple):
     counters: NDArray[np.int64]  # [Counter.COUNT]
     header: NDArray[np.void]  # [1] HEADER
     pages: NDArray[np.void]  # [P] PAGE
-    # of pages too, each side by side: a prefix has hundreds of pages, most of them neighbours, and is walked and written as a whole
+    # of pages too, each by itself: a prefix has dozens of them and is walked and written as a whole, past nothing else
     next_pages: NDArray[np.int32]  # [P] next page of a prefix, of KV's unused pages or of the free ones; -1 ends
     page_hashes: NDArray[np.uint64]  # [P] cumulative prefix hash at the end of a KV page
     lists: NDArray[np.void]  # [P] LISTED: three dense lists side by side

@@ -92,6 +92,29 @@ def test_of_equally_cheap_prefixes_the_one_used_longer_ago_goes() -> None:
     assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))
 
 
+def test_when_a_prefix_goes_whoever_takes_its_place_in_the_list_keeps_its_own_value() -> None:
+    state = tiny_pool()
+    for user, value in ((1, 1.0), (2, 5.0), (3, 9.0)):
+        keep(state, user=user, blocks=1, now_ns=user, policy=SHIPPED, value=value)
+    kv.truncate_entry(state, kv.find_entry(state, np.uint64(1)), 0, BLOCK)
+    assert [kv.priority_of(state, kv.find_entry(state, np.uint64(user))) for user in (2, 3)] == [5.0, 9.0]
+    assert kv.victim_entry(state) == kv.find_entry(state, np.uint64(2))
+
+
+def test_pages_of_a_prefix_that_went_are_handed_out_again_in_their_order_before_others() -> None:
+    state, pages = tiny_pool(), np.empty(8, np.int32)
+    keep(state, user=1, blocks=2, now_ns=1)
+    keep(state, user=2, blocks=3, now_ns=2)
+    kv.list_pages(state, kv.find_entry(state, np.uint64(2)), 3, pages)
+    freed = pages[:3].tolist()
+    kv.truncate_entry(state, kv.find_entry(state, np.uint64(2)), 1, BLOCK)
+    assert state.counters[Counter.KV_FREE_PAGES] == 5
+    keep(state, user=3, blocks=3, now_ns=3)
+    kv.list_pages(state, kv.find_entry(state, np.uint64(3)), 3, pages)
+    assert pages[:2].tolist() == freed[1:]
+    Ledger(state, 4).check()
+
+
 def test_ageing_lets_a_newcomer_outlive_a_prefix_nobody_uses_any_more() -> None:
     state = tiny_pool(kv_pages=2)
     keep(state, user=1, blocks=1, now_ns=0, policy=SHIPPED, value=3.0)
