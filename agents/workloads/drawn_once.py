@@ -66,25 +66,19 @@ class DrawnSoFar:
         self.name, self.duration_seconds, self.row_shift = source.name, source.duration_seconds, source.row_shift
         self._source = source
         self._room = bytes_max
-        self._kept: list[RequestBlock] = []
-        self._drawing: Iterator[RequestBlock] | None = None
-        self._block_tokens = 0
+        self._drawn: dict[int, tuple[list[RequestBlock], Iterator[RequestBlock]]] = {}
 
     def blocks(self, block_tokens: int) -> Iterator[RequestBlock]:
         """Blocks in order of time, from the beginning."""
-        if self._drawing is None or self._block_tokens != block_tokens:
-            self._drawing, self._block_tokens, self._kept = self._source.blocks(block_tokens), block_tokens, []
+        if block_tokens not in self._drawn:
+            self._drawn[block_tokens] = [], self._source.blocks(block_tokens)
+        kept, coming = self._drawn[block_tokens]
         for place in count():
-            if place == len(self._kept) and not self._draw_one():
-                yield from islice(self._source.blocks(block_tokens), place, None)
-                return
-            yield self._kept[place]
-
-    def _draw_one(self) -> bool:
-        """False where the stream has ended, or what is kept of it."""
-        block = next(self._drawing, None) if self._drawing is not None and self._room > 0 else None
-        if block is None:
-            return False
-        self._room -= sum(values.nbytes for values in block)
-        self._kept.append(block)
-        return True
+            if place == len(kept):
+                block = next(coming, None) if self._room > 0 else None
+                if block is None:  # the end of the stream, or of what may be kept
+                    yield from islice(self._source.blocks(block_tokens), place, None)
+                    return
+                self._room -= sum(values.nbytes for values in block)
+                kept.append(block)
+            yield kept[place]
