@@ -193,11 +193,8 @@ class SimulatedFleet:
 
     def _make_room(self, block: RequestBlock) -> None:
         if block.at_ns.shape[0]:
-            rows = int((np.diff(block.history_offsets) + np.diff(block.candidate_offsets)).max())
-            blocks = int(np.diff(block.block_offsets).max())
-            if blocks > self.world.hashes.shape[1] or rows > self.world.rows.shape[1]:
-                # with an eighth to spare: the longest request is a little longer in every other block, and all slots move then
-                self.world = roomy(self.world, blocks + blocks // 8, rows + rows // 8)
+            rows = np.diff(block.history_offsets) + np.diff(block.candidate_offsets)
+            self.world = roomy(self.world, int(np.diff(block.block_offsets).max()), int(rows.max()))
 
     # --- running --------------------------------------------------------------------------
 

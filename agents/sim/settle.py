@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agents.node.node import Node
 from agents.sim.memory import contents, fill_in, size_bytes
-from agents.sim.world import World, roomy
+from agents.sim.world import World, widened
 from agents.workloads.blocks import BlockWorkload, RequestBlock
 
 SECONDS = 60.0  # the admission window of users, and two half-lives of the curves
@@ -94,6 +94,6 @@ class Beginnings:
         """The new fleet's world as one that begins alike had it, `None` when there was none."""
         if self._of is None or self._of != of:
             return None
-        world = roomy(world, *self._room)
+        world = widened(world, *self._room)
         fill_in(world, self._contents)
         return world

@@ -228,9 +228,17 @@ def new_world(
 
 
 def roomy(world: World, blocks: int, rows: int) -> World:
-    """The same world with room for requests of so many blocks and rows."""
+    """The same world, or one with room for requests of so many blocks and rows and an eighth more.
+
+    The longest request is a little longer in every other block of a stream, and to make room moves all slots.
+    """
     if blocks <= world.hashes.shape[1] and rows <= world.rows.shape[1]:
         return world
+    return widened(world, blocks + blocks // 8, rows + rows // 8)
+
+
+def widened(world: World, blocks: int, rows: int) -> World:
+    """The same world with slots for so many blocks and rows, and none narrower than they were."""
     blocks, rows = max(blocks, world.hashes.shape[1]), max(rows, world.rows.shape[1])
     slots, batch_max = world.requests.shape[0], world.in_flight.slot.shape[1]
     hashes, kept = np.zeros((slots, blocks), np.uint64), np.zeros((slots, rows), np.int64)
