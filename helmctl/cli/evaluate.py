@@ -50,6 +50,8 @@ def evaluate(
     catalogues = tuple(only or CATALOGUES)
     if unknown := sorted(set(catalogues) - set(CATALOGUES)):
         raise typer.BadParameter(f"only: unknown {unknown[0]!r}, choose from {', '.join(CATALOGUES)}")
+    if log and suite != "generalisation":
+        raise typer.BadParameter("log: only the generalisation suite replays logs")
     folder = find_state_folder().root / "eval" / sources_digest() if cache is None else cache
     progress = _progress()
     signal.signal(signal.SIGTERM, _leave)

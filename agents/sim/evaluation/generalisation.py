@@ -8,7 +8,7 @@ There is no kept load for these: each is searched first, as `loads` defines a no
 S1 is the best static split of a row on the first seed. Everything is run with the admission that ships.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,19 +16,18 @@ import msgspec
 import numpy as np
 
 from agents.sim.evaluation.jobs import Job, carry_out, carry_out_all
-from agents.sim.evaluation.loads import LOADS, NODES, SEARCHED_SEED, SECONDS, find_load
+from agents.sim.evaluation.loads import HARDWARE, LOADS, NODES, SEARCHED_SEED, SECONDS, find_load
 from agents.sim.evaluation.report import change, row_of
 from agents.sim.evaluation.run import Progress
 from agents.sim.evaluation.suites import STATIC_RATIOS, static_name
 from agents.sim.processes import simulating_processes
-from agents.sim.scenario import Scenario
+from agents.sim.scenario import Scenario, profiles_of, workload_of
 
 METHODS = ("b5", "b7", "b7+burst", "paper", "helm")
 ADMISSION = "shipped"
 LOAD = "normal"
 RATIOS = (*STATIC_RATIOS, 0.7, 0.8)  # the demo's nodes and a log may want more than the catalogues do
 _SEARCHED_RATIOS = (0.3, 0.45, 0.6)
-_HARDWARE = "a100-80g"
 _DEMO_HARDWARE = "cpu-demo"
 _DEMO = {"nodes": 2, "duration_seconds": 120.0, "row_shift": 3}  # drawn request by request, at a millisecond each
 _DEMO_RATE_PER_NODE, _CATALOGUE_RATE_PER_NODE = 80.0, 120.0
@@ -45,19 +44,21 @@ class Unseen(NamedTuple):
 
 
 def unseen(logs: Sequence[Path] = (), *, quick: bool = False) -> list[Unseen]:
-    """All rows; the logs last. `ValueError` for two logs of one name, which nobody could tell apart."""
+    """All rows; the logs last. `ValueError` for two logs of one name, which nobody could tell apart, and for an unusable one."""
     names = [log.stem for log in logs]
     if len(set(names)) < len(names):
         raise ValueError("log: two of them have the same name")
     machines = [("taobao", regime, hardware) for hardware in ("a100-40g", "h200-141g") for regime in ("trend", "burst")]
     regimes = [("taobao", "scan-flood"), ("amazon-books", "smooth"), ("amazon-video-games", "diurnal-swap")]
     rows = [_catalogue_row("hardware", *machine) for machine in machines]
-    rows += [_catalogue_row("workload", *regime, _HARDWARE) for regime in regimes]
+    rows += [_catalogue_row("workload", *regime, HARDWARE) for regime in regimes]
     rows += [
         Unseen("workload", "demo", regime, _scenario(_DEMO_HARDWARE, workload=regime, **_DEMO), _DEMO_RATE_PER_NODE)
         for regime in ("trend", "burst")
     ]
     brought = [Unseen("log", log.stem, "log", _scenario(_DEMO_HARDWARE, trace=str(log), **_DEMO), _DEMO_RATE_PER_NODE) for log in logs]
+    for row in brought:
+        workload_of(row.scenario, profiles_of(row.scenario)[0])  # read once now: what is wrong with it is told before minutes of work
     return (rows[-2:] if quick else rows) + brought
 
 
@@ -103,7 +104,7 @@ def run_generalisation(
     return {"suite": "generalisation", "quick": quick, "seeds": len(seeds), "loads": loads, "cells": cells, "optima": [], "curves": []}
 
 
-def _loads(rows: Sequence[Unseen], folder: Path, processes: int, told: Any) -> list[float]:
+def _loads(rows: Sequence[Unseen], folder: Path, processes: int, told: Callable[[int], None]) -> list[float]:
     """Requests per second and node of every row, searched side by side."""
     folder.mkdir(parents=True, exist_ok=True)
     with simulating_processes(processes) as pool:

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, as_completed
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +46,24 @@ class Job(NamedTuple):
         """Name of the answer's file."""
         splits = "".join(f"-{ratio:g}" for ratio in self.splits)
         schedule = "-s3-" + hashlib.sha256(repr(self.schedule).encode()).hexdigest()[:12] if self.schedule else ""
-        return f"run-{ANSWER_VERSION}-{self.scenario.digest}{splits}{schedule}"
+        return f"run-{ANSWER_VERSION}-{self.scenario.digest}{splits}{schedule}{_log_of(self.scenario)}"
+
+
+def _log_of(scenario: Scenario) -> str:
+    """Digest of a replayed log's bytes: another log under the same path is another question. `ValueError` if it cannot be read."""
+    if scenario.trace is None:
+        return ""
+    try:
+        found = Path(scenario.trace).stat()
+        return "-log-" + _digest_of(scenario.trace, found.st_mtime_ns, found.st_size)
+    except OSError as error:
+        raise ValueError(f"log: cannot read {scenario.trace}: {error.strerror}") from error
+
+
+@lru_cache(maxsize=64)
+def _digest_of(path: str, _modified_ns: int, _bytes: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def carry_out(job: Job, folder: Path) -> dict[str, Any]:

@@ -186,6 +186,19 @@ def test_a_piece_that_was_done_is_read_and_not_done_again(tmp_path: Path) -> Non
     assert carry_out(job, tmp_path) == {"cell": {"seed": 77}}
 
 
+def test_another_log_under_the_same_path_is_another_question(tmp_path: Path) -> None:
+    log = tmp_path / "log.parquet"
+    job = Job(Scenario(trace=str(log)))
+    keys = []
+    for content in (b"monday", b"tuesday"):
+        log.write_bytes(content)
+        keys.append(job.key)
+    assert keys[0] != keys[1]
+    log.unlink()
+    with pytest.raises(ValueError, match="log: cannot read"):
+        _ = job.key
+
+
 def noted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, of: int) -> list[str]:
     """Digests of the streams, argument number `of`, that a method was called for."""
     method, calls = getattr(owner, name), []

@@ -41,12 +41,22 @@ def test_every_row_has_a_machine_or_a_workload_that_stands_in_no_training_config
         assert new, row
 
 
-def test_a_log_is_one_more_row_and_two_of_one_name_are_refused() -> None:
-    rows = unseen([Path("here/shop.parquet"), Path("news.parquet")], quick=True)
+def test_a_log_is_one_more_row_and_two_of_one_name_are_refused(tmp_path: Path) -> None:
+    logs = [tmp_path / name for name in ("shop.csv", "news.csv")]
+    for log in logs:
+        log.write_text("user,item,ts\n" + "".join(f"{event % 5},{event % 7},{event}\n" for event in range(100)), "utf-8")
+    rows = unseen(logs, quick=True)
     assert [(row.kind, row.profile) for row in rows] == [("workload", "demo")] * 2 + [("log", "shop"), ("log", "news")]
-    assert rows[2].scenario.trace == "here/shop.parquet"
+    assert rows[2].scenario.trace == str(logs[0])
     with pytest.raises(ValueError, match="same name"):
         unseen([Path("here/shop.parquet"), Path("there/shop.parquet")])
+
+
+def test_a_log_that_cannot_be_replayed_is_refused_before_any_work(tmp_path: Path) -> None:
+    log = tmp_path / "shop.csv"
+    log.write_text("a,b\n1,2\n", "utf-8")
+    with pytest.raises(ValueError, match="column"):
+        unseen([log])
 
 
 @pytest.mark.parametrize("load", ["normal", "high"])
