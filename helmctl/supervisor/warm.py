@@ -31,7 +31,7 @@ def warm_up(state: StateFolder, say: Callable[[str], None] = lambda _: None) -> 
     state.adopt_caches()
     names = present_warmers()
     for number, name in enumerate(names, 1):
-        say(f"HELM: compiling kernels, {number} of {len(names)}: {name.split('.')[1]}; once, two minutes in all")
+        say(f"HELM: compiling kernels, {number} of {len(names)}: {name.split('.')[1]}; once, two to four minutes in all")
         importlib.import_module(name).warm_up()
     for name in DAEMONS:
         importlib.import_module(name)
