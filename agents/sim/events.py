@@ -32,7 +32,7 @@ _TRIES_MAX = 3  # a request whose nodes die under it is given up at last
 _NOBODY_BUSY = np.empty(0, np.uint64)
 _BLOCKS, _HISTORY, _CANDIDATES, _READ, _WRITE, _ROWS = 0, 1, 2, 3, 4, 5  # rows of Booking.offsets
 _NEVER_NS = np.int64(1) << 62
-_JITTER_SEED = np.uint64(0x6A69747465)  # no stream's seed
+_JITTER_SEED, _LATE_SEED = np.uint64(0x6A69747465), np.uint64(0x6C617465)  # no stream's seeds
 
 
 @inlined_kernel
@@ -289,10 +289,9 @@ def _gather(world: World, node: int, size: int) -> None:
 
 
 @inlined_kernel
-def _jitter(world: World, number: int) -> float:
-    """Factor on the device time of the batch that a request leads: by its number, so that every method meets the same."""
-    place = mixed(_JITTER_SEED, np.uint64(number)) % np.uint64(world.jitter.shape[0])
-    return float(world.jitter[np.int64(place)])
+def _drawn(seed: np.uint64, number: int, among: int) -> int:
+    """One of so many equally likely places: by the request's number, so that every method meets the same."""
+    return np.int64(mixed(seed, np.uint64(number)) % np.uint64(among))
 
 
 @inlined_kernel
@@ -301,7 +300,7 @@ def _price(world: World, node: int, size: int, now_ns: int) -> None:
     head, body, flight = world.head[0], world.bodies[node], world.in_flight
     cost = cost_constants(body)
     scale = head.row_scale
-    slower = _jitter(world, world.requests[flight.slot[node, 0]].number)
+    slower = world.jitter[_drawn(_JITTER_SEED, world.requests[flight.slot[node, 0]].number, world.jitter.shape[0])]
     body.emb_ms = gather_ms(cost, body.rows * scale, body.missing * scale, body.link_share) * slower
     second = (now_ns - head.origin_ns) // 1_000_000_000
     counted = head.settling == 0 and 0 <= second < world.service_ms.shape[1]
@@ -349,7 +348,8 @@ def _answer(world: World, node: int, member: int, done_ns: int) -> None:
     head = world.head[0]
     slot = world.in_flight.slot[node, member]
     request = world.requests[slot]
-    latency_ms = (done_ns - request.arrival_ns) / 1e6
+    late_ns = world.late_ns[_drawn(_LATE_SEED, request.number, world.late_ns.shape[0])]
+    latency_ms = (done_ns + late_ns - request.arrival_ns) / 1e6
     # a settling fleet answers at once, which would teach the router that its predictions are far too high
     router_load.complete(world.router, request.reservation, -1.0 if head.settling == 1 else latency_ms, False)
     answer = world.answers[head.answers]

@@ -54,6 +54,7 @@ class FleetSetup(NamedTuple):
     router_settings: dict[str, Any] = {}
     hop_ns: int = HOP_NS  # router and gateway, each way
     jitter: tuple[float, ...] = ()  # equally likely factors on a batch's device time
+    late_ms: tuple[float, ...] = ()  # equally likely delays of an answer beyond the hop
 
 
 class SimulatedFleet:
@@ -98,6 +99,7 @@ class SimulatedFleet:
             origin_ns=ORIGIN_NS,
             hop_ns=setup.hop_ns,
             jitter=setup.jitter,
+            late_ms=setup.late_ms,
         )
         self.link_factors = np.ones(count)
         self.wishes = np.zeros(count, np.int64)  # rows that the last tick wanted refilled, sampled

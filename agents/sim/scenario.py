@@ -63,6 +63,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     rent: bool = True  # the joint router charges for the copy that a second copy displaces
     hop_ms: float = HOP_NS / 1e6  # router and gateway, each way
     jitter: tuple[float, ...] = ()  # equally likely factors on a batch's device time, where a device was measured
+    late_ms: tuple[float, ...] = ()  # equally likely delays of an answer beyond the hop, where one was measured
 
     def __post_init__(self) -> None:
         """Refuse the impossible, naming the field."""
@@ -82,6 +83,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         _require(self.row_shift is None or 0 <= self.row_shift <= ROW_SHIFT_MAX, f"row_shift: must be 0 to {ROW_SHIFT_MAX}")
         _require(math.isfinite(self.hop_ms) and 0.0 <= self.hop_ms <= 1e4, "hop_ms: must be 0 to 10000")
         _require(all(math.isfinite(one) and one > 0.0 for one in self.jitter), "jitter: must be above zero")
+        _require(all(math.isfinite(one) and 0.0 <= one <= 1e4 for one in self.late_ms), "late_ms: must be 0 to 10000")
         for fault in self.parsed_faults:
             _require(fault.node < self.nodes, f"fault: there is no node {fault.node} among {self.nodes}")
 
@@ -150,6 +152,7 @@ def fleet_for(
         controllers=controllers,
         hop_ns=round(scenario.hop_ms * 1e6),
         jitter=scenario.jitter,
+        late_ms=scenario.late_ms,
         router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
     )
     return SimulatedFleet(setup, workload if stream is None else stream, beginnings)

@@ -148,6 +148,7 @@ class World(NamedTuple):
     service_ms: NDArray[np.float64]  # [N, seconds, 2] device time by half of the requests
     barred: NDArray[np.int8]  # [N] nobody
     jitter: NDArray[np.float64]  # [J] equally likely factors on a batch's device time; a single 1.0 where it is exact
+    late_ns: NDArray[np.int64]  # [L] equally likely delays of an answer beyond the hop; a single 0 where every hop is alike
     queues: QueueState  # [N, queue_max] each
     in_flight: InFlight
     booking: Booking
@@ -192,6 +193,7 @@ def new_world(
     origin_ns: int,
     hop_ns: int = HOP_NS,
     jitter: Sequence[float] = (),
+    late_ms: Sequence[float] = (),
 ) -> World:
     """An empty fleet at `origin_ns`; one profile per node."""
     nodes, queue_max, batch_max = len(profiles), max(p.queue_max for p in profiles), max(p.batch_max for p in profiles)
@@ -214,6 +216,7 @@ def new_world(
         service_ms=np.zeros((nodes, seconds, 2)),
         barred=np.zeros(nodes, np.int8),
         jitter=np.array(jitter or (1.0,), np.float64),
+        late_ns=np.rint(np.array(late_ms or (0.0,)) * 1e6).astype(np.int64),
         queues=_queues(nodes, queue_max),
         in_flight=_in_flight(nodes, batch_max),
         booking=_booking(queue_max, batch_max, 1, 1),

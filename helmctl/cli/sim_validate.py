@@ -97,9 +97,8 @@ def _kept(run: LiveRun, found: Validated, scenario: Scenario) -> Validation:
         node_p99_error_max=_largest([node.latency_p99_error for node in found.replayed]),
         hit_ratio_error=fleet.hit_ratio_error or 0.0,
         host_cpu_ratio=run.host_cpu_ratio,
-        cost_factors=found.device.cost_factors,
-        jitter=found.device.jitter,
-        hop_ms=found.hop_ms,
+        **found.device._asdict(),
+        **found.hop._asdict(),
     )
 
 

@@ -38,6 +38,7 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     cost_factors: dict[str, float]  # the device as found, see `fitting`
     jitter: tuple[float, ...]
     hop_ms: float
+    late_ms: tuple[float, ...] = ()
 
 
 def applicable(validations: Sequence[Validation], profile: str, workload: str) -> Validation | None:
@@ -50,7 +51,9 @@ def as_measured(scenario: Scenario, found: Validation | None) -> Scenario:
     """The scenario on the device that was found, where it is of that kind."""
     if found is None or found.profile != scenario.profile:
         return scenario
-    return msgspec.structs.replace(scenario, cost_factors=found.cost_factors, jitter=found.jitter, hop_ms=found.hop_ms)
+    return msgspec.structs.replace(
+        scenario, cost_factors=found.cost_factors, jitter=found.jitter, hop_ms=found.hop_ms, late_ms=found.late_ms
+    )
 
 
 def outside(found: Validation | None, scenario: Scenario, utilisation: float | None, throughput_per_second: float | None) -> list[str]:

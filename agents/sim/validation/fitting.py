@@ -1,4 +1,4 @@
-"""What a device of this machine really takes: cost constants and their scatter, from batches that were served.
+"""What a device and a hop of this machine really take: cost constants, a constant, and the scatter of both.
 
 A profile's constants are those of the machine they were measured on, alone. A simulator that answers for *this* machine,
 with everything else it does, takes them from the first part of a live run and is judged by the rest.
@@ -27,6 +27,13 @@ class Device(NamedTuple):
     jitter: tuple[float, ...]
 
 
+class Hop(NamedTuple):
+    """Router and gateway: milliseconds each way, and equally likely ones more before an answer is there."""
+
+    hop_ms: float
+    late_ms: tuple[float, ...]
+
+
 def fit_device(served: Sequence[Served], cost: CostConstants) -> Device:
     """Least squares of relative errors over three causes. `ValueError` for too few batches.
 
@@ -52,8 +59,26 @@ def fit_device(served: Sequence[Served], cost: CostConstants) -> Device:
             "ms_per_token": compute,
             "ms_per_token_squared": compute,
         },
-        tuple(np.quantile(ratios, (np.arange(QUANTILES) + 0.5) / QUANTILES).round(4).tolist()),
+        _scatter(ratios),
     )
+
+
+def fit_hop(outside_ms: NDArray[np.float64], hand_over_ms: float) -> Hop:
+    """From what requests spent outside queue and device, NaN where one was not answered, and until an idle device takes one.
+
+    What even the quickest spends is the same both ways; what others spend more comes on the way back, where it delays nobody else.
+    `ValueError` for too few requests.
+    """
+    known = outside_ms[np.isfinite(outside_ms)]
+    if known.size < BATCHES_MIN:
+        raise ValueError(f"{known.size} requests are too few to fit a hop to, {BATCHES_MIN} are the least")
+    took_ms = np.maximum(np.array(_scatter(known)) + hand_over_ms, 0.0)
+    return Hop(float(took_ms[0]) / 2.0, tuple((took_ms - took_ms[0]).round(4).tolist()))
+
+
+def _scatter(values: NDArray[np.float64]) -> tuple[float, ...]:
+    """Equally likely values that stand for all of these, in order."""
+    return tuple(np.quantile(values, (np.arange(QUANTILES) + 0.5) / QUANTILES).round(4).tolist())
 
 
 def _expected_ms(served: Sequence[Served], cost: CostConstants) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from agents.sim.fleet import SimulatedFleet
 from agents.sim.replay import Parity, Served
 from agents.sim.scenario import Scenario, fleet_for, profiles_of
 from agents.sim.validation.figures import Compared, Side, side
-from agents.sim.validation.fitting import Device, fit_device
+from agents.sim.validation.fitting import Device, Hop, fit_device, fit_hop
 from agents.sim.world import ROUTED
 from agents.workloads.block_adapter import BlockAdapter
 from agents.workloads.request import Request, Workload
@@ -61,7 +61,7 @@ class Validated(NamedTuple):
     """The device as found in the run's first part, and both predictions of the rest."""
 
     device: Device
-    hop_ms: float
+    hop: Hop
     replayed: list[Compared]  # per node, on the routes as they were
     foretold: Compared  # the fleet, routed by the simulator
     utilisation: float  # measured, of the busiest node
@@ -72,15 +72,15 @@ def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
     """Fit the device to what came before the scenario's warm-up ended, and predict what came after it."""
     first_ns, split_ns = (run.begin_ns + int(seconds * 1e9) for seconds in (START_SECONDS, scenario.warmup_seconds))
     fitted = [one for node in run.nodes for one in node.served if first_ns <= one.now_ns < split_ns]
-    device, hop_ms = fit_device(fitted, profiles_of(scenario)[0].cost), _hop_ms(run, fitted, scenario)
-    known = msgspec.structs.replace(scenario, cost_factors=device.cost_factors, jitter=device.jitter, hop_ms=hop_ms)
+    device, hop = fit_device(fitted, profiles_of(scenario)[0].cost), _hop(run, fitted, scenario)
+    known = msgspec.structs.replace(scenario, **device._asdict(), **hop._asdict())
     replay, forecast = _replay(run, workload, known), fleet_for(known)
     for fleet in (replay, forecast):
         fleet.run()
     kept = [[one for one in node.served if one.now_ns >= split_ns] for node in run.nodes]
     return Validated(
         device=device,
-        hop_ms=hop_ms,
+        hop=hop,
         replayed=[
             Compared(name=node.name, measured=_measured(run, kept[index], scenario, index), predicted=_predicted(replay, index))
             for index, node in enumerate(run.nodes)
@@ -95,15 +95,14 @@ def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
     )
 
 
-def _hop_ms(run: LiveRun, fitted: list[Served], scenario: Scenario) -> float:
-    """Each way's share of what a request spends outside queue and device, and until an idle device takes it: medians of the first part."""
+def _hop(run: LiveRun, fitted: list[Served], scenario: Scenario) -> Hop:
+    """What a request spends outside queue and device, and until an idle device takes it, in the first part."""
     early = (run.sent_ns >= START_SECONDS * 1e9) & (run.sent_ns < scenario.warmup_seconds * 1e9)
-    outside_ms = float(np.nanmedian((run.latency_ms - run.inside_ms)[early]))
     seconds = (scenario.warmup_seconds - START_SECONDS) * len(run.nodes)
     idle_ratio = max(0.0, 1.0 - sum(one.service_ms for one in fitted) / 1e3 / seconds)
     # requests that found the device idle wait least; the middle one of them waited for nothing but the hand-over
     hand_over_ms = float(np.quantile(np.concatenate([one.queue_ms for one in fitted]), idle_ratio / 2.0))
-    return max(0.0, outside_ms + hand_over_ms) / 2.0
+    return fit_hop((run.latency_ms - run.inside_ms)[early], hand_over_ms)
 
 
 def _replay(run: LiveRun, workload: Workload, scenario: Scenario) -> SimulatedFleet:

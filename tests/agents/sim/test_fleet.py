@@ -153,6 +153,14 @@ def test_another_router_or_method_sees_the_same_stream(change: dict[str, str]) -
         assert (answers["node"] != others["node"]).any()
 
 
+def test_an_answer_that_is_late_on_its_way_back_delays_nobody_else() -> None:
+    prompt, some_late = (run_of(visits(), PACED, PACED, router="round-robin", late_ms=late).statistics.answers for late in ((), (0.0, 5.0)))
+    assert (some_late["number"] == prompt["number"]).all()
+    more_ms = some_late["latency_ms"] - prompt["latency_ms"]
+    assert sorted(set(more_ms.round(6).tolist())) == [0.0, 5.0]
+    assert 0.4 < (more_ms > 0.0).mean() < 0.6
+
+
 def test_replaying_the_routes_at_the_same_ratio_gives_every_node_the_same_service() -> None:
     fleet = run_of(visits(), PACED, PACED)
     replayed = run_of(visits(), PACED, PACED, routed=np.concatenate(fleet.routes))
@@ -255,7 +263,15 @@ def test_a_fleet_that_begins_as_the_one_before_it_answers_as_if_it_had_settled_i
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 2}, {"emb_ratio_start": 0.25}, {"admission": "none"}, {"router": "least-loaded"}, {"hop_ns": 0}, {"jitter": (0.5, 1.5)}],
+    [
+        {"seed": 2},
+        {"emb_ratio_start": 0.25},
+        {"admission": "none"},
+        {"router": "least-loaded"},
+        {"hop_ns": 0},
+        {"jitter": (0.5, 1.5)},
+        {"late_ms": (0.0, 5.0)},
+    ],
 )
 def test_a_fleet_that_begins_otherwise_settles_for_itself(change: dict[str, object]) -> None:
     stream, beginnings = rehearsed(), Beginnings()

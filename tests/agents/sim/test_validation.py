@@ -11,7 +11,7 @@ from agents.sim.replay import Served
 from agents.sim.scenario import Scenario
 from agents.sim.validation.envelope import FILE, Validation, applicable, as_measured, keep_validation, outside, read_validations
 from agents.sim.validation.figures import Compared, side
-from agents.sim.validation.fitting import BATCHES_MIN, fit_device
+from agents.sim.validation.fitting import BATCHES_MIN, QUANTILES, fit_device, fit_hop
 
 COST = load_profile("cpu-demo").cost
 STEADY = Scenario(profile="cpu-demo", workload="steady", nodes=4, duration_seconds=300.0, settled=False)
@@ -33,6 +33,7 @@ FOUND = Validation(
     cost_factors={"ms_fixed": 2.0},
     jitter=(0.9, 1.1),
     hop_ms=0.7,
+    late_ms=(0.0, 5.0),
 )
 
 
@@ -60,6 +61,27 @@ def test_a_device_is_found_by_what_its_batches_took() -> None:
 def test_too_few_batches_tell_nothing() -> None:
     with pytest.raises(ValueError, match="too few"):
         fit_device(served(BATCHES_MIN - 1, 1.0, 1.0, 1.0), COST)
+
+
+def test_a_hop_is_what_the_quickest_spends_each_way_and_what_others_spend_more_on_the_way_back() -> None:
+    chance = np.random.default_rng(2)
+    outside_ms = 1.0 + chance.exponential(2.0, 20_000)
+    outside_ms[::100] = np.nan  # not answered
+    hop = fit_hop(outside_ms, 0.2)
+    assert hop.hop_ms == pytest.approx(0.6, abs=0.01)
+    assert (len(hop.late_ms), hop.late_ms[0]) == (QUANTILES, 0.0)
+    assert 2.0 * hop.hop_ms + np.mean(hop.late_ms) == pytest.approx(np.nanmean(outside_ms) + 0.2, rel=0.01)
+
+
+def test_a_hop_never_ends_before_it_began() -> None:
+    hop = fit_hop(np.linspace(-0.5, 0.5, BATCHES_MIN), 0.0)  # clocks of two processes differ
+    assert hop.hop_ms == 0.0
+    assert min(hop.late_ms) == 0.0 < max(hop.late_ms)
+
+
+def test_too_few_requests_tell_nothing_of_a_hop() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        fit_hop(np.ones(BATCHES_MIN - 1), 0.0)
 
 
 def test_errors_are_relative_to_what_was_measured() -> None:
@@ -104,7 +126,8 @@ def test_without_a_live_run_nothing_is_covered() -> None:
 
 def test_a_scenario_of_the_same_profile_runs_on_the_device_that_was_found() -> None:
     known = as_measured(STEADY, FOUND)
-    assert (known.cost_factors, known.jitter, known.hop_ms) == (FOUND.cost_factors, FOUND.jitter, FOUND.hop_ms)
+    assert (known.cost_factors, known.jitter) == (FOUND.cost_factors, FOUND.jitter)
+    assert (known.hop_ms, known.late_ms) == (FOUND.hop_ms, FOUND.late_ms)
     other = msgspec.structs.replace(STEADY, profile="a100-80g")
     assert as_measured(other, FOUND) == other
 
