@@ -25,6 +25,7 @@ class LiveNode(NamedTuple):
     """One node's journal, replayed."""
 
     name: str
+    controller: str  # that decided
     parity: Parity
     served: list[Served]
 
@@ -69,7 +70,8 @@ class Validated(NamedTuple):
 
 
 def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
-    """Fit the device to what came before the scenario's warm-up ended, and predict what came after it."""
+    """Fit the device to what came before the scenario's warm-up ended, and predict what came after it. Who decided live decides again."""
+    scenario = _decided_as(run, scenario)
     first_ns, split_ns = (run.begin_ns + int(seconds * 1e9) for seconds in (START_SECONDS, scenario.warmup_seconds))
     fitted = [one for node in run.nodes for one in node.served if first_ns <= one.now_ns < split_ns]
     device, hop = fit_device(fitted, profiles_of(scenario)[0].cost), _hop(run, fitted, scenario)
@@ -93,6 +95,13 @@ def validate(run: LiveRun, workload: Workload, scenario: Scenario) -> Validated:
         utilisation=max(_busy_ratio(served, scenario) for served in kept),
         parity=all(node.parity.holds for node in run.nodes),
     )
+
+
+def _decided_as(run: LiveRun, scenario: Scenario) -> Scenario:
+    controllers = sorted({node.controller for node in run.nodes})
+    if len(controllers) != 1:
+        raise ValueError(f"controller: the nodes had {', '.join(controllers)}, a simulated fleet has one")
+    return msgspec.structs.replace(scenario, method=controllers[0])
 
 
 def _hop(run: LiveRun, fitted: list[Served], scenario: Scenario) -> Hop:

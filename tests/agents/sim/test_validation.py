@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from agents.profiles import load_profile
-from agents.sim.replay import Served
+from agents.sim.replay import Parity, Served
 from agents.sim.scenario import Scenario
 from agents.sim.validation.envelope import FILE, Validation, applicable, as_measured, keep_validation, outside, read_validations
 from agents.sim.validation.figures import Compared, side
 from agents.sim.validation.fitting import BATCHES_MIN, QUANTILES, fit_device, fit_hop
+from agents.sim.validation.run import LiveNode, LiveRun, validate
+from agents.workloads.demo import DemoParameters, synthetic_workload
 
 COST = load_profile("cpu-demo").cost
 STEADY = Scenario(profile="cpu-demo", workload="steady", nodes=4, duration_seconds=300.0, settled=False)
@@ -82,6 +84,24 @@ def test_a_hop_never_ends_before_it_began() -> None:
 def test_too_few_requests_tell_nothing_of_a_hop() -> None:
     with pytest.raises(ValueError, match="too few"):
         fit_hop(np.ones(BATCHES_MIN - 1), 0.0)
+
+
+def ran(*controllers: str) -> LiveRun:
+    """Half a minute of one node per controller, of which nothing is told but what a device and a hop are fitted to."""
+    sent_ns = np.arange(0, 30_000_000_000, 20_000_000)
+    batches = [one._replace(now_ns=int(at_ns)) for one, at_ns in zip(served(sent_ns.size, 1.0, 1.0, 1.0), sent_ns, strict=True)]
+    parity = Parity("node", 0, 0, 0, 0, 0, [], "")
+    nodes = [LiveNode(f"node-{index}", controller, parity, batches) for index, controller in enumerate(controllers)]
+    known_ms = np.full(sent_ns.size, 5.0)
+    return LiveRun(sent_ns, known_ms + 1.0, known_ms, np.zeros(sent_ns.size, np.int64), 0, nodes, 0.0, 0.2)
+
+
+@pytest.mark.parametrize(("controllers", "named"), [(["unheard-of"], "unheard-of"), (["helm", "b7"], "controller: the nodes had b7, helm")])
+def test_who_decided_live_decides_in_the_simulator(controllers: list[str], named: str) -> None:
+    scenario = msgspec.structs.replace(STEADY, nodes=len(controllers), duration_seconds=30.0, warmup_seconds=12.0, method="b5")
+    stream = synthetic_workload("steady", 1, 50.0, True, DemoParameters.for_profile(load_profile("cpu-demo")))
+    with pytest.raises(ValueError, match=named):
+        validate(ran(*controllers), stream, scenario)
 
 
 def test_errors_are_relative_to_what_was_measured() -> None:
