@@ -291,7 +291,7 @@ def _gather(world: World, node: int, size: int) -> None:
 @inlined_kernel
 def _drawn(seed: np.uint64, number: int, among: int) -> int:
     """One of so many equally likely places: by the request's number, so that every method meets the same."""
-    return np.int64(mixed(seed, np.uint64(number)) % np.uint64(among))
+    return int(mixed(seed, np.uint64(number)) % np.uint64(among))
 
 
 @inlined_kernel
