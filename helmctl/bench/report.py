@@ -53,14 +53,14 @@ def ratio_of(name: str, pairs: Sequence[tuple[float, float]], seed: int = 0) -> 
     return Result(name, float(np.median(ratios)), "ratio", None, float(ratios.min()), float(ratios.max()), (float(low), float(high)))
 
 
-def report(bench: str, runs: int, results: Sequence[Result], device: str = "cpu") -> dict[str, Any]:
-    """The JSON object of one bench."""
+def report(bench: str, runs: int, results: Sequence[Result], ahead: bool, device: str = "cpu") -> dict[str, Any]:
+    """The JSON object of one bench; `ahead` says whether it went before the machine's other processes."""
     return {
         "bench": bench,
         "version": version("helm"),
         "git": _revision(),
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": {"cpu": processor_name(), "cores": psutil.cpu_count() or 1, "device": device},
+        "machine": {"cpu": processor_name(), "cores": psutil.cpu_count() or 1, "device": device, "ahead_of_others": ahead},
         "runs": runs,
         "results": [{key: value for key, value in result._asdict().items() if key != "ci" or value is not None} for result in results],
     }

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from helmctl.bench.priority import ahead_of_others
 from helmctl.bench.report import MeasureError, Part, Result, report
 
 # A part is `module:function` taking (runs, say); a module that is not installed here is left out.
@@ -46,15 +47,16 @@ def bench(
     """Measure, and print what was measured."""
     parts = _parts(name, part)
     results: list[Result] = []
-    for measure in parts:
-        asked = {"seconds": seconds, "log": log}
-        understood = inspect.signature(measure).parameters
-        try:
-            results += measure(runs, _say, **{name: value for name, value in asked.items() if value and name in understood})
-        except MeasureError as error:
-            typer.echo(f"helmctl bench: {error}", err=True)
-            raise typer.Exit(1) from error
-    found = report(name, runs, results)
+    with ahead_of_others() as ahead:
+        for measure in parts:
+            asked = {"seconds": seconds, "log": log}
+            understood = inspect.signature(measure).parameters
+            try:
+                results += measure(runs, _say, **{name: value for name, value in asked.items() if value and name in understood})
+            except MeasureError as error:
+                typer.echo(f"helmctl bench: {error}", err=True)
+                raise typer.Exit(1) from error
+    found = report(name, runs, results, ahead)
     typer.echo(json.dumps(found) if as_json else _in_words(found))
 
 
@@ -74,7 +76,12 @@ def _say(line: str) -> None:
 
 
 def _in_words(found: dict[str, Any]) -> str:
-    lines = [f"{found['bench']} on {found['machine']['cpu']}, {found['runs']} runs, {found['git']}"]
+    turn = (
+        "ahead of other processes"
+        if found["machine"]["ahead_of_others"]
+        else "no priority over other processes: their turns are in the tails"
+    )
+    lines = [f"{found['bench']} on {found['machine']['cpu']}, {found['runs']} runs, {found['git']}; {turn}"]
     for one in found["results"]:
         middle = "-" if one["median"] is None else f"{one['median']:.6g}"
         extra = "".join(f"  {key} {one[key]:.6g}" for key in ("p99", "min", "max") if one[key] is not None)
