@@ -22,7 +22,7 @@ from agents.runtime.router_main import STANDING_BY
 from agents.wire.messages import FleetFile, NodeAddress
 from helmctl.bench.report import MeasureError
 from helmctl.supervisor.child import CALL_UP
-from helmctl.supervisor.processes import ONE_THREAD
+from helmctl.supervisor.processes import COMPILED_ONCE, ONE_THREAD
 from helmctl.supervisor.state import find_state_folder
 
 READY_SECONDS = 180.0  # kernels are compiled already; what is left are imports and a model
@@ -60,7 +60,7 @@ class BenchFleet:
         """Start `python -m module arguments` under a name, on one core if told."""
         command = [sys.executable, "-m", module, *arguments]
         # the product's own kernels, compiled once into its state folder; everything else in the bench's
-        environment = {**os.environ, **ONE_THREAD, **find_state_folder().cache_env(), "HELM_STATE_DIR": str(self.folder)}
+        environment = {**os.environ, **ONE_THREAD, **COMPILED_ONCE, **find_state_folder().cache_env(), "HELM_STATE_DIR": str(self.folder)}
         with (self.folder / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, env=environment)
         self._running[name] = process

@@ -13,7 +13,7 @@ import yaml
 
 from helmctl.supervisor.bus import KEEPING, Bus
 from helmctl.supervisor.plan import Hosts, Plan
-from helmctl.supervisor.processes import UP, Service, control_plane_env, preparation, services
+from helmctl.supervisor.processes import COMPILED_ONCE, UP, Service, control_plane_env, preparation, services
 from helmctl.supervisor.state import StateFolder
 
 STATE = StateFolder(Path("/var/lib/helm"))
@@ -28,7 +28,7 @@ REDIS_URL = f"redis://:${{REDIS_PASSWORD{HINT}}}@${{REDIS_HOST:-redis}}:${{REDIS
 DATABASE_URL = f"postgres://helm:${{POSTGRES_PASSWORD{HINT}}}@${{POSTGRES_HOST:-postgres}}:${{POSTGRES_PORT:-5432}}/helm"
 PLAN = Plan(nodes=2, host="0.0.0.0", profile="${HELM_PROFILE:-cpu-demo}", workload="${WORKLOAD:-demo}")  # noqa: S104  a container's own
 CONTROL = frozenset({"web", "beat", "migrate", "seed"})  # without torch
-CACHES = frozenset(STATE.cache_env())  # the image has its own, beside the sources that they were compiled from
+CACHES = frozenset((*STATE.cache_env(), *COMPILED_ONCE))  # the image has its own, beside the sources that they were compiled from
 PUBLISHED = {"web": "WEB_PORT", "router": "ROUTER_PORT"}
 STORES = ("postgres", "redis")
 HEALTHY, ENDED = "service_healthy", "service_completed_successfully"

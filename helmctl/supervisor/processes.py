@@ -13,6 +13,7 @@ UP = frozenset({"up"})
 QUIET_WORKER = ("--without-gossip", "--without-mingle")  # there is one worker here: nobody to gossip with
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 ONE_THREAD = dict.fromkeys(THREAD_COUNTS, "1")  # a node with more would take its neighbours' cores and falsify their latencies
+COMPILED_ONCE = {"PYTHONDONTWRITEBYTECODE": ""}  # whatever the shell says: a start takes twice as long where every import is compiled again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def services(
 
 def runtime_env(state: StateFolder) -> dict[str, str]:
     """Environment of every process that decides or computes."""
-    return {**ONE_THREAD, **state.cache_env(), "HELM_STATE_DIR": str(state.root), "PYTHONUNBUFFERED": "1"}
+    return {**ONE_THREAD, **COMPILED_ONCE, **state.cache_env(), "HELM_STATE_DIR": str(state.root), "PYTHONUNBUFFERED": "1"}
 
 
 def router(plan: Plan, state: StateFolder, python: str, hosts: Hosts) -> Service:

@@ -166,3 +166,11 @@ def test_the_image_sets_what_processes_expect_of_it() -> None:
     set_here = dict(re.findall(r"(\w+)=(\S+)", line))
     assert set_here["NUMBA_CACHE_DIR"].startswith("/var/cache/helm")  # beside the sources the kernels belong to, not in a volume
     assert set_here["HELM_STATE_DIR"] == "/var/lib/helm"
+
+
+def test_nothing_that_is_imported_is_compiled_at_a_start() -> None:
+    assert "UV_COMPILE_BYTECODE=1" in next(line for line in chain("agent") if line.startswith("ENV "))
+    sources = {"agents", "apps", "helmctl"}
+    for image, held in {"agent": sources - {"apps"}, "worker": sources, "web": sources}.items():
+        compiled = [line.split()[5:] for line in chain(image) if line.startswith("RUN python -m compileall -q ")]
+        assert {folder for folders in compiled for folder in folders} == held, image

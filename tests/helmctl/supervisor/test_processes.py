@@ -58,6 +58,7 @@ def test_a_journal_is_kept_by_the_nodes() -> None:
 def test_every_process_has_one_thread_and_its_caches_in_the_state_folder(table: list[Service]) -> None:
     for service in table:
         assert {name: service.env[name] for name in ONE_THREAD} == ONE_THREAD
+        assert service.env["PYTHONDONTWRITEBYTECODE"] == ""
         assert service.env["NUMBA_CACHE_DIR"] == f"/state folder/numba/{kernel_digest()}"
         assert service.env["HELM_STATE_DIR"] == "/state folder"
 
