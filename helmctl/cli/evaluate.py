@@ -141,7 +141,21 @@ def in_words(found: dict[str, Any]) -> list[str]:
         shown = [row for row in rows if compared or not row["method"].startswith("static-") or row["router"] != "joint"]
         for row in sorted(shown, key=lambda row: row["latency_ms_p99"] or float("inf")):
             lines.append(_line(row))
+        lines += _shares(rows)
     return lines
+
+
+_SHARES = {"allocation alone": "consistent-hash+helm", "routing alone": "joint", "both": "joint+helm"}
+
+
+def _shares(rows: list[dict[str, Any]]) -> list[str]:
+    """What each alone takes off the tail of hashing at one split, and what both do; nothing where routers are not compared."""
+    by_router = {row["router"]: row["p99_vs_hash"] for row in rows if "p99_vs_hash" in row}
+    if not by_router:
+        return []
+    found = {share: by_router.get(router) for share, router in _SHARES.items()}
+    told = (f"{share} {'overload' if one is None else format(one['mean'], '+.1%')}" for share, one in found.items())
+    return [f"  P99 against consistent hashing at the same split: {', '.join(told)}"]
 
 
 def _line(row: dict[str, Any]) -> str:

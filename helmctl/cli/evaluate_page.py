@@ -23,6 +23,7 @@ _COLUMNS = (
     ("kv_hit_ratio", "KV hits"),
     ("p99_vs_s1", "P99 vs S1"),
     ("p99_vs_s0", "P99 vs S0"),
+    ("p99_vs_hash", "P99 vs hashing"),
     ("gap_closed", "of S1-S3 gap"),
     ("distance", "distance"),
     ("distance_outside_plateau", "outside plateau"),

@@ -147,7 +147,7 @@ def _curves(cell: Cell, named: dict[str, list[dict[str, Any]]], optima: dict[int
 def run_routing(
     *, quick: bool, nodes: int, seeds: Sequence[int], catalogues: Sequence[str], folder: Path, processes: int, progress: Progress
 ) -> dict[str, Any]:
-    """Routers against each other at one static split, and what allocation adds to the best of them."""
+    """Routers against each other at one static split, and what allocation adds to the best of them and to hashing."""
     plan = routing_jobs(quick=quick, nodes=nodes, seeds=seeds, catalogues=catalogues)
     answers = carry_out_all([job for routers in plan.values() for jobs in routers.values() for job in jobs], folder, processes, progress)
     rows = []
@@ -158,7 +158,7 @@ def run_routing(
         for router, runs in found.items():
             row = _asked(cell, runs[0]["cell"]["method"], router) | row_of(runs)
             row |= {f"joint_p99_vs_{router}": change(found["joint"], runs)} if router != "joint" else {}
-            rows.append(row | {"p99_vs_joint": change(runs, found["joint"])})
+            rows.append(row | {"p99_vs_joint": change(runs, found["joint"]), "p99_vs_hash": change(runs, found["consistent-hash"])})
     return {"suite": "routing", "quick": quick, "seeds": len(seeds), "cells": rows, "optima": [], "curves": []}
 
 
