@@ -84,12 +84,18 @@ def change(measured: Sequence[dict[str, Any]], compared: Sequence[dict[str, Any]
     return {"mean": float(np.mean(changes)), "ci": interval(changes), "pairs": len(changes)}
 
 
+def meets_slo(cell: dict[str, Any]) -> bool:
+    """Whether a run was carried: not overloaded, and with a P99 within the SLO."""
+    return not cell["overloaded"] and cell["latency_ms_p99"] is not None and cell["latency_ms_p99"] <= cell["slo_ms"]
+
+
 def capacity(factors: Sequence[float], cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The factor on the arrivals up to which P99 meets the SLO, between the last that does and the first that does not.
 
-    `bound` says where the truth lies beyond the factors that were tried: `below` or `above`; null where it is between them.
+    There is a cell for every factor up to one that is not carried. `bound` says where the truth lies beyond the factors
+    that were tried: `below` or `above`; null where it is between them.
     """
-    meets = [not cell["overloaded"] and cell["latency_ms_p99"] is not None and cell["latency_ms_p99"] <= cell["slo_ms"] for cell in cells]
+    meets = [meets_slo(cell) for cell in cells]
     first = meets.index(False) if False in meets else len(meets)
     if first == 0 or first == len(meets):
         return {"factor": factors[max(first - 1, 0)], "bound": "below" if first == 0 else "above"}

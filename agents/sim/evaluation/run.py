@@ -1,6 +1,7 @@
 """Carry a suite out and put its answers together."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 from agents.sim.evaluation.jobs import QUANTILES, carry_out_all
 from agents.sim.evaluation.loads import LOADS, SECONDS
 from agents.sim.evaluation.optimum import Optimum, find_optimum
-from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, on_seeds_of, ratio_distance, row_of
+from agents.sim.evaluation.report import alarms, capacity, change, distances, gap_closed, meets_slo, on_seeds_of, ratio_distance, row_of
 from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS
 from agents.sim.evaluation.suites import (
+    Carrier,
     Cell,
     Plan,
     best_statics,
     capacity_factors,
-    capacity_jobs,
+    carriers,
     first_jobs,
     named_jobs,
     placement_jobs,
@@ -190,17 +192,33 @@ def _tail_of(row: dict[str, Any]) -> float:
 
 
 def run_capacity(*, quick: bool, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:
-    """How many times a normal load's arrivals each method carries within the SLO, on fleets of 32 nodes."""
-    plan = capacity_jobs(quick=quick)
-    answers = carry_out_all([job for _, _, jobs in plan for job in jobs], folder, processes, progress)
+    """How many times a normal load's arrivals each method and router carries within the SLO, on fleets of 32 nodes.
+
+    Who does not carry a factor is not asked for more.
+    """
+    plan, factors = carriers(quick=quick), capacity_factors(quick=quick)
+    tried: dict[Carrier, list[dict[str, Any]]] = {carrier: [] for carrier in plan}
+    done = 0
+    for left, factor in zip(range(len(factors), 0, -1), factors, strict=True):
+        going = [carrier for carrier in plan if all(map(meets_slo, tried[carrier]))]
+        show = partial(_show_further, progress, done, done + left * len(going))
+        answers = carry_out_all([carrier.job(factor) for carrier in going], folder, processes, show)
+        for carrier in going:
+            tried[carrier].append(answers[carrier.job(factor).key]["cell"])
+        done += len(going)
+    show = partial(_show_further, progress, done, done + len(plan))
+    as_is = carry_out_all([carrier.job(1.0) for carrier in plan], folder, processes, show)
     rows = []
-    for cell, method, jobs in plan:
-        found = [answers[job.key] for job in jobs]
-        factors = capacity_factors(quick=quick)
-        carried = capacity(factors, [one["cell"] for one in found])
-        figures = row_of([found[factors.index(1.0)]])  # latencies are those of the load as it is
-        rows.append(_asked(cell, method) | figures | {"capacity_factor": carried["factor"], "capacity_bound": carried["bound"]})
+    for carrier, cells in tried.items():
+        figures = row_of([as_is[carrier.job(1.0).key]])  # latencies are those of the load as it is
+        carried = capacity(factors[: len(cells)], cells)
+        asked = _asked(carrier.cell, carrier.method, carrier.router)
+        rows.append(asked | figures | {"capacity_factor": carried["factor"], "capacity_bound": carried["bound"]})
     return {"suite": "capacity", "quick": quick, "seeds": 1, "cells": rows, "optima": [], "curves": []}
+
+
+def _show_further(progress: Progress, before: int, total: int, done: int, _: int) -> None:
+    progress(before + done, total)
 
 
 def run_placement(*, catalogue: str, folder: Path, processes: int, progress: Progress) -> dict[str, Any]:

@@ -5,7 +5,7 @@
     sensitivity  each cost constant halved and doubled: where does the winner change
     ablation     the controller's layers, one by one
     placement    unequal splits, steered to by the router alone, against equal ones
-    capacity     six named cells on 32 nodes: how many more arrivals each method carries within the SLO
+    capacity     six named cells on 32 nodes: how many more arrivals each method and each router carries within the SLO
 
 Statics run on two seeds, methods on all. S0 is the best static of a catalogue and load over the three regimes, S1 the best of a
 cell, steady-tuned the best of its steady cell: all three by mean P99 over the statics' seeds, which flatters S0 and S1
@@ -32,7 +32,6 @@ METHODS = ("b5", "b5+burst", "b7", "b7+burst", "b9", "b10", "b10+burst", "b11", 
 ROUTERS = ("round-robin", "least-loaded", "consistent-hash", "kv-affinity", "joint")
 ABLATION = ("helm-base", "helm-residual", "helm-recovery", "helm", "helm-on-hold", "helm-on-b7", "paper")
 CAPACITY_NODES, CAPACITY_REGIMES = 32, ("trend", "burst")
-CAPACITY_METHODS = ("static-0.50", "b5", "helm")
 CAPACITY_FACTORS = (0.8, 0.9, 1.0, 1.1, 1.2, 1.35)  # on the arrivals of a normal load
 QUICK_METHODS = ("b5", "b7", "helm", "helm-base", "helm-on-hold")
 # share of a typical request's 4.5 ms that each constant makes, on an A100 at the demo's hit ratios
@@ -263,13 +262,23 @@ def capacity_factors(*, quick: bool) -> tuple[float, ...]:
     return CAPACITY_FACTORS[::2] if quick else CAPACITY_FACTORS
 
 
-def capacity_jobs(*, quick: bool) -> list[tuple[Cell, str, list[Job]]]:
-    """(cell, method, a job per factor on the arrivals)."""
-    return [
-        (cell, method, [Job(cell.scenario(method, 1, factor=factor)) for factor in capacity_factors(quick=quick)])
-        for cell in capacity_cells(quick=quick)
-        for method in CAPACITY_METHODS
-    ]
+class Carrier(NamedTuple):
+    """Who is asked how much it carries."""
+
+    cell: Cell
+    method: str
+    router: str
+
+    def job(self, factor: float) -> Job:
+        """The run with so many times the normal load's arrivals."""
+        return Job(self.cell.scenario(self.method, 1, router=self.router, factor=factor))
+
+
+def carriers(*, quick: bool) -> list[Carrier]:
+    """In every cell: a static split behind every router, and who moves it behind ours."""
+    static = static_name(SETTLED_RATIO)
+    pairs = [*((static, router) for router in ROUTERS), ("b5", "joint"), ("helm", "joint")]
+    return [Carrier(cell, method, router) for cell in capacity_cells(quick=quick) for method, router in pairs]
 
 
 def placement_jobs(catalogue: str) -> list[tuple[Cell, tuple[float, ...], Job]]:

@@ -1,6 +1,8 @@
 """Evaluation on made-up answers: the optimum's parabola, the plateau, paired changes, S0 and S1, and what a stopped suite keeps."""
 
 import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,17 @@ from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
 from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval, on_seeds_of
-from agents.sim.evaluation.run import best_schedule
+from agents.sim.evaluation.run import best_schedule, run_capacity
 from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS, schedules_of
 from agents.sim.evaluation.suites import (
     CATALOGUES,
     REGIMES,
+    ROUTERS,
     Cell,
     Plan,
     best_statics,
-    capacity_cells,
     capacity_factors,
+    carriers,
     first_jobs,
     methods_in,
     named_jobs,
@@ -273,12 +276,49 @@ def test_a_capacity_lies_where_the_tail_crosses_the_slo(tails: list[dict[str, An
     assert (found["factor"], found["bound"]) == (pytest.approx(factor), bound)
 
 
-def test_capacity_is_asked_in_six_cells_of_32_nodes() -> None:
-    cells = capacity_cells(quick=False)
-    assert len(cells) == 6
-    assert {cell.nodes for cell in cells} == {32}
+def test_capacity_is_asked_in_six_cells_of_32_nodes_of_every_router_and_of_who_moves_the_split() -> None:
+    asked = carriers(quick=False)
+    assert len({carrier.cell for carrier in asked}) == 6
+    assert {carrier.cell.nodes for carrier in asked} == {32}
+    assert {carrier.router for carrier in asked if carrier.method == "static-0.50"} == set(ROUTERS)
+    assert {(carrier.method, carrier.router) for carrier in asked if carrier.method != "static-0.50"} == {
+        ("b5", "joint"),
+        ("helm", "joint"),
+    }
     assert 1.0 in capacity_factors(quick=False)
     assert 1.0 in capacity_factors(quick=True)
+
+
+def test_who_does_not_carry_a_load_is_not_asked_for_more_but_for_the_load_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, float]] = []
+
+    def answered(jobs: Sequence[Job], folder: Path, processes: int, progress: Callable[[int, int], None]) -> dict[str, dict[str, Any]]:
+        """A P99 of 40 ms, which is the SLO, times how far the arrivals are above what the router carries."""
+        answers = {}
+        for job in jobs:
+            base = next(one for one in carriers(quick=True) if one.job(1.0).scenario.workload == job.scenario.workload)
+            factor = round(job.scenario.rate_per_second / base.job(1.0).scenario.rate_per_second, 2)  # type: ignore[operator]
+            carried = {"joint": 2.0, "kv-affinity": 1.0}.get(job.scenario.router, 0.5)
+            asked.append((job.scenario.router, job.scenario.workload, factor))
+            figures = {"latency_ms_p99": 40.0 * factor / carried, "slo_ms": 40.0, "overloaded": factor > 3.0 * carried}
+            answers[job.key] = {"cell": defaultdict(lambda: 1.0, figures)}
+        progress(len(jobs), len(jobs))
+        return answers
+
+    monkeypatch.setattr("agents.sim.evaluation.run.carry_out_all", answered)
+    shown: list[tuple[int, int]] = []
+    found = run_capacity(quick=True, folder=tmp_path, processes=1, progress=lambda done, total: shown.append((done, total)))
+    factors, told = capacity_factors(quick=True), {(row["router"], row["capacity_bound"]) for row in found["cells"]}
+    assert told == {
+        ("joint", "above"),
+        ("kv-affinity", None),
+        ("consistent-hash", "below"),
+        ("least-loaded", "below"),
+        ("round-robin", "below"),
+    }
+    assert {factor for router, _, factor in asked if router == "least-loaded"} == {factors[0], 1.0}
+    assert {factor for router, _, factor in asked if router == "joint"} == set(factors)
+    assert all(done <= total for done, total in shown)
 
 
 def test_a_burst_layer_is_compared_where_a_burst_comes() -> None:
