@@ -41,11 +41,11 @@ def test_an_error_while_measuring_leaves_no_priority_behind(session: Path, own: 
 
 
 def test_who_is_ahead_already_stays_so(session: Path, own: list[int]) -> None:
-    own.append(-18)
+    own.append(NICE - 1)
     with ahead_of_others() as ahead:
         assert ahead
-        assert own[-1] == -18
-    assert own[-1] == -18
+        assert own[-1] == NICE - 1
+    assert own[-1] == NICE - 1
 
 
 def test_a_system_without_sessions_of_their_own_priority_raises_the_process_alone(session: Path, own: list[int]) -> None:
