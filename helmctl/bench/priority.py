@@ -23,13 +23,13 @@ def ahead_of_others() -> Iterator[bool]:
     own, session = os.getpriority(os.PRIO_PROCESS, 0), _session_nice()
     try:
         _set(min(own, NICE), None if session is None else min(session, NICE))
+        ahead = True
     except OSError:
-        yield False
-        return
+        ahead = False
     try:
-        yield True
+        yield ahead
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not even half of it stays
             _set(own, session)
 
 

@@ -16,7 +16,7 @@ from agents.sim.evaluation.jobs import Job, carry_out
 from agents.sim.evaluation.loads import LOADS, peak_utilisation, rate_per_node
 from agents.sim.evaluation.optimum import GRID, distance, find_optimum, plateau, refined_argmin
 from agents.sim.evaluation.report import alarms, capacity, change, gap_closed, interval, on_seeds_of
-from agents.sim.evaluation.run import best_schedule, run_capacity
+from agents.sim.evaluation.run import best_schedule, run_capacity, run_routing
 from agents.sim.evaluation.schedules import LEADS_WINDOWS, LEANS, schedules_of
 from agents.sim.evaluation.suites import (
     CATALOGUES,
@@ -319,6 +319,33 @@ def test_who_does_not_carry_a_load_is_not_asked_for_more_but_for_the_load_as_it_
     assert {factor for router, _, factor in asked if router == "least-loaded"} == {factors[0], 1.0}
     assert {factor for router, _, factor in asked if router == "joint"} == set(factors)
     assert all(done <= total for done, total in shown)
+
+
+def test_every_router_is_held_against_ours_and_against_hashing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tails_ms = {"joint": 20.0, "consistent-hash": 80.0}
+
+    def answered(jobs: Sequence[Job], folder: Path, processes: int, progress: Callable[[int, int], None]) -> dict[str, dict[str, Any]]:
+        """80 ms behind hashing, 20 behind ours, 40 behind others; half of it under `helm`."""
+        answers = {}
+        for job in jobs:
+            tail_ms = tails_ms.get(job.scenario.router, 40.0) * (0.5 if job.scenario.method == "helm" else 1.0)
+            figures = {"latency_ms_p99": tail_ms, "seed": job.scenario.seed, "overloaded": False, "method": job.scenario.method}
+            answers[job.key] = {"cell": defaultdict(lambda: 1.0, figures)}
+        return answers
+
+    monkeypatch.setattr("agents.sim.evaluation.run.carry_out_all", answered)
+    found = run_routing(
+        quick=True, nodes=4, seeds=(1,), catalogues=("taobao",), folder=tmp_path, processes=1, progress=lambda done, total: None
+    )
+    steady = {row["router"]: row for row in found["cells"] if row["regime"] == "steady"}
+    against_hashing = {router: row["p99_vs_hash"]["mean"] for router, row in steady.items()}
+    assert {router: against_hashing[router] for router in ("consistent-hash+helm", "joint", "joint+helm", "kv-affinity")} == {
+        "consistent-hash+helm": pytest.approx(-0.5),
+        "joint": pytest.approx(-0.75),
+        "joint+helm": pytest.approx(-0.875),
+        "kv-affinity": pytest.approx(-0.5),
+    }
+    assert steady["kv-affinity"]["p99_vs_joint"]["mean"] == pytest.approx(1.0)
 
 
 def test_a_burst_layer_is_compared_where_a_burst_comes() -> None:

@@ -56,6 +56,18 @@ def test_a_system_without_sessions_of_their_own_priority_raises_the_process_alon
     assert not session.exists()
 
 
+def test_a_session_that_may_not_go_first_leaves_no_process_that_does(
+    session: Path, own: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, text: str, encoding: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with ahead_of_others() as ahead:
+        assert not ahead
+    assert own == [0, NICE, 0]
+
+
 def test_who_may_not_measures_in_line(session: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(which: int, who: int, nice: int) -> None:
         raise PermissionError
