@@ -45,7 +45,7 @@ COST_CONSTANTS = {
 }
 STATIC_SEEDS = 2
 STATIC_RATIOS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)  # where the best ones lie; the optimum is looked for at all 17
-SETTLED_RATIO = 0.5  # of the routing suite
+SETTLED_RATIO = 0.5  # the static split behind every router, of the routing and capacity suites
 
 
 class Cell(NamedTuple):
