@@ -12,7 +12,8 @@ pytestmark = pytest.mark.live
 SECONDS, RATE_PER_SECOND = 4.0, 30.0
 
 
-def test_a_recorded_run_tells_who_decided_and_of_every_request_when_where_and_how_long() -> None:
+def test_a_recorded_run_tells_who_decided_and_of_every_request_when_where_and_how_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HELM_STATE_DIR", raising=False)  # where the kernels of this checkout are; its processes get a folder of their own
     stream = synthetic_workload("steady", 1, RATE_PER_SECOND, True, DemoParameters.for_profile(load_profile("cpu-demo")))
     run = record(stream, SECONDS, 2, "cpu-demo", lambda line: None)
     assert [node.controller for node in run.nodes] == ["helm", "helm"]  # what a node has where nothing else is said
