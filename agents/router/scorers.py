@@ -9,14 +9,16 @@
     emb        (1 - emb_hit_ratio) * (n - h + c) * ms_per_missing_row
     candidates c * ms_per_candidate
     refill     a share of emb while refill shares the link
-    rent       what a new copy displaces: its own recompute value when the user is resident on another
-               node, a part of it when it is not; nothing while the node's KV has room, so that a node
-               that came back empty fills again, and nothing when the node will not cache the user
-    delay      this request's service, `delay_weight` times for each of those who wait on a node of the fleet
-               now. Those count who would wait if the nodes shared their work: where one of them is idle, work
-               done twice delays nobody. The fleet's mean and not the node's own number, because requests move on
-               to where queues are short. Where queues are long everywhere nobody can afford work done twice, and
-               users stay where their prefixes are
+    rent       what a second copy displaces: as much as it takes to recompute, `rent_weight` times, and dearer
+               where requests wait (`rent_factor`). None where the user is resident nowhere (it will need a copy
+               somewhere), none while the node's KV has room, so that a node that came back empty fills again, and
+               none when the node will not cache the user
+    delay      this request's service, `delay_weight` times for each of those who wait on a node of the fleet now
+
+Those who wait are counted as if the nodes shared their work: where one of them is idle, work done twice delays nobody.
+The fleet's mean and not the node's own number, because requests move on to where queues are short. Where queues are
+long everywhere nobody can afford work done twice, now or when a displaced user comes back, and users stay where their
+prefixes are: a router that sends them to the shorter queue there makes the load that it runs from.
 
 Compute is charged at what the median node of the profile found (`costs`), rows at what the node itself did.
 
@@ -97,13 +99,24 @@ def waiting_if_shared(services: float, nodes: int) -> float:
 
 
 @kernel
+def rent_factor(waiting: float, growth: float) -> float:
+    """How much dearer displaced work is where `waiting` requests wait per node: 1 + growth * w^2 / (1 + w).
+
+    It is done later, in front of whoever waits then, and of those who come before the queue is empty again: in
+    proportion to the queue where there is one, and hardly at all where one is rare.
+    """
+    return 1.0 + growth * waiting * waiting / (1.0 + waiting)
+
+
+@kernel
 def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidates: int, longest: int, cached_after: bool) -> None:
     """Fill every millisecond column. `cached_after`: the node would keep the user's prefix after this request."""
     settings = state.settings[0]
     scores = state.scores
     n = float(history_tokens)
     floor_ms = service_floor_ms(state)
-    waiting = settings.delay_weight * _waiting_per_node(state, now_ns)
+    waiting = _waiting_per_node(state, now_ns)
+    rent_weight = settings.rent_weight * rent_factor(waiting, settings.rent_growth)
     for node in range(scores.shape[0]):
         record = state.nodes[node]
         h = scores[node, _CACHED]
@@ -114,11 +127,10 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         backlog = record.refill_backlog_bytes
         refill = settings.refill_weight * emb * backlog / (backlog + settings.refill_half_bytes)
         rent = 0.0
-        if cached_after:
+        if cached_after and longest > h:
             used = record.kv_tokens_used / max(1.0, record.kv_tokens_capacity)
             pressure = min(1.0, max(0.0, (used - _PRESSURE_FROM) / (_PRESSURE_FULL - _PRESSURE_FROM)))
-            weight = settings.rent_weight if longest > h else settings.pressure_weight
-            rent = weight * pressure * recompute
+            rent = rent_weight * pressure * recompute
         scores[node, _FIXED] = correction * record.ms_fixed
         scores[node, _KV] = correction * recompute
         scores[node, _EMB] = correction * emb
@@ -129,7 +141,7 @@ def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidate
         service = scores[node, _FIXED] + scores[node, _KV] + scores[node, _EMB] + scores[node, _CANDIDATES] + scores[node, _REFILL]
         scores[node, _SERVICE] = max(service, floor_ms)
         scores[node, _PREDICTED] = scores[node, _QUEUE] + scores[node, _SERVICE]
-        scores[node, _DELAY] = waiting * scores[node, _SERVICE]
+        scores[node, _DELAY] = settings.delay_weight * waiting * scores[node, _SERVICE]
         scores[node, _SCORE] = scores[node, _PREDICTED] + scores[node, _RENT] + scores[node, _DELAY]
 
 

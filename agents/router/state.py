@@ -176,8 +176,8 @@ SETTINGS = np.dtype(
         ("share_cap_ratio", "f8"),
         ("share_picks_min", "f8"),
         ("rent_weight", "f8"),
+        ("rent_growth", "f8"),
         ("delay_weight", "f8"),
-        ("pressure_weight", "f8"),
         ("refill_weight", "f8"),
         ("refill_half_bytes", "f8"),
         ("tie_ms", "f8"),
@@ -209,8 +209,8 @@ class RouterConfig(NamedTuple):
     share_cap_ratio: float = 1.3  # of an even share: a locality that loads a node further costs more than it saves
     share_picks_min: float = 16.0  # per node: below it a share is noise
     rent_weight: float = 1.0  # a displaced copy is worth about as much as the one that displaces it
-    delay_weight: float = 2.0  # who waits is not alone: others come before a queue is empty again
-    pressure_weight: float = 0.25  # the victim of a full cache is worth less than average
+    rent_growth: float = 4.0  # of the rent where requests wait: what it displaces is recomputed in front of them, too
+    delay_weight: float = 1.0  # each who waits, waits for this service
     refill_weight: float = 0.1
     refill_half_bytes: float = 1_048_576.0
     tie_ms: float = 0.05

@@ -153,7 +153,7 @@ def fleet_for(
         hop_ns=round(scenario.hop_ms * 1e6),
         jitter=scenario.jitter,
         late_ms=scenario.late_ms,
-        router_settings={} if scenario.rent else {"rent_weight": 0.0, "pressure_weight": 0.0},
+        router_settings={} if scenario.rent else {"rent_weight": 0.0},
     )
     return SimulatedFleet(setup, workload if stream is None else stream, beginnings)
 

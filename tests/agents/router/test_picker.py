@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from agents.router.hashing import mix, name_hash
 from agents.router.router import Pick, Router
-from agents.router.scorers import waiting_if_shared
+from agents.router.scorers import rent_factor, waiting_if_shared
 from agents.router.state import POLICIES, Filter
 from agents.wire.messages import Phase, ResidencySnapshot
 from tests.agents.router.nodes import MS, SECOND, load, router
@@ -111,13 +111,13 @@ def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray, 
             continue
         kv = report.ms_per_token * (n - h) + report.ms_per_token_squared * (n * n - h * h)
         full = min(1.0, max(0.0, (report.kv_tokens_used / report.kv_tokens_capacity - 0.8) / 0.15))
-        rent = (1.0 if max(held) > h else 0.25) * full * kv
         emb = (1 - report.emb_hit_ratio) * (n - h + c) * report.ms_per_missing_row
         queue = max(0.0, report.queued_ms - 1.0)
         ready = [max(0.0, r.queued_ms - 1.0) for r in reports if r.phase is Phase.READY]
         waiting = slow_waiting(sum(ready) / mean_ms / len(ready), len(ready)) if mean_ms else 0.0
         service = report.ms_fixed + kv + emb + c * report.ms_per_candidate
-        score = queue + service + rent + 2.0 * service * waiting
+        rent = full * kv * (1.0 + 4.0 * waiting**2 / (1.0 + waiting)) if max(held) > h else 0.0
+        score = queue + service + rent + service * waiting
         if score < best_ms:
             best, best_ms = i, score
     return best
@@ -150,7 +150,7 @@ def test_where_every_queue_is_long_a_user_stays_with_its_copy_and_where_one_is_i
         choice = eight.pick(SECOND, 7, 512, 10)
         told = components(eight, choice, "node-0")
         waiting = slow_waiting((home_ms + 7 * elsewhere_ms) / 8 / mean_ms, 8)
-        assert told["delay"] == pytest.approx(2.0 * told["service"] * waiting, rel=1e-5)
+        assert told["delay"] == pytest.approx(told["service"] * waiting, rel=1e-5)
         assert home_ms - elsewhere_ms > recompute  # by its own time alone it would go in both cases
         assert (choice.node_index == 0) == stays
 
@@ -165,6 +165,32 @@ def test_rent_keeps_a_user_where_its_copy_is_until_the_queue_costs_more_than_two
         choice = two.pick(0, 7, 512, 10)
         assert choice.node_index == want
         assert choice.resident_elsewhere == (want == 1)
+
+
+def test_rent_is_dearer_where_requests_wait_and_grows_like_the_queue_once_there_is_one() -> None:
+    assert rent_factor(0.0, 4.0) == 1.0
+    assert rent_factor(1.0, 4.0) == 3.0
+    assert rent_factor(0.1, 4.0) == pytest.approx(1.036, abs=1e-3)  # hardly at all where a queue is rare
+    assert rent_factor(99.0, 4.0) - rent_factor(98.0, 4.0) == pytest.approx(4.0, rel=1e-3)
+    recompute = 0.02 * 512 + 1e-5 * 512**2
+    rents = []
+    for queued in (0.0, 200.0):
+        two = router(2, admission_window_ns=0)
+        two.completed(0, two.pick(0, 0, 64, 10).reservation, None)
+        two.residency(0, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
+        for node in (0, 1):
+            two.node_load(node, SECOND, load(queued_ms=queued, emb_hit_ratio=1.0, kv_tokens_used=10_000))
+        waiting = slow_waiting(queued / float(two.state.totals[0]["mean_service_ms"]), 2)
+        rents.append(components(two, two.pick(SECOND, 7, 512, 10), "node-1")["rent"])
+        assert rents[-1] == pytest.approx(recompute * rent_factor(waiting, 4.0), rel=1e-5)
+    assert rents[1] > 10.0 * rents[0]
+
+
+def test_a_user_resident_nowhere_pays_no_rent_on_a_full_node_for_it_needs_a_copy_somewhere() -> None:
+    two = router(2, admission_window_ns=0)
+    for node in (0, 1):
+        two.node_load(node, 0, load(queued_ms=50.0, emb_hit_ratio=1.0, kv_tokens_used=10_000))
+    assert two.pick(0, 7, 512, 10).rent_ms == 0.0
 
 
 def test_where_a_first_request_is_not_kept_nothing_is_displaced_and_no_rent_charged() -> None:
