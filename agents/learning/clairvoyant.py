@@ -53,20 +53,20 @@ def hold(config: TrainingConfig, stream: TrainingStream) -> HeldRun:
 
 
 def lesson_of(config: TrainingConfig, runs: list[HeldRun]) -> Lesson:
-    """Prices from the runs at `RATIOS`, in their order."""
+    """Prices from the runs at `RATIOS`, in their order, for as many nodes of each as an episode has: a large fleet weighs no more."""
     reference = reference_of(runs[RATIOS.index(HELD_RATIO)].windows, config.reward)
     costs = np.array([[cost_ms(window, config.reward) for window in run.windows] for run in runs])
     ahead = max(1, round(_AHEAD_SECONDS / config.action.period_seconds))
     usual = float(costs.min(axis=0).mean())
     excess = np.array([excess_of(costs[:, at : at + ahead].mean(axis=1), usual) for at in range(costs.shape[1])])
     seen = [one for run in runs for one in run.seen]
-    nodes = seen[0].present.shape[0]
+    nodes = min(config.episodes.nodes, seen[0].present.shape[0])
     prices = Prices(
-        present=np.concatenate([one.present for one in seen]),
-        best=np.concatenate([one.best for one in seen]),
+        present=np.concatenate([one.present[:nodes] for one in seen]),
+        best=np.concatenate([one.best[:nodes] for one in seen]),
         excess=np.tile(np.repeat(excess, nodes, axis=0), (len(runs), 1)).astype(np.float32),
     )
-    return Lesson(reference, np.concatenate([one.raw for one in seen]), prices)
+    return Lesson(reference, np.concatenate([one.raw[:nodes] for one in seen]), prices)
 
 
 def excess_of(costs: NDArray[np.float64], usual: float) -> NDArray[np.float64]:

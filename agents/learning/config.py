@@ -31,6 +31,7 @@ class Episodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     workloads: dict[str, float]  # a demo regime or CATALOGUE/REGIME, and its requests/s a node outside bursts
     admissions: tuple[str, ...] = ("shipped", "none")
     nodes: int = 2
+    lesson_nodes: tuple[int, ...] = ()  # fleets of which sizes are taught on, by laps through the workloads; none: of `nodes`
     seconds: float = 300.0
     hold_seconds: float = 10.0  # before the first decision, so that rates and tails are known
     start_ratio: tuple[float, float] = (0.2, 0.8)
@@ -98,6 +99,10 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _require(bool(episodes.workloads), "episodes.workloads: at least one")
         _require(bool(episodes.admissions), "episodes.admissions: at least one")
         _require(1 <= episodes.nodes <= 64, "episodes.nodes: must be 1 to 64")
+        _require(all(1 <= nodes <= 64 for nodes in episodes.lesson_nodes), "episodes.lesson_nodes: must be 1 to 64 each")
+        _require(
+            not episodes.lesson_nodes or episodes.nodes in episodes.lesson_nodes, "episodes.lesson_nodes: must name episodes.nodes, too"
+        )
         _require(1 <= episodes.streams <= 10_000, "episodes.streams: must be 1 to 10,000")
         low, high = episodes.start_ratio
         _require(0.0 < low <= high < 1.0, "episodes.start_ratio: must be low, high inside (0, 1)")

@@ -30,18 +30,20 @@ def draw_streams(episodes: Episodes, seed: int) -> list[TrainingStream]:
 
 
 def _draw(episodes: Episodes, number: int, seed: int) -> TrainingStream:
-    """Workloads and admissions take turns, so that each meets each; machine, load and start are drawn."""
+    """Workloads, admissions and sizes take turns, so that each meets each; machine, load and start are drawn."""
     chance = np.random.default_rng(seed)
     lap, turn = divmod(number, len(episodes.workloads))
     workload, rate = list(episodes.workloads.items())[turn]
     admission = (lap + turn) % len(episodes.admissions)
+    sizes = episodes.lesson_nodes or (episodes.nodes,)
+    nodes = sizes[lap % len(sizes)]
     hardware = episodes.hardware[int(chance.integers(len(episodes.hardware)))]
     scenario = Scenario(
         profile=hardware.profile,
         workload=workload,
         admission=episodes.admissions[admission],
-        nodes=episodes.nodes,
-        rate_per_second=rate * float(chance.uniform(*hardware.rate_factor)) * episodes.nodes,
+        nodes=nodes,
+        rate_per_second=rate * float(chance.uniform(*hardware.rate_factor)) * nodes,
         duration_seconds=episodes.seconds,
         warmup_seconds=episodes.hold_seconds,
         seed=seed,

@@ -56,9 +56,8 @@ def train(
     streams = draw_streams(config.episodes, seed)
     lessons = _lessons(config, streams, processes, say, cancelled)
     mean, scale = statistics_of(lessons, config.feature_names)
-    references = {number: lesson.reference for number, lesson in enumerate(lessons)}
     statistics = np.concatenate([mean, np.float32(1.0) / scale])
-    model = new_model(config, FleetVecEnv(config, Streams(config, streams, references), statistics, seed), seed)
+    model = new_model(config, FleetVecEnv(config, _slots(config, streams, lessons), statistics, seed), seed)
     loss = _warm_start(model, config, lessons, mean, scale, seed)
     say(f"warm start: loss {loss:.4f} after {config.imitation.passes} passes over {sum(map(_decisions, lessons))} decisions")
     warm = [parameter.detach().clone() for parameter in _actor(model)]
@@ -73,6 +72,13 @@ def train(
         "reward_last": curve[-1].reward_mean if curve else None,
     } | validation
     return Trained(model, mean, scale, curve, training)
+
+
+def _slots(config: TrainingConfig, streams: list[TrainingStream], lessons: list[Lesson]) -> Streams:
+    """The streams of the size that PPO's slots have, with what their lessons found out about them."""
+    sized = [number for number, stream in enumerate(streams) if stream.scenario.nodes == config.episodes.nodes]
+    references = {place: lessons[number].reference for place, number in enumerate(sized) if number < len(lessons)}
+    return Streams(config, [streams[number] for number in sized], references)
 
 
 def _actor(model: PPO) -> list[torch.nn.Parameter]:
@@ -113,7 +119,7 @@ def _mean_reward(model: PPO, config: TrainingConfig, streams: Streams, statistic
             outputs, _ = model.predict(inputs, deterministic=True)
             inputs, gained, ended = seat.step(outputs)
             rewards.append(gained)
-    return float(np.mean(rewards))
+    return float(np.concatenate(rewards).mean())
 
 
 def _teach(config: TrainingConfig, stream: TrainingStream) -> Lesson:

@@ -60,6 +60,15 @@ def test_the_lesson_has_the_prices_of_every_held_node() -> None:
     assert all(price_of(excess, 0.5) == pytest.approx(0.0, abs=1e-6) for excess in lesson.told.excess)
 
 
+def test_a_large_fleet_tells_no_more_than_a_small_one() -> None:
+    config = tiny.helm()
+    runs = [Run([seen(ratio, nodes=8)], [Window(cost, 0, 40.0, np.zeros(8))]) for ratio, cost in zip(RATIOS, bowl(0.5), strict=True)]
+    lesson = lesson_of(config, runs)
+    assert isinstance(lesson.told, Prices)
+    assert lesson.raw.shape == (2 * len(RATIOS), 20)
+    assert lesson.told.present.tolist() == pytest.approx(np.repeat(RATIOS, 2).tolist())
+
+
 # --- the student
 
 
@@ -99,5 +108,5 @@ def test_increments_are_priced_by_their_chances() -> None:
     assert float(loss(torch.zeros(1, 7), torch.arange(1))) > 0.01
 
 
-def seen(ratio: float) -> Seen:
-    return Seen(np.zeros((2, 20)), np.zeros((2, 20), np.float32), np.full(2, ratio), np.full(2, ratio), [])
+def seen(ratio: float, nodes: int = 2) -> Seen:
+    return Seen(np.zeros((nodes, 20)), np.zeros((nodes, 20), np.float32), np.full(nodes, ratio), np.full(nodes, ratio), [])

@@ -1,5 +1,6 @@
 """A run in small: deterministic, exported as it acts, and its configuration refused by field."""
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -8,8 +9,10 @@ from agents.artifacts.policy_file import PolicyFile, read_policy
 from agents.artifacts.shipped import shipped_policy
 from agents.controller.frozen import ACTIVATIONS_SHAPE, forward, freeze
 from agents.learning.actions import labels_of, wishes_of
-from agents.learning.config import TrainingConfig, decode_config, known_configs, load_config
+from agents.learning.clairvoyant import RATIOS
+from agents.learning.config import Imitation, TrainingConfig, decode_config, known_configs, load_config
 from agents.learning.export import actor_outputs, export_policy
+from agents.learning.streams import draw_streams
 from agents.learning.train import Trained, train
 from tests.agents.learning import tiny
 
@@ -59,6 +62,19 @@ def test_a_cancelled_run_still_has_a_policy() -> None:
 # --- outputs and what they mean
 
 
+def test_lessons_on_fleets_of_several_sizes_weigh_alike_and_ppo_meets_those_of_its_own() -> None:
+    config = decode_config(
+        tiny.TEXT.format(features="helm", action=tiny.STEP).replace("nodes = 2", "nodes = 2\nlesson_nodes = [2, 4]"), "tiny"
+    )
+    config = msgspec.structs.replace(
+        config, episodes=msgspec.structs.replace(config.episodes, streams=4), imitation=Imitation(rule="clairvoyant", passes=1)
+    )
+    assert [stream.scenario.nodes for stream in draw_streams(config.episodes, 1)] == [2, 2, 4, 4]
+    trained = train(config, 1)
+    assert trained.training["imitation_decisions"] == 4 * 2 * config.decisions * len(RATIOS)
+    assert trained.training["steps"] == 20
+
+
 def test_a_step_starts_at_the_best_split_and_ends_at_most_a_step_away() -> None:
     action = tiny.helm().action
     wishes = wishes_of(action, np.array([[0.0], [50.0]]), np.array([0.2, 0.2]), np.array([0.5, 0.5]))
@@ -89,6 +105,8 @@ def test_the_shipped_configurations_are_the_two_variants() -> None:
     [
         ('name = "tiny"', "", "name"),
         ("nodes = 2", "nodes = 0", "nodes"),
+        ("nodes = 2", "nodes = 2\nlesson_nodes = [2, 0]", "lesson_nodes"),
+        ("nodes = 2", "nodes = 2\nlesson_nodes = [3]", "lesson_nodes"),
         ("steps = 20", 'steps = "many"', "steps"),
         ("seconds = 12.0", "seconds = 1.0", "seconds"),
         ('rule = "b5"', 'rule = "b9"', "rule"),
