@@ -38,6 +38,10 @@ class Episodes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     streams: int = 24
     settled: bool = True  # begin as after long running; else empty
 
+    def of_size(self, nodes: int) -> "Episodes":
+        """The same on fleets of `nodes` alone, for those that step fleets side by side or take one node for a fleet."""
+        return msgspec.structs.replace(self, nodes=nodes, lesson_nodes=())
+
 
 class Reward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """See `rewards.py`."""

@@ -24,7 +24,7 @@ class NodeEnv(gymnasium.Env[NDArray[np.float32], Any]):
     metadata = {"render_modes": []}
 
     def __init__(self, config: TrainingConfig, statistics: NDArray[np.float32] | None = None, seed: int = 0) -> None:
-        config = msgspec.structs.replace(config, episodes=msgspec.structs.replace(config.episodes, nodes=1))
+        config = msgspec.structs.replace(config, episodes=config.episodes.of_size(1))
         self.observation_space = cast("spaces.Space[NDArray[np.float32]]", observation_space(config))
         self.action_space = action_space(config.action)
         self._streams = Streams(config, draw_streams(config.episodes, seed))

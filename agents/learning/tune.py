@@ -97,7 +97,7 @@ def tuning_config(card: Card, options: TuneOptions, config: TrainingConfig | Non
     """The shipped configuration of the parent's features (or `config`), with the parent's network and action."""
     variant = ("helm", "paper")[FEATURE_SETS.index(tuple(card.features))]
     base = config or load_config(variant)
-    episodes = base.episodes
+    episodes = base.episodes.of_size(base.episodes.nodes)
     if config is None:
         episodes = msgspec.structs.replace(episodes, streams=options.streams, seconds=options.episode_seconds)
     ppo = msgspec.structs.replace(base.ppo, steps=options.steps, learning_rate=LEARNING_RATE, clip_range=CLIP_RANGE)

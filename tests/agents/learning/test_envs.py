@@ -100,6 +100,14 @@ def _window(**known: Any) -> Any:
     return Window(**{"refused": 0, "slo_ms": 2.5, "moved": np.zeros(1)} | known)
 
 
+@pytest.mark.parametrize("variant", ["helm", "paper"])
+def test_a_shipped_configuration_can_be_met_one_node_at_a_time(variant: str) -> None:
+    from agents.learning.config import load_config
+
+    config = load_config(variant)
+    assert NodeEnv(config).observation_space.shape == (len(config.feature_names),)
+
+
 def test_streams_of_training_are_no_streams_of_suites() -> None:
     streams = draw_streams(tiny.helm().episodes, 4)
     assert min(stream.scenario.seed for stream in streams) >= SEED_MIN

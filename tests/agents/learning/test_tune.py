@@ -12,12 +12,13 @@ import torch
 from agents.artifacts.policy_file import PolicyFile, read_policy
 from agents.controller.frozen import freeze
 from agents.learning.compare import Pair, change, compare, judged
+from agents.learning.config import load_config
 from agents.learning.export import actor_outputs
 from agents.learning.fleet_env import FleetVecEnv, Streams
 from agents.learning.recorded import _new_events, read_recorded
 from agents.learning.streams import draw_streams
 from agents.learning.train import CurvePoint, new_model
-from agents.learning.tune import Report, TuneOptions, adopt, improve_on, tune, tuning_config
+from agents.learning.tune import Report, TuneOptions, adopt, improve_on, mixed_streams, tune, tuning_config
 from agents.sim.scenario import Scenario
 from agents.workloads import journal
 from agents.workloads.trace_file import read_records
@@ -77,6 +78,15 @@ def test_a_journal_too_short_to_tell_anything_is_refused_by_name(tmp_path: Path)
 
 
 # --- tuning
+
+
+@pytest.mark.parametrize("variant", ["helm", "paper"])
+def test_what_is_tuned_on_are_fleets_of_one_size_however_many_streams_and_sizes_the_parent_was_taught_on(variant: str) -> None:
+    """PPO steps its fleets side by side, a slot a node: one of another size would not fit."""
+    policy = read_policy(PARENT.weights, PARENT.card)
+    config = tuning_config(policy.card, TuneOptions(streams=60))
+    assert {stream.scenario.nodes for stream in mixed_streams(config, [], 1)} == {2}
+    assert {stream.scenario.nodes for stream in draw_streams(load_config(variant).episodes.of_size(1), 1)} == {1}
 
 
 def test_tuning_begins_as_the_parent_acts() -> None:
