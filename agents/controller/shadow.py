@@ -4,10 +4,12 @@ The rule drives a ratio of its own, under the same guard and actuator. Both rati
 regret is what the rule's ratio would have saved more. A window of a minute is lost when the regret in it exceeds one
 percent of the value. While P99 lies under half of the SLO milliseconds are cheap, and a policy may spend a tenth of the value on
 being insured against the burst that has not come; every rule that follows the curves pays for that with its tail at the onset.
-After five lost windows in a row the rule takes over for good: until a person or a new policy
-says otherwise. Time in the recovery layer's hands does not count, because there insurance is bought on purpose.
+After five lost windows in a row the rule takes over for good, in the burst layer that it was compared in: until a
+person or a new policy says otherwise. Time in the recovery layer's hands does not count, because there insurance is
+bought on purpose; nor does time in which the node does not do what the policy says, for what that costs is not its doing.
 """
 
+from agents.controller.baselines.burst import Burst
 from agents.controller.guard import Guard, GuardInputs
 from agents.controller.interface import Controller, Observation, Proposal
 from agents.controller.recovery import Phase
@@ -32,6 +34,8 @@ class Shadowed:
         self.name = inner.name
         self.period_ns = inner.period_ns
         self.inner = inner
+        self.instead = Burst(rule, rails)  # who decides after a demotion
+        self.followed = True  # the node does what it is told
         self._rule = rule
         self._rails = rails
         self.reinstate()
@@ -48,9 +52,20 @@ class Shadowed:
         self._window = [0.0, 0.0, 0.0]  # seconds, regret, and the regret that is allowed
 
     @property
-    def refill_share(self) -> float:
-        """Share of the refill budget that may be used now."""
-        return 1.0 if self.demoted else self.inner.refill_share
+    def deciding(self) -> ThreeLayers:
+        """Whose word goes to the guard: the policy's layers, or those around the rule."""
+        return self.instead if self.demoted else self.inner
+
+    def demote(self) -> None:
+        """The rule decides from the next decision on."""
+        self.demoted = True
+        self.instead = Burst(self._rule, self._rails)
+
+    def follow(self, followed: bool) -> None:
+        """Whether the node does what it is told; when it does so again, the rule sets out from where the node then is."""
+        if followed and not self.followed:
+            self._guard, self._window = None, [0.0, 0.0, 0.0]
+        self.followed = followed
 
     def use_file(self, weights: bytes, card: bytes) -> str:
         """Put another policy in the place of the present one, and trust it anew; `ArtefactError` if refused."""
@@ -62,25 +77,19 @@ class Shadowed:
         """The operator's new limits, for both."""
         self._rails = rails
         self.inner.set_rails(rails)
+        self.instead.set_rails(rails)
         if self._guard is not None:
             self._guard.set_rails(rails)
 
     def propose(self, observation: Observation) -> Proposal:
         """The policy's word, or after a demotion the rule's."""
+        proposal = self.deciding.propose(observation)
         if self.demoted:
-            return self._rule_instead(observation)
-        proposal = self.inner.propose(observation)
-        self._follow(observation)
+            return proposal._replace(reason=f"demoted_{proposal.reason}")
+        self._compare(observation)
         return proposal
 
-    def _rule_instead(self, observation: Observation) -> Proposal:
-        if self._due_ns is not None and observation.now_ns < self._due_ns:
-            return Proposal(observation.emb_ratio, "between_decisions", {})
-        self._due_ns = observation.now_ns + self._rule.period_ns
-        proposal = self._rule.propose(observation)
-        return proposal._replace(reason=f"demoted_{proposal.reason}")
-
-    def _follow(self, observation: Observation) -> None:
+    def _compare(self, observation: Observation) -> None:
         """One step of the rule's own ratio, and the regret of the time since the last."""
         now_ns = observation.now_ns
         if self._guard is None:
@@ -95,7 +104,7 @@ class Shadowed:
         self._seen_ns = now_ns
         value = split_value(observation.emb_value, observation.kv_value, ratio, 1.0)
         regret = value - split_value(observation.emb_value, observation.kv_value, observation.emb_ratio, 1.0)
-        if regret == regret and self.inner.phase is Phase.CALM:
+        if regret == regret and self.followed and self.inner.phase is Phase.CALM:
             easy = observation.latency_ms_p99 < _EASY_RATIO * observation.slo_ms
             self._count(max(0.0, seconds), regret, value * (PREMIUM_RATIO if easy else LOST_RATIO))
 
@@ -108,4 +117,4 @@ class Shadowed:
         self._lost_windows = self._lost_windows + 1 if lost else 0
         self._window = [0.0, 0.0, 0.0]
         if self._lost_windows >= WINDOWS_MAX:
-            self.demoted, self._due_ns = True, None
+            self.demote()

@@ -31,10 +31,11 @@ class ControllerStatus(NamedTuple):
 def status_of(controller: Controller) -> ControllerStatus:
     """Look through the wrappers at what is inside."""
     if isinstance(controller, Shadowed):
-        inside = status_of(controller.inner)
-        shadow, regret, demoted = controller.shadow_emb_ratio, controller.regret_ms, controller.demoted
-        share = controller.refill_share
-        return inside._replace(shadow_emb_ratio=shadow, regret_ms=regret, demoted=demoted, refill_share=share)
+        inside, layers = status_of(controller.inner), controller.deciding
+        inside = inside._replace(phase=layers.phase, refill_share=layers.refill_share)
+        if controller.demoted:  # a policy that is not asked misses nothing, and has no shadow
+            return inside._replace(missing_features=(), regret_ms=controller.regret_ms, demoted=True)
+        return inside._replace(shadow_emb_ratio=controller.shadow_emb_ratio, regret_ms=controller.regret_ms)
     if isinstance(controller, Burst):
         return status_of(controller.inner)._replace(phase=controller.phase, refill_share=controller.refill_share)
     if isinstance(controller, ThreeLayers):
@@ -57,7 +58,9 @@ def layers_of(controller: Controller) -> ThreeLayers | None:
 
 
 def feature_shares_of(controller: Controller) -> dict[str, float]:
-    """Gradient x (input - mean) per feature of the last decision; empty without a learned policy."""
+    """Gradient x (input - mean) per feature of the last decision; empty where no learned policy decides."""
+    if isinstance(controller, Shadowed) and controller.demoted:
+        return {}
     layers = layers_of(controller)
     return {} if layers is None else layers.feature_shares()
 
@@ -78,13 +81,36 @@ def show_residents(controller: Controller, residents: Residents) -> None:
         show(residents)
 
 
-def tell_hold(controller: Controller, held: bool) -> None:
-    """Tell the layers whether an operator holds the ratio: then what the node does is not theirs to learn from."""
+def tell_hold(controller: Controller, held: bool, followed: bool) -> None:
+    """Tell the layers whether an operator holds the ratio, and the shadow whether the node does what it is told.
+
+    What a node does under a hold is not the layers' to learn from, and what it costs not to be heard is not theirs to answer for.
+    """
+    if isinstance(controller, Shadowed):
+        controller.follow(followed)
+        controller.instead.held = held
     if isinstance(controller, Burst):
         controller.held = held
     layers = layers_of(controller)
     if layers is not None:
         layers.held = held
+
+
+def demoted(controller: Controller) -> bool:
+    """Whether the shadow decides in a policy's place."""
+    return isinstance(controller, Shadowed) and controller.demoted
+
+
+def demote(controller: Controller) -> None:
+    """Let the shadow decide, as it did before a restart; nothing where there is none."""
+    if isinstance(controller, Shadowed):
+        controller.demote()
+
+
+def reinstate(controller: Controller) -> None:
+    """Trust the policy anew, if it was demoted."""
+    if isinstance(controller, Shadowed) and controller.demoted:
+        controller.reinstate()
 
 
 def use_policy(controller: Controller, weights: bytes, card: bytes) -> str:

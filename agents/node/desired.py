@@ -14,6 +14,7 @@ from agents.wire.messages import ControllerMode, ControlRequest, GuardRails, Mod
 TTL_MS_MIN = 1_000
 TTL_MS_MAX = 12 * 3_600 * 1_000
 REASON_CHARACTERS_MAX = 200
+_MILDNESS = (ControllerMode.ACTIVE, ControllerMode.ADVISORY, ControllerMode.OFF)
 ROUNDING = 1e-9  # a floor of a tenth is a page of ten, though 1 - 0.9 is a little less
 
 
@@ -28,6 +29,8 @@ class Desired(NamedTuple):
     reason: str
     guard_rails: GuardRails
     pool_bytes: int | None = None  # None: all that the profile has
+    policy_digest: str = ""  # whose decisions `controller` is about; empty: the node's own controller
+    policy_generation: int = 0
 
     def expired(self, now_ns: int) -> bool:
         """Whether an override has run out."""
@@ -36,6 +39,11 @@ class Desired(NamedTuple):
     def released(self) -> "Desired":
         """The same state without override or pin."""
         return self._replace(mode=Mode.AUTO, emb_ratio=None, deadline_ns=None, reason="")
+
+
+def milder(one: ControllerMode, other: ControllerMode) -> ControllerMode:
+    """Of two modes the one that lets a controller do less."""
+    return max(one, other, key=_MILDNESS.index)
 
 
 def initial(guard_rails: GuardRails) -> Desired:
@@ -58,6 +66,8 @@ def from_spec(present: Desired, now_ns: int, spec: NodeSpec) -> Desired:
         spec.reason,
         spec.guard_rails,
         spec.pool_bytes,
+        spec.policy_digest,
+        spec.policy_generation,
     )
 
 

@@ -22,9 +22,12 @@ from agents.controller.registry import learned, make_controller, uses_cluster_re
 from agents.controller.status import (
     ControllerStatus,
     controller_events,
+    demote,
+    demoted,
     feature_shares_of,
     layers_of,
     mode_in_force,
+    reinstate,
     set_rails,
     show_residents,
     status_of,
@@ -133,6 +136,8 @@ class Node:
         self._desired = desired.initial(config.guard_rails)
         self._controller: Controller = controller or make_controller(config.controller, config.guard_rails)
         self._status = ControllerStatus()
+        self._policy_digest = ""  # who decides, as commands name it; empty: the node's own controller
+        self._controller_mode = self._desired.controller
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
         self._valuation = valuation_for(self._controller)
         self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, self._valuation)
@@ -348,9 +353,10 @@ class Node:
 
     def _propose(self, observation: Observation) -> Proposal:
         """The controller's word, and what changed in it; one that is switched off is not asked."""
-        if self._desired.controller is ControllerMode.OFF:
+        if self._controller_mode is ControllerMode.OFF:
             return Proposal(observation.emb_ratio, "off", {})
-        tell_hold(self._controller, self._desired.emb_ratio is not None)
+        held = self._desired.emb_ratio is not None
+        tell_hold(self._controller, held, followed=not held and self._controller_mode is ControllerMode.ACTIVE)
         proposal = self._controller.propose(observation)
         before, self._status = self._status, status_of(self._controller)
         self._pending_events += controller_events(before, self._status, proposal)
@@ -359,7 +365,7 @@ class Node:
     def _guard_inputs(self, now_ns: int, observation: Observation, proposal: Proposal) -> GuardInputs:
         refill = observation.pool_bytes, observation.refill_bytes_per_second, observation.refill_backlog_bytes
         return GuardInputs(
-            proposed=proposal.emb_ratio if self._desired.controller is ControllerMode.ACTIVE else None,
+            proposed=proposal.emb_ratio if self._controller_mode is ControllerMode.ACTIVE else None,
             held=self._desired.emb_ratio,
             emb_ratio=observation.emb_ratio,
             data_age_ns=self._estimators.data_age_ns(now_ns),
@@ -422,8 +428,18 @@ class Node:
     # --- commands and knowledge from outside ----------------------------------------------
 
     def apply(self, now_ns: int, spec: NodeSpec) -> None:
-        """Desired state from the control plane; `WireError` if refused, and then nothing changes."""
-        self._set_desired(desired.from_spec(self._desired, now_ns, spec))
+        """Desired state from the control plane; `WireError` if refused, and then nothing changes.
+
+        A mode is meant for the policy that it comes with. Until that decides, whoever still does may do no more than before.
+        """
+        before = self._desired
+        self._set_desired(desired.from_spec(before, now_ns, spec))
+        if spec.policy_digest != self._policy_digest:
+            self._controller_mode = desired.milder(self._controller_mode, spec.controller)
+            return
+        self._controller_mode = spec.controller
+        if spec.policy_generation > before.policy_generation:
+            reinstate(self._controller)
 
     def control(self, now_ns: int, request: ControlRequest) -> None:
         """Local override, pin or release; `WireError` if refused, and then nothing changes."""
@@ -447,24 +463,57 @@ class Node:
         A controller without layers makes room for the three layers. Raises `ArtefactError` for files that are refused,
         and `WireError` where the caches are valued in a way that no policy knows; then nothing changes.
         """
-        if layers_of(self._controller) is not None:
-            return use_policy(self._controller, weights, card)
-        policy = freeze(read_policy(weights, card))
-        controller = learned(policy, self._desired.guard_rails)
-        if valuation_for(controller) != self._valuation:
+        controller = learned(freeze(read_policy(weights, card)), self._desired.guard_rails)
+        if self._takes_in_place(controller):
+            digest = use_policy(self._controller, weights, card)
+        elif valuation_for(controller) == self._valuation:
+            digest = controller.inner.policy_digest
+            self._hand_over(controller)
+        else:
             raise WireError(ErrorCode.INVALID_REQUEST, f"the controller {self.config.controller} takes no policy", "policy_digest")
-        self._hand_over(controller)
-        return policy.policy.card.digest
+        self._decided_by(digest)
+        return digest
+
+    def _takes_in_place(self, wanted: Controller) -> bool:
+        """Whether the present layers can go on with another policy: those of the other variant look at other times."""
+        layers, other = layers_of(self._controller), {"helm": "paper", "paper": "helm"}[wanted.name]
+        return layers is not None and layers.name != other
 
     def use_own_controller(self) -> None:
         """Decide by the controller the node was made with, from the next decision on; what the adapter has learned stays."""
-        state = self.adapter_state()
         self._hand_over(make_controller(self.config.controller, self._desired.guard_rails))
-        self.restore_adapter(state)
+        self._decided_by("")
 
     def _hand_over(self, controller: Controller) -> None:
+        state = self.adapter_state()
         self._controller, self._status = controller, ControllerStatus()
         self._reporter.decided_by(controller.name)
+        show_residents(controller, self._residents())
+        self.restore_adapter(state)
+
+    def _decided_by(self, digest: str) -> None:
+        self._policy_digest = digest
+        if digest == self._desired.policy_digest:
+            self._controller_mode = self._desired.controller
+
+    @property
+    def controller_mode(self) -> ControllerMode:
+        """Whether what the controller decides is done: as desired, once the policy that this was said of decides."""
+        return self._controller_mode
+
+    @property
+    def policy_digest(self) -> str:
+        """Who decides, as commands name it; empty: the node's own controller."""
+        return self._policy_digest
+
+    @property
+    def demoted_policy(self) -> str | None:
+        """Digest of the policy in whose place the shadow decides, empty for the node's own; `None`: nobody was demoted."""
+        return self._policy_digest if demoted(self._controller) else None
+
+    def demote(self) -> None:
+        """Let the shadow decide, as it did before a restart."""
+        demote(self._controller)
 
     def adapter_state(self) -> dict[str, float]:
         """What the residual adapter has learned, to be kept over a restart; empty without one."""

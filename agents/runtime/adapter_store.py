@@ -21,17 +21,24 @@ class AdapterStore:
         self._state = state
         self._restore = restore
         self._saved_ns = 0
+        self._waiting: dict[str, float] = {}  # a saved state that nobody could take yet
 
     def load(self) -> None:
-        """Give a saved state back to the adapter."""
+        """Give a saved state back to the adapter, or keep it for one that comes later."""
         try:
-            state = msgspec.json.decode(self._path.read_bytes(), type=dict[str, float])
+            self._waiting = msgspec.json.decode(self._path.read_bytes(), type=dict[str, float])
         except FileNotFoundError:
             return
         except (msgspec.DecodeError, OSError) as error:
             log.error("adapter_not_restored", error=str(error))
             return
-        log.info("adapter_restored", taken=self._restore(state))
+        self.offer()
+
+    def offer(self) -> None:
+        """Try again with what nobody could take yet, if now somebody learns here."""
+        if self._waiting and self._state():
+            log.info("adapter_restored", taken=self._restore(self._waiting))
+            self._waiting = {}
 
     def noted(self, record: DecisionRecord) -> None:
         """After a decision: save when the last time is a minute ago."""
@@ -40,7 +47,7 @@ class AdapterStore:
             self.save()
 
     def save(self) -> None:
-        """Replace the file atomically, if there is anything to save."""
+        """Replace the file atomically, if there is anything to save: where nobody learns now, what was learned before stays."""
         state = self._state()
         if not state:
             return

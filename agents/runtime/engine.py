@@ -396,7 +396,7 @@ class Engine:
     @property
     def controller_mode(self) -> ControllerMode:
         """Whether what the controller decides is done."""
-        return self._brain.desired.controller
+        return self._brain.controller_mode
 
     def reuse(self, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""

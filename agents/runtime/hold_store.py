@@ -26,10 +26,16 @@ class SavedHold(msgspec.Struct, frozen=True, kw_only=True):
     deadline_unix_ns: int | None
     remaining_ms: int | None
     pool_bytes: int | None = None
+    policy_digest: str = ""
+    policy_generation: int = 0
+    controller_in_force: ControllerMode = ControllerMode.ACTIVE  # milder than `controller` while its policy does not decide yet
+    demoted_policy: str | None = None  # in whose place the shadow decides; empty: the node's own
 
 
-def saved(desired: Desired, now_ns: int, unix_ns: int) -> SavedHold:
-    """What to write for the state in force now."""
+def saved(
+    desired: Desired, now_ns: int, unix_ns: int, in_force: ControllerMode | None = None, demoted_policy: str | None = None
+) -> SavedHold:
+    """What to write for the state in force now; `in_force` where the mode is not yet the one that is wanted."""
     remaining_ns = None if desired.deadline_ns is None else max(0, desired.deadline_ns - now_ns)
     return SavedHold(
         generation=desired.generation,
@@ -41,12 +47,23 @@ def saved(desired: Desired, now_ns: int, unix_ns: int) -> SavedHold:
         deadline_unix_ns=None if remaining_ns is None else unix_ns + remaining_ns,
         remaining_ms=None if remaining_ns is None else remaining_ns // 1_000_000,
         pool_bytes=desired.pool_bytes,
+        policy_digest=desired.policy_digest,
+        policy_generation=desired.policy_generation,
+        controller_in_force=in_force or desired.controller,
+        demoted_policy=demoted_policy,
     )
 
 
 def restored(hold: SavedHold, unix_ns: int) -> NodeSpec:
     """The command that brings a saved state back; an override that has run out comes back as automatic."""
-    spec = NodeSpec(generation=hold.generation, controller=hold.controller, guard_rails=hold.guard_rails, pool_bytes=hold.pool_bytes)
+    spec = NodeSpec(
+        generation=hold.generation,
+        controller=hold.controller,
+        guard_rails=hold.guard_rails,
+        pool_bytes=hold.pool_bytes,
+        policy_digest=hold.policy_digest,
+        policy_generation=hold.policy_generation,
+    )
     if hold.mode is Mode.PIN:
         return msgspec.structs.replace(spec, mode=Mode.PIN, emb_ratio=hold.emb_ratio, reason=hold.reason)
     if hold.mode is not Mode.OVERRIDE or hold.deadline_unix_ns is None or hold.remaining_ms is None:

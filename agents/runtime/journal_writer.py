@@ -28,6 +28,7 @@ from agents.wire.errors import WireError
 from agents.wire.messages import (
     WIRE_VERSION,
     ClusterReuse,
+    ControllerMode,
     ControlRequest,
     NodeLoad,
     NodeSpec,
@@ -72,6 +73,8 @@ class Brain(Protocol):
 
     @property
     def desired(self) -> Desired: ...  # noqa: D102
+    @property
+    def controller_mode(self) -> ControllerMode: ...  # noqa: D102
 
 
 class JournalWriter:
@@ -301,3 +304,8 @@ class RecordingNode:
     def desired(self) -> Desired:
         """See `Node.desired`."""
         return self._node.desired
+
+    @property
+    def controller_mode(self) -> ControllerMode:
+        """See `Node.controller_mode`."""
+        return self._node.controller_mode

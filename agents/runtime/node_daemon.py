@@ -20,7 +20,7 @@ from agents.runtime.device.executor import Parts, TorchExecutor
 from agents.runtime.device.make import make_executor, make_parts, refuse_what_cannot_run
 from agents.runtime.engine import Engine, Event
 from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
-from agents.runtime.hold_store import read_hold, restored, saved, write_hold
+from agents.runtime.hold_store import SavedHold, read_hold, restored, saved, write_hold
 from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, RecordingNode, header_of
 from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
@@ -82,7 +82,8 @@ class NodeDaemon:
         self.engine = Engine(brain, device, settings.profile, self._clock, config.tick_ns, serving(settings.model_folder))
         self.engine.on_event.append(self._remember_event)
         self._adapter = AdapterStore(settings.adapter_file, self._node.adapter_state, self._node.restore_adapter)
-        self.engine.on_decision.append(self._adapter.noted)
+        if self._writer is None:
+            self.engine.on_decision.append(self._adapter.noted)
         self._policy = self._make_follower()
         instance = str(self._started_unix_ns)
         gateway = Gateway(
@@ -103,10 +104,12 @@ class NodeDaemon:
     async def start(self, bound: socket.socket) -> None:
         """Warm up, take back the saved state, listen on a bound socket, tick, dial out."""
         await self.engine.on_device(lambda: rehearse(self._settings.profile, self._device))
-        self._restore()
+        hold = self._restore()
         if self._writer is None:  # a journal must replay from a node that has learned nothing
             self._adapter.load()
         self._policy.restore()
+        if self._writer is None and hold is not None and hold.demoted_policy == self._node.policy_digest:
+            self._node.demote()
         self.engine.start()
         self.port = bound.getsockname()[1]
         await self._listener.open(bound)
@@ -126,8 +129,9 @@ class NodeDaemon:
             await asyncio.gather(self._link_task, return_exceptions=True)
         await self._policy.close()
         await self.engine.close()
-        self._adapter.save()
-        if self._writer is not None:
+        if self._writer is None:
+            self._adapter.save()
+        else:
             await asyncio.to_thread(self._writer.close)
 
     # --- commands -------------------------------------------------------------------------
@@ -139,9 +143,10 @@ class NodeDaemon:
 
     def obey(self, spec: NodeSpec) -> None:
         """A command of the control plane; `WireError` if refused."""
+        again = spec.policy_generation > self._brain.desired.policy_generation
         self.engine.apply(spec)
-        self._save_hold()
-        self._policy.want(spec.policy_digest)
+        self._policy.want(spec.policy_digest, again=again)
+        self._save_hold()  # last: a node that knows the generation is not told the rest of it again
 
     async def choose(self, choice: ModelChoice) -> None:
         """Serve what was chosen; `WireError` if refused, and nothing changes."""
@@ -194,27 +199,34 @@ class NodeDaemon:
             self._brain.use_own_controller()
         else:
             self._brain.use_policy(file.weights, file.card)
+        if self._writer is None:
+            self._adapter.offer()
+        self._save_hold()
 
     def _save_hold(self) -> None:
-        hold = saved(self._brain.desired, self._clock.now_ns(), self._clock.unix_ns())
+        node = self._node
+        hold = saved(node.desired, self._clock.now_ns(), self._clock.unix_ns(), node.controller_mode, node.demoted_policy)
         try:
             write_hold(self._settings.hold_file, hold)
         except OSError as error:  # a full disk must not undo a command that is in force
             log.error("hold_not_saved", error=str(error))
 
-    def _restore(self) -> None:
+    def _restore(self) -> SavedHold | None:
         """Bring back what was in force before a restart, without what has run out meanwhile."""
         try:
             hold = read_hold(self._settings.hold_file)
             if hold is not None:
+                self.engine.apply(NodeSpec(controller=hold.controller_in_force))
                 self.engine.apply(restored(hold, self._clock.unix_ns()))
                 log.info("hold_restored", mode=self._brain.desired.mode.value, generation=hold.generation)
         except (ValueError, WireError, OSError) as error:
             log.error("hold_not_restored", error=str(error))
+            return None
+        return hold
 
     def _remember_event(self, event: Event) -> None:
         kind, detail = event
-        if kind is EventKind.OVERRIDE_EXPIRED:
+        if kind in (EventKind.OVERRIDE_EXPIRED, EventKind.POLICY_DEMOTED):
             self._save_hold()
         self._announce(kind, detail)
 

@@ -55,6 +55,7 @@ class PolicyFollower:
         self._pause_seconds_min = pause_seconds_min
         self._wanted = ""
         self._complained = ""
+        self._refused = False  # what is wanted could not be taken, and is not tried again
         self._task: asyncio.Task[None] | None = None
 
     def restore(self) -> None:
@@ -62,15 +63,15 @@ class PolicyFollower:
         self._wanted = self._store.wanted
         if not self._wanted:
             return
-        file = self._kept(self._wanted)
+        file = self._kept(self._wanted) if _DIGEST.fullmatch(self._wanted) else None
         if file is None:
             self._start(self._wanted)
         else:
             self._put_in_force(self._wanted, file)
 
-    def want(self, digest: str) -> None:
-        """A command names a policy; the same one again changes nothing."""
-        if digest == self._wanted:
+    def want(self, digest: str, *, again: bool = False) -> None:
+        """A command names a policy; the same one changes nothing, unless somebody says it again where it could not be taken."""
+        if digest == self._wanted and not (again and self._refused):
             return
         self._wanted = digest
         self._store.want(digest)
@@ -85,9 +86,9 @@ class PolicyFollower:
     def _start(self, digest: str) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._complained = ""
+        self._complained, self._refused = "", False
         if digest and not _DIGEST.fullmatch(digest):
-            self._complain(digest, "NotADigest", "64 hexadecimal digits are expected")
+            self._give_up(digest, "NotADigest", "64 hexadecimal digits are expected")
             return
         self._tell(PolicyFacts(False, "Fetching", f"policy {digest[:12]}" if digest else "its own controller"))
         self._task = asyncio.create_task(self._follow(digest))
@@ -103,8 +104,10 @@ class PolicyFollower:
             except FetchError as error:
                 self._complain(digest, "FetchFailed", str(error))
             except ArtefactError as error:
-                self._complain(digest, _words(error.code), error.detail)
-                return  # the bytes under a digest never change: they would be refused again
+                if error.code is not Refusal.DIGEST_MISMATCH:  # the bytes under a digest never change: refused once, refused again
+                    self._give_up(digest, _words(error.code), error.detail)
+                    return
+                self._complain(digest, _words(error.code), error.detail)  # damaged on the way, or somebody else's
             await asyncio.sleep(self._chance.uniform(pause_seconds / 2, pause_seconds))
             pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
 
@@ -134,12 +137,16 @@ class PolicyFollower:
         try:
             self._switch(file)
         except WireError as error:
-            self._complain(digest, "NotTaken", error.detail)
+            self._give_up(digest, "NotTaken", error.detail)
             return
         reason, message = ("InForce", f"policy {digest[:12]}") if digest else ("OwnController", "")
         self._tell(PolicyFacts(True, reason, message))
         self._announce(EventKind.POLICY_SWITCHED, {"policy_digest": digest})
         log.info("policy_switched", digest=digest)
+
+    def _give_up(self, digest: str, reason: str, message: str) -> None:
+        self._refused = True
+        self._complain(digest, reason, message)
 
     def _complain(self, digest: str, reason: str, message: str) -> None:
         """The condition at every failure, the event once per reason: a control plane that is away for an hour is one line."""

@@ -96,6 +96,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     ttl_remaining_ms: int | None = None  # with override only
     guard_rails: GuardRails = GuardRails()
     policy_digest: str = ""
+    policy_generation: int = 0  # in which somebody last said who decides: the same digest said again is a new word
     pool_bytes: int | None = None  # size of the pool; None: all that the profile has
 
 

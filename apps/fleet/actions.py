@@ -98,6 +98,7 @@ def decide_by(
             policy_digest=digest,
             controller=controller.value,
             generation=node.generation + 1,
+            policy_generation=node.generation + 1,
             resource_version=node.resource_version + 1,
         )
         if not changed:

@@ -42,6 +42,7 @@ class Node(models.Model):
     actor = models.CharField(max_length=150, blank=True)
     expires_at = models.DateTimeField(null=True)
     policy_digest = models.CharField(max_length=64, blank=True)
+    policy_generation = models.PositiveBigIntegerField(default=0)  # in which somebody last said who decides
     pool_bytes = models.PositiveBigIntegerField(null=True)  # null: all that the node's profile has
     generation = models.PositiveBigIntegerField(default=1)
     resource_version = models.PositiveBigIntegerField(default=1)

@@ -93,6 +93,7 @@ def wire_spec(node: Node, now: datetime) -> NodeSpec:
         ttl_remaining_ms=ttl_remaining_ms,
         guard_rails=guard_rails(node.cluster),
         policy_digest=node.policy_digest,
+        policy_generation=node.policy_generation,
         pool_bytes=node.pool_bytes,
     )
 

@@ -2,7 +2,9 @@ import pytest
 
 from agents.controller.baselines.b5 import B5
 from agents.controller.baselines.static import Static
+from agents.controller.recovery import Phase
 from agents.controller.shadow import WINDOWS_MAX, Shadowed
+from agents.controller.status import feature_shares_of, status_of
 from agents.controller.three_layers import ThreeLayers
 from agents.wire.messages import GuardRails
 from tests.agents.controller.observations import observe, rising
@@ -50,10 +52,34 @@ def test_a_policy_that_loses_five_windows_in_a_row_is_demoted_and_the_rule_decid
     play(method, range(60 * WINDOWS_MAX, 60 * WINDOWS_MAX + 2), 0.2)
     assert method.demoted
     proposal = method.propose(observe(now_ns=400 * SECOND, emb_ratio=0.2, **SCENE))
-    assert proposal.reason == "demoted_gain"
+    assert proposal.reason == "demoted_b5_gain"
     assert proposal.emb_ratio > 0.35
     method.reinstate()
     assert method.propose(observe(now_ns=401 * SECOND, emb_ratio=0.2, **SCENE)).emb_ratio == 0.2
+
+
+def test_what_it_costs_not_to_be_heard_is_not_held_against_the_policy() -> None:
+    method = stubborn()
+    method.follow(False)
+    play(method, range(1000), 0.2)
+    assert (method.demoted, method.regret_ms) == (False, 0.0)
+    method.follow(True)  # from here on it is, and the rule sets out from where the node is
+    play(method, range(1000, 1000 + 60 * WINDOWS_MAX - 2), 0.2)
+    assert not method.demoted
+    play(method, range(1000 + 60 * WINDOWS_MAX - 2, 1000 + 60 * WINDOWS_MAX + 2), 0.2)
+    assert method.demoted
+
+
+def test_after_a_demotion_the_rule_decides_in_the_burst_layer_and_the_policy_is_not_spoken_of() -> None:
+    method = stubborn()
+    method.demote()
+    play(method, range(60), 0.5)
+    calm = status_of(method)
+    assert (calm.demoted, calm.phase, calm.refill_share, calm.missing_features, calm.shadow_emb_ratio) == (True, Phase.CALM, 1.0, (), None)
+    assert feature_shares_of(method) == {}
+    play(method, range(60, 70), 0.5, requests_per_second_fast=60.0)
+    assert status_of(method).phase is Phase.SURGE
+    assert status_of(method).refill_share < 1.0
 
 
 def test_a_good_window_in_between_forgives() -> None:

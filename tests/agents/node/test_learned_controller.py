@@ -117,6 +117,46 @@ def test_a_node_with_a_rule_is_handed_to_a_policy_and_back_without_missing_a_dec
     assert {record.controller for record in records} == {"b5", "helm"}
 
 
+def test_a_mode_waits_for_the_policy_that_it_was_said_of() -> None:
+    """An advisory policy does not begin to move the node because another one was made active and cannot be fetched."""
+    node, first, second = tiny_node("static-0.80"), random_file(card()), random_file(card(), 1)
+    node.apply(0, NodeSpec(generation=1, controller=ControllerMode.ADVISORY, policy_digest=first.digest))
+    assert node.controller_mode is ControllerMode.ADVISORY
+    node.use_policy(first.weights, first.card)
+    node.apply(0, NodeSpec(generation=2, controller=ControllerMode.ACTIVE, policy_digest=second.digest))
+    lived(node, range(1, 8))
+    assert (node.controller_mode, node.decisions(1)[0].guard_reasons) == (ControllerMode.ADVISORY, ["no_proposal"])
+    node.use_policy(second.weights, second.card)
+    lived(node, range(8, 10))
+    assert (node.controller_mode, "no_proposal" in node.decisions(1)[0].guard_reasons) == (ControllerMode.ACTIVE, False)
+    node.apply(0, NodeSpec(generation=3, controller=ControllerMode.ADVISORY, policy_digest=first.digest))
+    assert node.controller_mode is ControllerMode.ADVISORY  # the milder of two at once
+
+
+def test_a_demoted_policy_is_trusted_anew_when_somebody_names_it_again_and_only_then() -> None:
+    node, file = tiny_node("helm"), random_file(card())
+    node.use_policy(file.weights, file.card)
+    node.apply(0, NodeSpec(generation=1, policy_digest=file.digest, policy_generation=1))
+    node.demote()
+    lived(node, range(1, 3))
+    assert (node.demoted_policy, node.mode, node.decisions(1)[0].feature_shares) == (file.digest, Mode.DEMOTED, {})
+    node.apply(0, NodeSpec(generation=2, policy_digest=file.digest, policy_generation=1))  # another command, of a hold
+    assert node.demoted_policy == file.digest
+    node.apply(0, NodeSpec(generation=3, policy_digest=file.digest, policy_generation=3))
+    lived(node, range(3, 5))
+    assert (node.demoted_policy, node.mode) == (None, Mode.AUTO)
+
+
+def test_a_policy_of_the_other_variant_brings_its_own_period_and_name() -> None:
+    node, file = tiny_node("paper"), random_file(card())
+    lived(node, range(1, 12))
+    slow = len(node.decisions(512))
+    node.use_policy(file.weights, file.card)
+    lived(node, range(12, 23))
+    assert node.telemetry(23 * SECOND, FACTS).controller == "helm"
+    assert len(node.decisions(512)) - slow > 2 * slow
+
+
 def test_whether_the_policy_applied_is_a_condition_only_once_one_was_asked_for() -> None:
     node = tiny_node("b5")
     assert "PolicyApplied" not in conditions(node, SECOND)

@@ -29,6 +29,20 @@ def spec(name: str) -> tuple[str, str]:
     return node.policy_digest, node.controller
 
 
+def test_the_same_version_set_again_is_a_new_word_to_the_node(operator: APIClient, make_node: Any) -> None:
+    """Whoever was demoted there is trusted anew; an override is no such word."""
+    make_node("node-0")
+    for generation in (2, 3):
+        use(operator, "helm", nodes=["node-0"])
+        command = fleet.wire_spec(fleet.node_by_name("node-0"), NOON)
+        assert (command.generation, command.policy_generation) == (generation, generation)
+    hold = {"emb_ratio": 0.5, "ttl_seconds": 60, "reason": "a test"}
+    version = {"If-Match": operator.get("/api/v1/nodes/node-0/")["ETag"]}
+    assert operator.post("/api/v1/nodes/node-0/override/", hold, format="json", headers=version).status_code == 200
+    command = fleet.wire_spec(fleet.node_by_name("node-0"), NOON)
+    assert (command.generation, command.policy_generation) == (4, 3)
+
+
 def test_a_version_is_set_on_one_node_advising_unless_said_otherwise(operator: APIClient, make_node: Any) -> None:
     make_node("node-0")
     make_node("node-1")
@@ -38,6 +52,7 @@ def test_a_version_is_set_on_one_node_advising_unless_said_otherwise(operator: A
     assert spec("node-1") == ("", "active")
     command = fleet.wire_spec(fleet.node_by_name("node-0"), NOON)
     assert (command.policy_digest, command.controller, command.generation) == (digest_of("helm"), "advisory", 2)
+    assert command.policy_generation == 2
     assert (
         OutboxMessage.objects.filter(topic="node.command", state="pending").count() + OutboxMessage.objects.filter(state="sent").count()
         == 1

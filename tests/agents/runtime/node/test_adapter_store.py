@@ -12,8 +12,9 @@ class Adapter:
         self.learned = learned
 
     def restore(self, state: dict[str, float]) -> bool:
-        self.learned = state
-        return True
+        if self.learned:
+            self.learned = state
+        return bool(self.learned)
 
 
 def store(path: Path, adapter: Adapter) -> AdapterStore:
@@ -22,7 +23,7 @@ def store(path: Path, adapter: Adapter) -> AdapterStore:
 
 def test_what_was_learned_comes_back_after_a_restart(tmp_path: Path) -> None:
     store(tmp_path / "adapter.json", Adapter({"version": 1.0, "offset": 0.02})).save()
-    reborn = Adapter({})
+    reborn = Adapter({"version": 1.0, "offset": 0.0})
     store(tmp_path / "adapter.json", reborn).load()
     assert reborn.learned == {"version": 1.0, "offset": 0.02}
 
@@ -45,6 +46,21 @@ def test_a_damaged_file_is_left_out(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     store(path, adapter).load()
     assert adapter.learned == {"offset": 0.0}
+
+
+def test_what_nobody_can_take_yet_stays_until_somebody_learns_here(tmp_path: Path) -> None:
+    path = tmp_path / "adapter.json"
+    store(path, Adapter({"offset": 0.02})).save()
+    late = Adapter({})
+    kept = store(path, late)
+    kept.load()
+    kept.save()
+    late.learned = {"offset": 0.0}  # a policy came, and layers with it
+    kept.offer()
+    assert late.learned == {"offset": 0.02}
+    late.learned = {"offset": 0.03}
+    kept.offer()  # the next one goes on from there
+    assert late.learned == {"offset": 0.03}
 
 
 def test_a_controller_without_an_adapter_leaves_no_file(tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_a_pool_that_was_made_smaller_comes_back_as_small() -> None:
     assert restored(hold, 10**9 * SECOND).pool_bytes == 4_096
 
 
+def test_whose_decisions_the_mode_is_about_comes_back_with_it() -> None:
+    wanted = desired(Mode.AUTO)._replace(controller=ControllerMode.ACTIVE, policy_digest="ab", policy_generation=6)
+    hold = saved(wanted, 0, 0, ControllerMode.ADVISORY, "cd")
+    spec = restored(hold, 0)
+    assert (spec.controller, spec.policy_digest, spec.policy_generation) == (ControllerMode.ACTIVE, "ab", 6)
+    assert (hold.controller_in_force, hold.demoted_policy) == (ControllerMode.ADVISORY, "cd")
+
+
 def test_automatic_keeps_its_generation_and_rails() -> None:
     spec = restored(hold_of(Mode.AUTO), 1_000 * SECOND)
     assert (spec.mode, spec.generation, spec.guard_rails, spec.emb_ratio) == (Mode.AUTO, 7, RAILS, None)

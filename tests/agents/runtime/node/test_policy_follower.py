@@ -130,6 +130,33 @@ async def test_a_bad_artefact_is_a_condition_and_an_event_by_name_and_the_presen
         assert node.store.read(FIRST.digest) is None
 
 
+async def test_bytes_that_are_another_policys_are_asked_for_again(tmp_path: Path) -> None:
+    async with Node(tmp_path, SECOND, FIRST) as node:
+        node.follower.want(FIRST.digest)
+        await until(lambda: node.switched == [FIRST.digest])
+        assert [facts.reason for facts in node.facts] == ["Fetching", "ArtefactDigestMismatch", "InForce"]
+
+
+async def test_what_was_refused_is_tried_again_when_somebody_says_so_and_what_is_in_force_is_not(tmp_path: Path) -> None:
+    async with Node(tmp_path, ArtefactError(Refusal.TOO_NEW, "99"), FIRST) as node:
+        node.follower.want(FIRST.digest)
+        await until(lambda: node.reason == "ArtefactTooNew")
+        node.follower.want(FIRST.digest)
+        assert node.fetched == [FIRST.digest]
+        node.follower.want(FIRST.digest, again=True)
+        await until(lambda: node.switched == [FIRST.digest])
+        node.follower.want(FIRST.digest, again=True)
+        assert (node.reason, len(node.fetched)) == ("InForce", 2)
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 64, b"../../etc/passwd", b"ab"])
+async def test_a_damaged_note_of_what_was_wanted_does_not_keep_the_node_from_starting(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "policy").write_bytes(content)
+    async with Node(tmp_path) as node:
+        node.follower.restore()
+        assert (node.reason, node.switched, node.fetched) == ("NotADigest", [], [])
+
+
 async def test_a_control_plane_that_is_away_is_asked_again_and_complained_about_once(tmp_path: Path) -> None:
     async with Node(tmp_path, FetchError("away"), FetchError("away"), FIRST) as node:
         node.follower.want(FIRST.digest)

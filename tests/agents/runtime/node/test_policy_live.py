@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from agents.wire.messages import Condition, ControllerMode, NodeSpec
+from agents.wire.messages import Condition, ControllerMode, Mode, NodeSpec
 from tests.agents.controller.policies import card, random_file
 from tests.agents.runtime.node.parts import until
 from tests.agents.runtime.node.serving import infer_body
@@ -56,6 +56,7 @@ async def test_a_policy_is_fetched_while_the_node_serves_and_survives_a_restart(
 
             node.obey(NodeSpec(generation=2, policy_digest=UNKNOWN))
             await until(lambda: _applied(node.engine.telemetry().conditions).reason == "FetchFailed")
+            assert node.engine.controller_mode is ControllerMode.ADVISORY  # active is meant for the one that cannot be had
             assert "404" in _applied(node.engine.telemetry().conditions).message
             assert node.engine.telemetry().policy_digest == FILE.digest
             node.obey(NodeSpec(generation=3, policy_digest=FILE.digest))
@@ -65,6 +66,28 @@ async def test_a_policy_is_fetched_while_the_node_serves_and_survives_a_restart(
             await until(lambda: node.engine.telemetry().policy_digest == FILE.digest)
     assert asked == fetched
     assert fetched.count(FILE.digest) == 1
+
+
+async def test_what_a_node_was_told_and_found_out_about_its_policy_survives_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "credential").write_text("secret\n")
+    async with control_plane([]) as url:
+        link = {"control_url": url, "credential_file": tmp_path / "credential"}
+        async with daemon(tmp_path, **link) as (node, _):
+            node.obey(NodeSpec(generation=1, policy_digest=FILE.digest, policy_generation=1, controller=ControllerMode.ADVISORY))
+            await until(lambda: node.engine.telemetry().policy_digest == FILE.digest)
+            node.obey(NodeSpec(generation=2, policy_digest=UNKNOWN, policy_generation=2))
+        async with daemon(tmp_path, **link) as (node, _):
+            assert node.engine.controller_mode is ControllerMode.ADVISORY
+            node.obey(NodeSpec(generation=3, policy_digest=FILE.digest, policy_generation=3))
+            await until(lambda: node.engine.controller_mode is ControllerMode.ACTIVE)
+            node._node.demote()
+            await until(lambda: node.engine.telemetry().mode is Mode.DEMOTED)
+        async with daemon(tmp_path, **link) as (node, client):
+            await until(lambda: node.engine.telemetry().policy_digest == FILE.digest)
+            await scores(client, infer_body(user="a", tokens=16))
+            await until(lambda: node.engine.telemetry().mode is Mode.DEMOTED)
+            node.obey(NodeSpec(generation=4, policy_digest=FILE.digest, policy_generation=4))
+            await until(lambda: node.engine.telemetry().mode is Mode.AUTO)
 
 
 def _applied(conditions: list[Condition]) -> Condition:
