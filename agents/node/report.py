@@ -1,6 +1,7 @@
 """What a node says about itself: telemetry once a second, and a record of every decision."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from agents.controller.guard import GuardedRatio
@@ -90,11 +91,16 @@ class Reporter:
         status: ControllerStatus = ControllerStatus(),  # noqa: B008  a tuple of constants
         feature_shares: dict[str, float] | None = None,
     ) -> DecisionRecord:
-        """One decision in full. Time is the node's monotonic time; the body knows its offset to unix time."""
+        """One decision in full. Time is the node's monotonic time; the body knows its offset to unix time.
+
+        All numbers are finite, or the control plane would refuse the whole record: a proposal that is not stands as the
+        present ratio, which is what was made of it, and its reason says so.
+        """
         self._decision_seq += 1
         self._last_reuse_age_ns = observation.reuse_age_ns
         self._last_status, self._last_reasons = status, limited.reasons
         scalars = {key: value for key, value in observation._asdict().items() if isinstance(value, int | float)}
+        usable = math.isfinite(proposal.emb_ratio)
         return DecisionRecord(
             name=self._name,
             at_unix_ns=now_ns,
@@ -102,16 +108,16 @@ class Reporter:
             controller=self._controller,
             mode=mode,
             emb_ratio_before=observation.emb_ratio,
-            emb_ratio_proposed=proposal.emb_ratio,
+            emb_ratio_proposed=proposal.emb_ratio if usable else observation.emb_ratio,
             emb_ratio_granted=limited.target,
-            reason=proposal.reason,
+            reason=proposal.reason if usable else f"{proposal.reason}_not_finite",
             guard_reasons=list(limited.reasons),
             shadow_emb_ratio=status.shadow_emb_ratio,
-            features={key: float(value) for key, value in scalars.items() if math.isfinite(value)},
-            layers={name: share for name, share in proposal.layers.items() if math.isfinite(share)},
+            features=_finite_ones(scalars),
+            layers=_finite_ones(proposal.layers),
             decision_us=0.0,
-            feature_shares=feature_shares or {},
-            regret_ms=status.regret_ms,
+            feature_shares=_finite_ones(feature_shares or {}),
+            regret_ms=_zero(status.regret_ms),
         )
 
     def telemetry(
@@ -143,7 +149,7 @@ class Reporter:
             observed_generation=desired.generation,
             emb_ratio=int(counters[Counter.EMB_PAGES]) / pages,
             target_emb_ratio=target_pages / target_pool_pages,
-            recommended_emb_ratio=_finite(recommended_ratio),
+            recommended_emb_ratio=_share(recommended_ratio),
             emb_hit_ratio=_finite(estimators.emb_hit_ratio),
             kv_hit_ratio=_finite(estimators.kv_hit_ratio),
             latency_ms_p50=_finite(sketch.quantile(counts, 0.50)),
@@ -193,7 +199,7 @@ class Reporter:
             feature_schema=facts.feature_schema,
             tables=_tables(state, facts.tables),
             override_remaining_ms=None if desired.deadline_ns is None else max(0, (desired.deadline_ns - now_ns) // 1_000_000),
-            landscape=[list(point) for point in predicted],
+            landscape=[list(point) for point in predicted if all(map(math.isfinite, point))],
             policy_digest=self._last_status.policy_digest,
         )
 
@@ -245,6 +251,15 @@ def _tables(state: PoolState, names: tuple[str, ...]) -> list[TableLookups]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _share(value: float) -> float | None:
+    """Of the pool: a proposal may lie outside, and the control plane refuses telemetry with a share that does."""
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else None
+
+
+def _finite_ones(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if math.isfinite(value)}
 
 
 def _zero(value: float) -> float:
