@@ -4,6 +4,7 @@ Layout of the array (float32): means and reciprocal scales of the features, then
 [inputs, units] and the biases. Inputs outermost lets the compiler work on many units at once.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from agents.artifacts.card import HIDDEN_LAYERS_MAX, UNITS_MAX
 from agents.artifacts.policy_file import ArtefactError, Policy, Refusal
-from agents.controller.features import FEATURE_SETS, FEATURES_MAX
+from agents.controller.features import DEVIATIONS_MAX, FEATURE_SETS, FEATURES_MAX
 from agents.numerics.jit import kernel
 
 INCREMENTS_MAX = 16
@@ -34,6 +35,7 @@ HEAD = np.dtype(
     align=True,
 )
 ACTIVATIONS_SHAPE = (2, UNITS_MAX)  # inputs and outputs of a layer, float32
+_SUM_MAX = float(np.finfo(np.float32).max) / 2.0  # half: a float32 sum may round above its exact value
 
 
 class FrozenPolicy(NamedTuple):
@@ -45,17 +47,32 @@ class FrozenPolicy(NamedTuple):
 
 
 def freeze(policy: Policy) -> FrozenPolicy:
-    """Arrays for the kernel; raises `ArtefactError` when the card's features are none of the sets known here."""
+    """Arrays for the kernel; raises `ArtefactError` for features that are none of the sets known here, and for what overflows."""
     card = policy.card
     if tuple(card.features) not in FEATURE_SETS:
         unknown = sorted(set(card.features) - set(FEATURE_SETS[0]) - set(FEATURE_SETS[1]))
         raise ArtefactError(Refusal.FEATURES_UNKNOWN, f"unknown {', '.join(unknown)}" if unknown else "not one of the known sets, in order")
     if len(card.action.increments) > INCREMENTS_MAX or len(card.features) > FEATURES_MAX:
         raise ArtefactError(Refusal.WRONG_SHAPE, f"at most {INCREMENTS_MAX} increments and {FEATURES_MAX} features")
-    parts = [np.asarray(card.mean, np.float32), 1.0 / np.asarray(card.scale, np.float32)]
+    _require_bounded(policy)
+    with np.errstate(over="ignore", divide="ignore"):  # refused by name below
+        parts = [np.asarray(card.mean, np.float32), 1.0 / np.asarray(card.scale, np.float32)]
     for weight, bias in policy.layers:
         parts += [np.ascontiguousarray(weight.T).ravel(), bias]
-    return FrozenPolicy(_head(policy), np.concatenate(parts).astype(np.float32), policy)
+    weights = np.concatenate(parts).astype(np.float32)
+    if not np.isfinite(weights).all():
+        raise ArtefactError(Refusal.NOT_FINITE, "mean or 1 / scale of a feature overflows float32")
+    return FrozenPolicy(_head(policy), weights, policy)
+
+
+def _require_bounded(policy: Policy) -> None:
+    """No inputs may overflow a sum: finite weights can give NaN for a score, and that would look like a policy that holds."""
+    input_max = DEVIATIONS_MAX
+    for layer, (weight, bias) in enumerate(policy.layers):
+        sums = input_max * np.abs(weight.astype(np.float64)).sum(axis=1) + np.abs(bias.astype(np.float64))
+        if not (sums <= _SUM_MAX).all():
+            raise ArtefactError(Refusal.NOT_FINITE, f"layer{layer}: a unit's sum can overflow float32")
+        input_max = 1.0  # tanh
 
 
 def _head(policy: Policy) -> NDArray[Any]:
@@ -79,7 +96,7 @@ def _head(policy: Policy) -> NDArray[Any]:
 def act(
     head: Any, weights: NDArray[np.float32], inputs: NDArray[np.float64], activations: NDArray[np.float32], anchor: float, best: float
 ) -> float:
-    """Ratio the policy wants, from normalised `inputs`; `activations` [2, UNITS_MAX] is scratch."""
+    """Ratio the policy wants, from normalised `inputs`, NaN where it has no score to go by; `activations` [2, UNITS_MAX] is scratch."""
     for feature in range(head.features):
         activations[0, feature] = np.float32(inputs[feature])
     row = forward(head, weights, activations)
@@ -90,6 +107,8 @@ def act(
     for output in range(head.widths[head.layers]):
         if activations[row, output] > activations[row, choice]:
             choice = output
+    if math.isnan(activations[row, choice]):  # the first score, which nothing exceeds: no choice at all
+        return np.nan
     increments = head.increments
     return float(anchor + increments[choice])
 

@@ -1,10 +1,12 @@
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from agents.artifacts.policy_file import ArtefactError, Refusal, read_policy
-from agents.controller.features import FEATURE_SETS, HELM, PAPER
+from agents.artifacts.card import Action, Card
+from agents.artifacts.policy_file import ArtefactError, Policy, Refusal, read_policy
+from agents.controller.features import DEVIATIONS_MAX, FEATURE_SETS, HELM, PAPER
 from agents.controller.frozen import ACTIVATIONS_SHAPE, act, feature_shares, forward, freeze
 from agents.numerics.jit import kernel
 from tests.agents.controller.policies import SEVEN, STEP, card, constant_policy, random_file, random_policy
@@ -90,6 +92,57 @@ def test_known_features_in_another_order_are_refused() -> None:
     file = random_file(card(HELM[::-1]))
     with pytest.raises(ArtefactError, match="in order"):
         freeze(read_policy(file.weights, file.card))
+
+
+def policy_of(described: Card, weight: float, bias: float = 0.0) -> Policy:
+    """The same weight and the same bias everywhere."""
+    widths = [len(described.features), *described.hidden, described.outputs]
+    return Policy(
+        [(np.full((units, inputs), weight, np.float32), np.full(units, bias, np.float32)) for inputs, units in pairwise(widths)], described
+    )
+
+
+@pytest.mark.parametrize(("features", "action"), [(HELM, STEP), (PAPER, SEVEN)])
+@pytest.mark.parametrize(("weight", "bias"), [(3e38, 0.0), (-3e38, 0.0), (1e38, 0.0), (0.0, 3e38), (1.6e36, 1.6e38)])
+def test_finite_weights_whose_sums_can_overflow_are_refused(features: tuple[str, ...], action: Action, weight: float, bias: float) -> None:
+    with pytest.raises(ArtefactError, match="layer0") as caught:
+        freeze(policy_of(card(features, (4, 4), action), weight, bias))
+    assert caught.value.code is Refusal.NOT_FINITE
+
+
+def test_a_later_layer_that_can_overflow_is_refused_by_name() -> None:
+    sound = policy_of(card(hidden=(4, 4)), 1.0)
+    outputs = (np.full((1, 4), 5e37, np.float32), np.zeros(1, np.float32))
+    with pytest.raises(ArtefactError, match="layer2"):
+        freeze(sound._replace(layers=[*sound.layers[:-1], outputs]))
+
+
+@pytest.mark.parametrize("changes", [{"scale": [1e-46] * len(HELM)}, {"scale": [1e-40] * len(HELM)}, {"mean": [-1e39] * len(HELM)}])
+@pytest.mark.filterwarnings("error")
+def test_statistics_that_overflow_in_the_kernels_precision_are_refused(changes: dict[str, list[float]]) -> None:
+    with pytest.raises(ArtefactError, match="mean or 1 / scale") as caught:
+        freeze(policy_of(card(**changes), 1.0))
+    assert caught.value.code is Refusal.NOT_FINITE
+
+
+def test_the_largest_weights_that_are_taken_give_finite_scores_for_the_furthest_inputs() -> None:
+    described = card(PAPER, (256,), SEVEN)
+    sizes = [1e38 / (DEVIATIONS_MAX * len(PAPER)), 1e38 / 256]
+    layers = [(weight * np.float32(size), bias) for size, (weight, bias) in zip(sizes, policy_of(described, 1.0).layers, strict=True)]
+    frozen = freeze(Policy(layers, described))
+    for furthest in (-DEVIATIONS_MAX, DEVIATIONS_MAX):
+        activations = scratch()
+        activations[0, : len(PAPER)] = furthest
+        row = outputs_row(frozen.head, frozen.weights, activations)
+        assert np.isfinite(activations[row, :7]).all()
+        assert math.isfinite(run(frozen.head, frozen.weights, np.full(len(PAPER), furthest), scratch(), 0.5, 0.9))
+
+
+@pytest.mark.parametrize(("features", "action"), [(HELM, STEP), (PAPER, SEVEN)])
+def test_a_score_that_is_not_a_number_is_no_wish(features: tuple[str, ...], action: Action) -> None:
+    frozen = freeze(policy_of(card(features, (4,), action), 1.0))
+    poisoned = np.full_like(frozen.weights, np.nan)
+    assert math.isnan(run(frozen.head, poisoned, np.zeros(len(features)), scratch(), 0.5, 0.9))
 
 
 def test_the_two_sets_have_twenty_and_seven_names() -> None:
