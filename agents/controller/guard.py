@@ -2,6 +2,7 @@
 
 In order of force: an operator's override or pin; nothing that is not a number; no data, no decision;
 stale reuse statistics freeze the KV side; floor and ceiling; dead-band; minimum dwell; largest step; the refill budget.
+Only floor and ceiling move a target without damping: one that lies outside goes to the nearer of them, and no further.
 What comes out is a target. The ratio itself walks to the target at the actuator's rate, the same for every
 method and for people, so that no decision can outrun the refill.
 
@@ -144,14 +145,23 @@ def limit(
         return _take_hold(guard, held)
     if guard.held == 1:
         return _release(guard, rails, now_ns)
+    entered, grown = _enter_rails(guard, rails, now_ns)
     reasons, wanted = _hear(guard, proposing, proposed, emb_ratio, data_age_ns, reuse_age_ns)
     clipped = min(max(wanted, rails.emb_ratio_min), rails.emb_ratio_max)
     if clipped != wanted:
         reasons |= _FLOOR if clipped > wanted else _CEILING
-    if not rails.emb_ratio_min <= guard.target <= rails.emb_ratio_max:
-        _go(guard, now_ns, clipped)
-        return reasons | _RAILS_CHANGED
-    return reasons | _damp(guard, rails, now_ns, clipped, refill_room)
+    return entered | reasons | _damp(guard, rails, now_ns, clipped, max(0.0, refill_room - grown))
+
+
+@kernel
+def _enter_rails(guard: Any, rails: Any, now_ns: int) -> tuple[int, float]:
+    """A target outside goes to the nearer rail and no further; by how much that let EMB grow is gone from its refill budget."""
+    before = guard.target
+    nearest = min(max(before, rails.emb_ratio_min), rails.emb_ratio_max)
+    if nearest == before:
+        return 0, 0.0
+    _go(guard, now_ns, nearest)
+    return _RAILS_CHANGED, max(0.0, nearest - before)
 
 
 @kernel

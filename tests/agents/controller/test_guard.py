@@ -106,6 +106,41 @@ def test_new_rails_pull_the_target_inside_at_once() -> None:
     assert propose(guarded, 0, 0.5) == GuardedRatio(0.6, ["floor", "rails_changed"])
 
 
+@pytest.mark.parametrize(("start", "proposed", "nearest", "next_target"), [(0.95, 0.3, 0.8, 0.7), (0.05, 0.7, 0.2, 0.3)])
+def test_a_start_outside_the_rails_goes_to_the_nearer_one_and_on_as_any_other_target(
+    start: float, proposed: float, nearest: float, next_target: float
+) -> None:
+    guarded = guard(start)
+    assert propose(guarded, 0, proposed) == GuardedRatio(nearest, ["rails_changed", "dwell"])
+    assert propose(guarded, 4.9, proposed) == GuardedRatio(nearest, ["dwell"])
+    after = propose(guarded, 5.0, proposed)
+    assert after.target == pytest.approx(next_target)
+    assert after.reasons == ["largest_step"]
+
+
+def test_edited_rails_do_not_let_a_proposal_past_step_dwell_and_refill_budget() -> None:
+    guarded = guard()
+    guarded.set_rails(GuardRails(emb_ratio_min=0.54, emb_ratio_max=0.9, step_ratio_max=0.1, dwell_seconds_min=0.0))
+    moved = propose(guarded, 0, 0.85, refill_room_ratio=0.07)
+    assert moved.target == pytest.approx(0.57)  # the floor took four hundredths of the seven
+    assert moved.reasons == ["rails_changed", "largest_step", "refill_budget"]
+
+
+def test_rails_that_need_more_than_the_refill_budget_are_obeyed_and_nothing_beyond_them() -> None:
+    guarded = guard()
+    guarded.set_rails(GuardRails(emb_ratio_min=0.6, emb_ratio_max=0.8, dwell_seconds_min=0.0))
+    assert propose(guarded, 0, 0.65, refill_room_ratio=0.05) == GuardedRatio(0.6, ["rails_changed", "refill_budget"])
+
+
+@pytest.mark.parametrize("proposed", [None, math.nan, 0.0])
+def test_a_target_outside_the_rails_goes_inside_even_while_nothing_is_proposed(proposed: float | None) -> None:
+    guarded = guard(0.95)
+    result = propose(guarded, 0, proposed)  # 0.0 is what is granted: hold
+    assert result.target == 0.8
+    assert "rails_changed" in result.reasons
+    assert "ceiling" not in result.reasons  # nothing that was proposed was lowered
+
+
 def test_the_ratio_walks_to_the_target_at_the_actuators_rate() -> None:
     guarded = guard()
     assert guarded.step(0) == 0.5
@@ -147,6 +182,44 @@ moments = st.tuples(
     st.sampled_from([0, 20 * SECOND, 400 * SECOND]),
     st.sampled_from([0, 0, 11 * SECOND]),
 )
+
+
+all_rails = st.builds(
+    lambda low, width, step, dwell: GuardRails(
+        emb_ratio_min=low, emb_ratio_max=low + width, step_ratio_max=step, dead_band_ratio=0.01, dwell_seconds_min=dwell
+    ),
+    st.floats(0.05, 0.7),
+    st.floats(0.05, 0.25),
+    st.floats(0.02, 0.2),
+    st.sampled_from([0.0, 5.0]),
+)
+edits = st.tuples(
+    st.floats(0.0, 12.0),
+    st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True)),
+    st.one_of(st.none(), all_rails),
+    st.floats(0.0, 0.3),
+)
+
+
+@given(st.floats(0.0, 1.0), st.lists(edits, max_size=40))
+def test_wherever_it_starts_and_whoever_edits_the_rails_a_target_moves_by_rail_or_by_damped_proposal(
+    start: float, turns: list[tuple[float, float | None, GuardRails | None, float]]
+) -> None:
+    guarded, now, changed_ns = guard(start), 0, None
+    for gap, proposed, rails, room in turns:
+        now += int(gap * SECOND)
+        if rails is not None:
+            guarded.set_rails(rails)
+        before, rails = guarded.target, guarded.rails
+        nearest = min(max(before, rails.emb_ratio_min), rails.emb_ratio_max)
+        target = guarded.limit(now, GuardInputs(proposed, None, before, refill_room_ratio=room)).target
+        assert rails.emb_ratio_min <= target <= rails.emb_ratio_max
+        assert abs(target - nearest) <= rails.step_ratio_max + 1e-9
+        assert target - before <= max(room, nearest - before) + 1e-9
+        if target != nearest and changed_ns is not None:
+            assert now - changed_ns >= rails.dwell_seconds_min * SECOND
+        if target != before:
+            changed_ns = now
 
 
 @given(st.lists(moments, max_size=40))
