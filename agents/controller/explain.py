@@ -27,7 +27,7 @@ _GUARD = {
     "reuse_stale": "the cluster's reuse statistics are stale: hold",
     "floor": "raised to the floor",
     "ceiling": "lowered to the ceiling",
-    "rails_changed": "the guard rails were changed around it",
+    "rails_changed": "the target lay outside the guard rails",
     "dead_band": "too small a change to be worth a move",
     "dwell": "the last change is too recent",
     "largest_step": "cut to the largest step",
