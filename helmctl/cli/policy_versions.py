@@ -176,7 +176,8 @@ def _digest(client: Client, version: str) -> str:
     """What a person called a version, as a digest the server finds."""
     if version and not set(version) - set("0123456789abcdef"):
         return version
-    wanted = version.replace("-v", " v")
+    name, separator, number = version.rpartition("-v")
+    wanted = f"{name} v{number}" if separator else version
     for row in client.get_all("policies/"):
         if row["label"] == wanted:
             return str(row["digest"])

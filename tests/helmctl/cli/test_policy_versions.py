@@ -35,6 +35,12 @@ def test_the_list_shows_state_lineage_and_comparison(helmctl: Run) -> None:  # n
     assert all(part in paper for part in ("usable", "helm v1", "-3.1% [-4.0%, -2.0%]", "+0.2%"))
 
 
+def test_a_name_may_have_its_own_v(helmctl: Run) -> None:  # noqa: F811
+    PolicyVersion.objects.filter(name="helm").update(name="my-variant")
+    code, out, _ = helmctl("policy", "show", "my-variant-v1", who="viewer")
+    assert (code, json.loads(out)["label"]) == (0, "my-variant v1")
+
+
 def test_nodes_are_told_and_taken_back(helmctl: Run, make_node: Any) -> None:  # noqa: F811
     make_node("node-0")
     assert helmctl("policy", "use", "helm-v1", "--node", "node-0", "--active", "--reason", "a try")[0] == 0
