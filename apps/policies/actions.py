@@ -47,8 +47,8 @@ def judge(actor: Actor, digest: str, state: str, reason: str, now: datetime) -> 
     require(actor, Permission.POLICY_MANAGE)
     with transaction.atomic():
         row = queries.by_digest(digest)
-        active = [use["node"] for use in queries.use().wanted.get(row.digest, []) if use["controller"] == ControllerMode.ACTIVE]
-        if state == State.REJECTED and active:
+        active = queries.deciding(row.digest) if state == State.REJECTED else []
+        if active:
             raise Conflict("policy_active", f"{row.label} decides on {', '.join(active)}: set another one there first.")
         before = _summary(row)
         PolicyVersion.objects.filter(pk=row.pk).update(state=state, state_reason=reason)
@@ -66,7 +66,7 @@ def set_policy(actor: Actor, names: Sequence[str] | None, wish: Wish, now: datet
 
 
 def roll_back(actor: Actor, names: Sequence[str] | None, reason: str, now: datetime) -> list[Assignment]:
-    """Bring back, on each of these nodes, what its newest assignment replaced; nodes without one are left alone."""
+    """Bring back, on each of these nodes, what its newest assignment replaced, all or none; nodes without one are left alone."""
     require(actor, Permission.POLICY_MANAGE)
     with transaction.atomic():
         pairs = [(node, _newest(node)) for node in _targets(names)]
@@ -114,8 +114,10 @@ def _newest(node: Node) -> Assignment | None:
 
 
 def _undo(actor: Actor, node: Node, newest: Assignment, reason: str, now: datetime) -> Assignment:
+    before = Wish(newest.before_digest, ControllerMode(newest.before_controller), reason)
+    digest = _digest_allowed(before)  # it may have been rejected since
     Assignment.objects.filter(pk=newest.pk).update(undone_at=now)
-    fleet.decide_by(actor, node, newest.before_digest, ControllerMode(newest.before_controller), reason, now, verb="node.policy_back")
+    fleet.decide_by(actor, node, digest, before.controller, reason, now, verb="node.policy_back")
     newest.undone_at = now
     return newest
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
 
+from agents.wire.messages import ControllerMode
 from apps.fleet import queries as fleet
+from apps.fleet.models import Node
 from apps.lib.problems import Conflict, Missing
 from apps.policies import artefacts
 from apps.policies.models import Assignment, PolicyVersion
@@ -42,11 +44,28 @@ def use() -> Use:
     for node in fleet.nodes():
         if node.policy_digest:
             found.wanted.setdefault(node.policy_digest, []).append({"node": node.name, "controller": node.controller})
-        status = fleet.status_of(node)
-        said = (status.frame or {}).get("policy_digest", "") if status else ""
+        said = _said(node)
         if said:
             found.in_force.setdefault(said, []).append(node.name)
     return found
+
+
+def deciding(digest: str) -> list[str]:
+    """Nodes that decide by a version, not only advise: told to, or saying so."""
+    return [node.name for node in fleet.nodes() if node.controller == ControllerMode.ACTIVE and digest in _decides_by(node)]
+
+
+def _decides_by(node: Node) -> set[str]:
+    """What a node was told and what it says. While it is away what it said last counts only if it was told nothing else."""
+    status = fleet.status_of(node)
+    away = status is None or not status.link_id
+    return {node.policy_digest} if away and node.policy_digest else {node.policy_digest, _said(node)}
+
+
+def _said(node: Node) -> str:
+    """The digest in a node's last frame; empty without one."""
+    status = fleet.status_of(node)
+    return str((status.frame or {}).get("policy_digest", "")) if status else ""
 
 
 def document(row: PolicyVersion, use: Use, *, whole: bool = True) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 
 from apps.audit.models import AuditEntry, Event
 from apps.fleet import queries as fleet
-from apps.fleet.models import Node
+from apps.fleet.models import Node, NodeStatus
 from apps.outbox.models import OutboxMessage
 from apps.policies.models import PolicyVersion
 from apps.telemetry.exposition import FleetCollector
@@ -114,6 +114,53 @@ def test_a_rejected_version_may_advise_but_not_decide_and_a_deciding_one_is_not_
     assert operator.post(judge, {"state": "rejected", "reason": "slow"}, format="json").status_code == 200
     assert use(operator, "helm", nodes=["node-0"], controller="active").json()["code"] == "policy_rejected"
     assert use(operator, "helm", nodes=["node-0"], controller="advisory").status_code == 200
+
+
+def judged(client: APIClient, name: str, state: str) -> Any:
+    return client.post(f"/api/v1/policies/{digest_of(name)}/judge/", {"state": state, "reason": "slow"}, format="json")
+
+
+def test_a_version_that_a_node_started_with_decides_there_and_is_not_rejected(operator: APIClient, make_node: Any) -> None:
+    make_node("node-0", policy_digest=digest_of("helm"))
+    refused = judged(operator, "helm", "rejected")
+    assert (refused.status_code, refused.json()["code"]) == (409, "policy_active")
+    assert "node-0" in refused.json()["detail"]
+    use(operator, "paper", nodes=["node-0"], controller="active")
+    assert judged(operator, "helm", "rejected").json()["code"] == "policy_active"  # until the node has switched
+    use(operator, "helm", nodes=["node-0"])
+    assert judged(operator, "helm", "rejected").status_code == 200  # it advises there
+
+
+def test_what_a_node_said_last_before_it_went_away_holds_until_it_is_told_something_else(operator: APIClient, make_node: Any) -> None:
+    make_node("node-0", policy_digest=digest_of("helm"))
+    NodeStatus.objects.update(link_id="")
+    assert judged(operator, "helm", "rejected").json()["code"] == "policy_active"
+    use(operator, "paper", nodes=["node-0"], controller="active")
+    assert judged(operator, "helm", "rejected").status_code == 200
+
+
+def test_rolling_back_does_not_bring_a_rejected_version_back_to_decide(operator: APIClient, make_node: Any) -> None:
+    make_node("node-0")
+    make_node("node-1")
+    back = {"all_nodes": True, "reason": "slower"}
+    use(operator, "helm", nodes=["node-0"], controller="active")
+    use(operator, "paper", all_nodes=True, controller="active")
+    judged(operator, "helm", "rejected")
+    refused = operator.post("/api/v1/policies/rollback/", back, format="json")
+    assert (refused.status_code, refused.json()["code"]) == (409, "policy_rejected")
+    assert "helm v1 was rejected (slow)" in refused.json()["detail"]
+    assert {spec(name) for name in ("node-0", "node-1")} == {(digest_of("paper"), "active")}  # none is taken back
+    judged(operator, "helm", "usable")
+    assert operator.post("/api/v1/policies/rollback/", back, format="json").status_code == 200
+    assert [spec(name) for name in ("node-0", "node-1")] == [(digest_of("helm"), "active"), ("", "active")]
+
+
+def test_rolling_back_brings_a_rejected_version_back_to_advise(operator: APIClient, node: Node) -> None:
+    use(operator, "helm", nodes=["node-0"])
+    use(operator, "paper", nodes=["node-0"], controller="active")
+    judged(operator, "helm", "rejected")
+    operator.post("/api/v1/policies/rollback/", {"nodes": ["node-0"], "reason": "slower"}, format="json")
+    assert spec("node-0") == (digest_of("helm"), "advisory")
 
 
 def test_the_list_says_where_a_version_is_wanted_and_where_it_is_in_force(operator: APIClient, make_node: Any) -> None:
