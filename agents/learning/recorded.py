@@ -5,6 +5,7 @@ history is longer than at the user's request before, and of a user's first one t
 journal. The end of a journal is held out, so that a policy tuned on the rest can be tried on traffic it has not seen.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from agents.workloads import journal
 from agents.workloads.replay import EVENTS_PER_REQUEST_MAX
 from agents.workloads.trace_file import TraceHeader, TraceRecord, write_trace
 
-REQUESTS_MAX = 20_000  # of one journal: a quarter of an hour at 25/s, and some ten seconds to read
+REQUESTS_MAX = 20_000  # of one journal, the newest: a quarter of an hour at 25/s
 REQUESTS_MIN = 20  # fewer tell nothing of a rate
 HELD_OUT_RATIO = 0.3
 _SAME_EVENTS = 4  # so many equal events in a row are the same place in a history
@@ -36,11 +37,13 @@ class Recorded(NamedTuple):
     held_out: Path | None
 
 
-def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Recorded:
-    """Write a journal's traces into `folder`; `ValueError` names a journal that nothing can be learned from."""
+def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lambda: False) -> Recorded | None:
+    """Write a journal's traces into `folder`; `None` when cancelled, `ValueError` for a journal that nothing can be learned from."""
     header = journal.read_header(path)
     profile = load_profile(header.profile)
-    found = list(_requests(path, header, cancelled))
+    found = list(deque(_requests(path, header, cancelled), maxlen=REQUESTS_MAX))  # the newest: what nodes serve now
+    if cancelled():
+        return None
     if len(found) < REQUESTS_MIN:
         raise ValueError(f"journal {path.name}: {len(found)} requests, at least {REQUESTS_MIN} are needed")
     seconds = max((found[-1].ts_ns - found[0].ts_ns) / 1e9, 1e-3)
@@ -56,19 +59,18 @@ def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lamb
 
 
 def _requests(path: Path, header: journal.Header, cancelled: Callable[[], bool]) -> Iterator[TraceRecord]:
-    before: dict[int, NDArray[np.int64]] = {}
-    count, began_ns = 0, -1
+    ends: dict[int, NDArray[np.int64]] = {}  # of each user's history: whole ones of a long journal would fill the memory
+    began_ns = -1
     for record in journal.read_records(path):
-        if cancelled() or count >= REQUESTS_MAX:
+        if cancelled():
             return
         if not isinstance(record, journal.Admit):
             continue
         began_ns = record.now_ns if began_ns < 0 else began_ns
         at_ns = header.started_unix_ns + record.now_ns - began_ns
         for user, history in _histories(record):
-            yield TraceRecord(at_ns, user, _new_events(before.get(user), history).tolist())
-            before[user] = history
-            count += 1
+            yield TraceRecord(at_ns, user, _new_events(ends.get(user), history).tolist())
+            ends[user] = history[-_SAME_EVENTS:].copy()
 
 
 def _histories(record: journal.Admit) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -29,6 +29,7 @@ from agents.sim.scenario import Scenario
 LEARNING_RATE, CLIP_RANGE = 1e-4, 0.1  # a third and a half of a first training's
 RATE_SPREAD = (0.7, 1.3)  # recorded traffic is also played slower and faster than it came
 EVALUATION_SEED_MIN = 7_000  # training streams begin at a million, suites and benches below a hundred
+REASON_CHARS_MAX = 200  # of why a journal was left out; it is kept in the card
 _RECORDED_SEED = 500_000  # away from the generated streams of the same run
 # What parts of the work cost beside each other, for a first guess at the time left.
 _STEP_COST, _RUN_COST = 0.01, 1.5
@@ -67,19 +68,19 @@ def tune(
     cancelled: Callable[[], bool],
     config: TrainingConfig | None = None,
 ) -> Tuned | None:
-    """The whole of it: read journals, tune, compare; `None` when cancelled. `ValueError` names a journal of no use."""
+    """The whole of it: read journals, tune, compare; `None` when cancelled. A journal of no use is left out and named."""
     policy = read_policy(parent.weights, parent.card)
     chosen = tuning_config(policy.card, options, config)
     tuning_share = _tuning_share(chosen, options)
     with TemporaryDirectory(prefix="helm-tune-") as folder:
-        recorded = []
-        for number, path in enumerate(journals):
-            report.stage(f"reading journal {number + 1} of {len(journals)}", 0.0)
-            recorded.append(read_recorded(path, Path(folder), cancelled))
+        recorded, left_out = read_journals(journals, Path(folder), report, cancelled)
+        if cancelled():
+            return None
         trained = improve_on(policy, chosen, mixed_streams(chosen, recorded, options.seed), options.seed, report, cancelled, tuning_share)
         if cancelled():
             return None
-        file = _export(trained, chosen, options.seed, {"parent": policy.card.digest, "journals": [each.name for each in recorded]})
+        lineage = {"parent": policy.card.digest, "journals": [each.name for each in recorded], "journals_left_out": left_out}
+        file = _export(trained, chosen, options.seed, lineage)
         evaluation = compare(
             freeze(read_policy(file.weights, file.card)),
             freeze(policy),
@@ -90,7 +91,27 @@ def tune(
         )
     if evaluation is None:
         return None
-    return Tuned(file, evaluation)
+    return Tuned(file, evaluation | {"journals_left_out": left_out})
+
+
+def read_journals(
+    journals: list[Path], folder: Path, report: Report, cancelled: Callable[[], bool]
+) -> tuple[list[Recorded], list[dict[str, str]]]:
+    """What can be learned from, and name and reason of what cannot: an idle node's journal must not end a run that needs none."""
+    recorded: list[Recorded] = []
+    left_out: list[dict[str, str]] = []
+    for number, path in enumerate(journals):
+        report.stage(f"reading journal {number + 1} of {len(journals)}", 0.0)
+        try:
+            found = read_recorded(path, folder, cancelled)
+        except (ValueError, TypeError, IndexError, OSError) as error:  # of no use, damaged, or deleted meanwhile: its node makes room
+            left_out.append({"name": path.name, "reason": str(error)[:REASON_CHARS_MAX]})
+            report.stage(f"left out {path.name}: {error}", 0.0)
+            continue
+        if found is None:
+            break
+        recorded.append(found)
+    return recorded, left_out
 
 
 def tuning_config(card: Card, options: TuneOptions, config: TrainingConfig | None = None) -> TrainingConfig:

@@ -89,6 +89,13 @@ class PolicyChange(serializers.Serializer[Any]):
     pairs = serializers.IntegerField()
 
 
+class JournalLeftOut(serializers.Serializer[Any]):
+    """A journal of which nothing could be learned, and why."""
+
+    name = serializers.CharField()
+    reason = serializers.CharField()
+
+
 class PolicyEvaluation(serializers.Serializer[Any]):
     """A version beside its parent and the rules, on streams nobody trained on."""
 
@@ -100,6 +107,7 @@ class PolicyEvaluation(serializers.Serializer[Any]):
     )
     seeds = serializers.ListField(child=serializers.IntegerField())
     seconds = serializers.FloatField()
+    journals_left_out = JournalLeftOut(many=True, required=False)
 
 
 class PolicyDocument(serializers.Serializer[Any]):

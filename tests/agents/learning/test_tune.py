@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ from agents.learning.fleet_env import FleetVecEnv, Streams
 from agents.learning.recorded import _new_events, read_recorded
 from agents.learning.streams import draw_streams
 from agents.learning.train import CurvePoint, new_model
-from agents.learning.tune import Report, TuneOptions, adopt, improve_on, mixed_streams, tune, tuning_config
+from agents.learning.tune import Report, TuneOptions, adopt, improve_on, mixed_streams, read_journals, tune, tuning_config
 from agents.sim.scenario import Scenario
 from agents.workloads import journal
 from agents.workloads.trace_file import read_records
@@ -33,11 +34,11 @@ CONFIG = msgspec.structs.replace(
 PARENT = random_file(card(hidden=[8], action=tiny.helm().action, name="tiny"))
 
 
-def recorded_journal(folder: Path, requests: int = 60) -> Path:
+def recorded_journal(folder: Path, requests: int = 60, name: str = "7", profile: str = "cpu-tiny") -> Path:
     """A node of the tiny profile that served five users in turn, ten requests a second; each brings two new events."""
-    path = folder / "7.journal"
+    path = folder / f"{name}.journal"
     known: dict[str, Any] = {"journal_version": 1, "wire_version": 1, "config": {}, "salt_digest": "ab"}
-    header = journal.Header(name="node-0", profile="cpu-tiny", started_unix_ns=1_700_000_000 * 10**9, **known)
+    header = journal.Header(name="node-0", profile=profile, started_unix_ns=1_700_000_000 * 10**9, **known)
     content = [journal.encode_record(header)]
     for number in range(requests):
         user, visit = number % 5 + 1, number // 5
@@ -63,6 +64,7 @@ def test_a_request_brings_what_the_history_is_longer_by() -> None:
 
 def test_a_journal_becomes_a_trace_to_learn_from_and_one_held_out(tmp_path: Path) -> None:
     found = read_recorded(recorded_journal(tmp_path, 100), tmp_path)
+    assert found is not None
     assert (found.profile, found.rate_per_node) == ("cpu-tiny", pytest.approx(10.0, rel=0.02))
     assert found.held_out is not None
     learned, held_out = list(read_records(found.learned)), list(read_records(found.held_out))
@@ -75,6 +77,52 @@ def test_a_journal_becomes_a_trace_to_learn_from_and_one_held_out(tmp_path: Path
 def test_a_journal_too_short_to_tell_anything_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"7\.journal: 3 requests"):
         read_recorded(recorded_journal(tmp_path, 3), tmp_path)
+
+
+def test_of_a_long_journal_the_newest_requests_are_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agents.learning.recorded.REQUESTS_MAX", 70)
+    path = recorded_journal(tmp_path, 100)
+    found = read_recorded(path, tmp_path)
+    assert found is not None
+    assert found.held_out is not None
+    served = [*read_records(found.learned), *read_records(found.held_out)]
+    assert (len(served), found.rate_per_node) == (70, pytest.approx(10.0, rel=0.02))
+    began_ns = journal.read_header(path).started_unix_ns
+    assert (served[0].ts_ns, served[-1].ts_ns) == (began_ns + 30 * 10**8, began_ns + 99 * 10**8)
+    assert served[0].items == [46, 47]  # the seventh visit of user 1: what the six before brought is known
+
+
+def useless(folder: Path) -> list[tuple[Path, str]]:
+    """Journals that nothing can be learned from, each with what is said of it."""
+    empty, damaged, deleted = (folder / f"{name}.journal" for name in ("empty", "damaged", "deleted"))
+    empty.touch()
+    damaged.write_bytes(recorded_journal(folder, 40, "damaged").read_bytes() + journal.LENGTH.pack(3) + b"abc")
+    return [
+        (empty, "does not begin with a header"),
+        (recorded_journal(folder, 3, "short"), "3 requests, at least 20 are needed"),
+        (damaged, "does not decode"),
+        (recorded_journal(folder, 40, "foreign", "gone-gpu"), "unknown 'gone-gpu'"),
+        (deleted, "No such file"),
+    ]
+
+
+def test_a_journal_of_no_use_is_left_out_with_the_reason_and_the_others_are_read(tmp_path: Path) -> None:
+    stages: list[str] = []
+    bad = useless(tmp_path)
+    good = recorded_journal(tmp_path)
+    journals = [path for path, _ in bad]
+    recorded, left_out = read_journals([*journals, good], tmp_path, Report(lambda stage, _: stages.append(stage)), lambda: False)
+    assert [each.name for each in recorded] == ["7.journal"]
+    assert [each["name"] for each in left_out] == [path.name for path in journals]
+    for each, (path, said) in zip(left_out, bad, strict=True):
+        assert said in each["reason"]
+        assert any(stage.startswith(f"left out {path.name}: ") for stage in stages)
+
+
+def test_who_cancels_while_a_journal_is_read_gets_no_complaint_about_its_length(tmp_path: Path) -> None:
+    asked = iter([False] * 6)
+    assert read_recorded(recorded_journal(tmp_path), tmp_path, lambda: next(asked, True)) is None
+    assert tune(PARENT, [recorded_journal(tmp_path, 3)], OPTIONS, Report(), lambda: True, CONFIG) is None
 
 
 # --- tuning
@@ -106,7 +154,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[PolicyFile, dict[st
     points: list[CurvePoint] = []
     shares: list[float] = []
     report = Report(lambda _, share: shares.append(share), points.append)
-    journals = [recorded_journal(tmp_path_factory.mktemp("journals"), 100)]
+    folder = tmp_path_factory.mktemp("journals")
+    journals = [recorded_journal(folder, 3, "idle"), recorded_journal(folder, 100)]
     done = tune(PARENT, journals, OPTIONS, report, lambda: False, CONFIG)
     assert done is not None
     return done.file, done.evaluation, points, shares
@@ -117,6 +166,7 @@ def test_the_new_version_knows_its_parent_its_streams_and_its_features(tuned: tu
     assert described.training["parent"] == PARENT.digest
     assert (described.training["steps"], described.training["streams"], described.training["streams_recorded"]) == (10, 2, 1)
     assert described.training["journals"] == ["7.journal"]
+    assert [each["name"] for each in described.training["journals_left_out"]] == ["idle.journal"]
     assert described.mean == card().mean
     assert described.digest != PARENT.digest
 
@@ -134,6 +184,7 @@ def test_it_is_compared_with_parent_b5_and_b7_on_generated_and_held_out_streams(
     assert set(evaluation["cells"]) == {"steady", "recorded/7.journal"}
     assert set(evaluation["cells"]["steady"]) == {"candidate", "parent", "b5", "b7"}
     assert evaluation["verdict"] in {"usable", "rejected"}
+    assert evaluation["journals_left_out"] == [{"name": "idle.journal", "reason": ANY}]
 
 
 def test_a_cancelled_tuning_leaves_nothing() -> None:
