@@ -79,13 +79,19 @@ class Jobs(Generic[Row]):
                 self.tell(row, now)
         return bool(alive) and not row.cancel_requested
 
-    def finish(self, pk: int, status: str, now: datetime, *, error: str = "", **more: Any) -> bool:
-        """Bring an open job to its end; False when it had ended already."""
+    def finish(self, pk: int, status: str, now: datetime, *, error: str = "", stage: str = "", **more: Any) -> bool:
+        """Bring an open job to its end, told by `stage` where the status does not say all; False when it had ended already."""
         with transaction.atomic():
             row = self._rows.get(pk=pk)
             progress = 1.0 if status == Status.SUCCEEDED else row.progress
             ended = self._rows.filter(pk=pk, status__in=OPEN).update(
-                status=status, finished_at=now, error=error[:500], progress=progress, eta_seconds=None, stage=status, **more
+                status=status,
+                finished_at=now,
+                error=error[:500],
+                progress=progress,
+                eta_seconds=None,
+                stage=(stage or status)[:64],
+                **more,
             )
             if ended:
                 self._tell_end(pk, now)

@@ -25,12 +25,20 @@ class NewVersion(NamedTuple):
     evaluation: dict[str, Any] | None = None
 
 
+class Known(Conflict):
+    """These very bytes are here already, as `version`."""
+
+    def __init__(self, version: PolicyVersion) -> None:
+        super().__init__("policy_known", f"These bytes are here already, as {version.label}.", digest=version.digest)
+        self.version = version
+
+
 def keep(new: NewVersion, now: datetime) -> PolicyVersion:
-    """A new row; 409 when these very bytes are here already."""
+    """A new row; `Known` when these very bytes are here already."""
     for _ in range(NUMBER_ATTEMPTS):
         known = PolicyVersion.objects.filter(digest=new.checked.file.digest).first()
         if known is not None:
-            raise Conflict("policy_known", f"These bytes are here already, as {known.label}.", digest=known.digest)
+            raise Known(known)
         try:
             with transaction.atomic():
                 return _insert(new, now)

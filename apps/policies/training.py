@@ -16,7 +16,7 @@ from apps.jobs.pulse import Cancelled, Pulse, ending
 from apps.policies import training_actions as actions
 from apps.policies.artefacts import checked_file
 from apps.policies.models import PolicyVersion, TrainingRun
-from apps.policies.registry import NewVersion, keep
+from apps.policies.registry import Known, NewVersion, keep
 
 JOURNAL_SUFFIX = ".journal"
 POINTS_MAX = 2_000  # of a curve: some two megabytes of steps; a longer one is thinned to every other point
@@ -95,13 +95,20 @@ def _keep(row: TrainingRun, answer: Answer, curve: list[dict[str, Any]], now: da
     verdict, reason = answer.evaluation["verdict"], answer.evaluation["reason"]
     new = NewVersion(checked, PolicyVersion.Source.TUNED, verdict, row.created_by, reason, row.parent, answer.evaluation)
     try:
-        with transaction.atomic():
-            version = keep(new, now)
-            after = {"label": version.label, "digest": version.digest, "state": version.state, "run": str(row.uid)}
-            record(SYSTEM, "policy.tune", "policy", version.label, reason=reason, after=after, now=now)
-            text = f"{version.label} was tuned from {version.parent.label}: {verdict}, {reason}"
-            announce(EventKind.POLICY_ADDED, version.label, text, detail={"state": verdict}, now=now)
-            if not actions.finish(row.pk, TrainingRun.Status.SUCCEEDED, now, result=version, curve=curve):
-                raise _Lost
+        _add(row, new, curve, now)
+    except Known as known:  # the same seed on the same traffic gives the same bytes: nothing to add, and nothing went wrong
+        stage = f"succeeded, the same as {known.version.label}"
+        actions.finish(row.pk, TrainingRun.Status.SUCCEEDED, now, stage=stage, result=known.version, curve=curve)
     except _Lost:
         return
+
+
+def _add(row: TrainingRun, new: NewVersion, curve: list[dict[str, Any]], now: datetime) -> None:
+    with transaction.atomic():
+        version = keep(new, now)
+        after = {"label": version.label, "digest": version.digest, "state": version.state, "run": str(row.uid)}
+        record(SYSTEM, "policy.tune", "policy", version.label, reason=new.state_reason, after=after, now=now)
+        text = f"{version.label} was tuned from {row.parent.label}: {new.state}, {new.state_reason}"
+        announce(EventKind.POLICY_ADDED, version.label, text, detail={"state": new.state}, now=now)
+        if not actions.finish(row.pk, TrainingRun.Status.SUCCEEDED, now, result=version, curve=curve):
+            raise _Lost

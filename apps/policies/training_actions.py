@@ -78,7 +78,7 @@ def active_version() -> PolicyVersion:
 
 def _ended(row: TrainingRun, now: datetime) -> None:
     detail = {"status": row.status, "run": str(row.uid)}
-    announce(EventKind.TRAINING_FINISHED, row.parent.label, f"tuning of {row.parent.label}: {row.status}", detail=detail, now=now)
+    announce(EventKind.TRAINING_FINISHED, row.parent.label, f"tuning of {row.parent.label}: {row.stage}", detail=detail, now=now)
 
 
 JOBS: Jobs[TrainingRun] = Jobs(TrainingRun, "training", TOPIC_JOB, TOPIC_PROGRESS, _ended)
