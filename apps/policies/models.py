@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from apps.jobs.models import Job
+from apps.jobs.models import OPEN, Job
 
 
 class PolicyVersion(models.Model):
@@ -79,3 +79,5 @@ class TrainingRun(Job):
 
     class Meta:
         indexes = [models.Index(fields=["status", "heartbeat_at"], name="training_open")]
+        # A constant among the open ones: one of them at a time, whatever its status.
+        constraints = [models.UniqueConstraint(models.Value(1), condition=models.Q(status__in=OPEN), name="training_one_open")]

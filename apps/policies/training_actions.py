@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from agents.wire.events import EventKind
 from agents.wire.messages import ControllerMode
@@ -29,12 +29,7 @@ def start(actor: Actor, parent: str, options: dict[str, Any], now: datetime, tri
     require(actor, Permission.POLICY_MANAGE)
     with transaction.atomic():
         version = queries.by_digest(parent) if parent else active_version()
-        busy = TrainingRun.objects.filter(status__in=OPEN).first()
-        if busy is not None:
-            raise Conflict("training_open", f"A run is {busy.status} already: cancel it or wait for its end.", run=str(busy.uid))
-        row = TrainingRun.objects.create(
-            parent=version, options=options, trigger=trigger, created_by=actor.name, created_at=now, stage="queued"
-        )
+        row = _queued(parent=version, options=options, trigger=trigger, created_by=actor.name, created_at=now)
         after = {"parent": version.label, "trigger": trigger, **options}
         record(actor, "training.start", "training", str(row.uid), after=after, now=now)
         text = f"{actor.name} began to tune {version.label}"
@@ -74,6 +69,18 @@ def active_version() -> PolicyVersion:
     if shipped is None:
         raise Conflict("no_parent", "No node decides by a version and none came with the product: say which one to tune.")
     return shipped
+
+
+def _queued(**values: Any) -> TrainingRun:
+    """A new row. That none is open beside it is said by the database: two may ask at the same moment."""
+    try:
+        with transaction.atomic():
+            return TrainingRun.objects.create(stage="queued", **values)
+    except IntegrityError:
+        busy = TrainingRun.objects.filter(status__in=OPEN).first()
+        if busy is None:
+            raise Conflict("concurrent_write", "Another run was open until this moment: try again.") from None
+        raise Conflict("training_open", f"A run is {busy.status} already: cancel it or wait for its end.", run=str(busy.uid)) from None
 
 
 def _ended(row: TrainingRun, now: datetime) -> None:

@@ -26,6 +26,7 @@ from apps.fleet.lifecycle import Verb  # noqa: E402
 from apps.fleet.models import Node  # noqa: E402
 from apps.lib.problems import Problem  # noqa: E402
 from apps.outbox import dispatch  # noqa: E402
+from apps.policies import training_actions as training  # noqa: E402
 from apps.whatif import actions as whatif  # noqa: E402
 
 THREADS = 8
@@ -77,6 +78,12 @@ def main() -> None:
     result["entries"] = AuditEntry.objects.filter(action="node.override").count()
     run = whatif.start(OLGA, {"workload": "steady", "static_ratios": [0.3, 0.7]}, timezone.now())
     result["claim"] = at_once(lambda _: "done" if whatif.claim(str(run.uid), timezone.now()) else "lost")
+
+    def tunes(_: int) -> str:
+        training.start(OLGA, "", {}, timezone.now())
+        return "done"
+
+    result["training"] = at_once(tunes)
     seen: list[int] = []
     dispatch.register("race", lambda message: seen.append(message.pk) is None)
     message = dispatch.OutboxMessage.objects.create(topic="race", key="", payload={}, due_at=timezone.now(), created_at=timezone.now())

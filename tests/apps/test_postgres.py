@@ -41,6 +41,7 @@ def test_what_eight_want_at_once_one_gets(postgres: str, tmp_path: Path) -> None
     assert sum(result["override"].values()) == 7
     assert set(result["override"]) <= {"concurrent_write", "stale_version"}
     assert (result["generation"], result["entries"]) == (2, 1)
+    assert result["training"] == {"done": 1, "training_open": 7}
     assert result["claim"] == {"done": 1, "lost": 7}
     assert (result["hand_over"], result["handled"]) == ({"done": 1, "lost": 7}, 1)
 
