@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.db.models import Max
 
 from agents.wire.events import EventKind
 from agents.wire.messages import ControllerMode
@@ -21,6 +22,7 @@ from apps.policies.models import PolicyVersion, TrainingRun
 
 TOPIC_JOB, TOPIC_PROGRESS = "policies.tune", "training.progress"
 DEFAULT_NAME = "helm"  # tuned where no node decides by a version yet
+SEEDS = 5_000  # taken in turn: a run every night meets its first seed again after thirteen years
 logger = logging.getLogger(__name__)
 
 
@@ -29,8 +31,8 @@ def start(actor: Actor, parent: str, options: dict[str, Any], now: datetime, tri
     require(actor, Permission.POLICY_MANAGE)
     with transaction.atomic():
         version = queries.by_digest(parent) if parent else active_version()
-        row = _queued(parent=version, options=options, trigger=trigger, created_by=actor.name, created_at=now)
-        after = {"parent": version.label, "trigger": trigger, **options}
+        row = _queued(parent=version, options=_seeded(options), trigger=trigger, created_by=actor.name, created_at=now)
+        after = {"parent": version.label, "trigger": trigger, **row.options}
         record(actor, "training.start", "training", str(row.uid), after=after, now=now)
         text = f"{actor.name} began to tune {version.label}"
         announce(EventKind.TRAINING_STARTED, version.label, text, actor=actor.name, detail={"run": str(row.uid)}, now=now)
@@ -69,6 +71,14 @@ def active_version() -> PolicyVersion:
     if shipped is None:
         raise Conflict("no_parent", "No node decides by a version and none came with the product: say which one to tune.")
     return shipped
+
+
+def _seeded(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the seed that was asked for, else the number after the newest run: a repeated seed would only repeat a run."""
+    if options.get("seed") is not None:
+        return options
+    newest = TrainingRun.objects.aggregate(Max("pk"))["pk__max"] or 0
+    return {**options, "seed": (newest + 1) % SEEDS}
 
 
 def _queued(**values: Any) -> TrainingRun:

@@ -32,7 +32,9 @@ class TrainingRequest(StrictSerializer):
     streams = StrictIntegerField(min_value=1, max_value=64, default=8, help_text="Generated streams; journals bring as many again.")
     journals = StrictIntegerField(min_value=0, max_value=16, default=4, help_text="Newest journals of nodes to learn from.")
     episode_seconds = FiniteFloatField(min_value=60.0, max_value=900.0, default=300.0)
-    seed = StrictIntegerField(min_value=0, max_value=4_999, default=1)
+    seed = StrictIntegerField(
+        min_value=0, max_value=actions.SEEDS - 1, allow_null=True, default=None, help_text="Null: a fresh one for each run."
+    )
     evaluation_seeds = StrictIntegerField(min_value=1, max_value=16, default=2)
     evaluation_seconds = FiniteFloatField(min_value=60.0, max_value=900.0, default=150.0)
 
@@ -79,9 +81,10 @@ class TrainingDocument(serializers.Serializer[Any]):
 
 
 class ScheduledOptions(TrainingOptions):
-    """As for a run, and which version: an empty digest is the one that decides then."""
+    """As for a run, and which version: an empty digest is the one that decides then. Without a seed each run draws a fresh one."""
 
     parent = serializers.CharField(allow_blank=True)
+    seed = serializers.IntegerField(allow_null=True)
 
 
 class ScheduleRequest(StrictSerializer):

@@ -111,7 +111,7 @@ def tune(
     steps: Annotated[int, typer.Option(min=0)] = 6_000,
     streams: Annotated[int, typer.Option(min=1)] = 8,
     journals: Annotated[int, typer.Option(min=0, help="Newest journals of nodes to learn from.")] = 4,
-    seed: Annotated[int, typer.Option(min=0)] = 1,
+    seed: Annotated[int | None, typer.Option(min=0, help="Default: a fresh one for each run.")] = None,
     evaluation_seeds: Annotated[int, typer.Option(min=1)] = 2,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow it to its end.")] = True,
     as_json: AsJson = False,
@@ -168,7 +168,7 @@ def _follow(client: Client, run: dict[str, Any]) -> dict[str, Any]:
         sys.stderr.flush()
         time.sleep(POLL_SECONDS)
         run = client.get(f"training/{run['id']}/")
-    sys.stderr.write("\n")
+    sys.stderr.write(f"\r\x1b[K{run['stage']}\n")
     return run
 
 

@@ -85,6 +85,9 @@ def test_a_run_is_started_listed_and_cancelled(helmctl: Run) -> None:  # noqa: F
     code, out, _ = helmctl("policy", "tune", "--steps", "100", "--no-wait")
     run = TrainingRun.objects.get()
     assert (code, out.split()) == (0, [str(run.uid), "queued"])
+    assert isinstance(run.options["seed"], int)
     assert str(run.uid) in helmctl("policy", "runs", who="viewer")[1]
     assert helmctl("policy", "cancel")[1].split() == [str(run.uid), "cancelled"]
     assert helmctl("policy", "tune", who="viewer")[0] == 1
+    helmctl("policy", "tune", "--seed", "7", "--no-wait")
+    assert TrainingRun.objects.latest("id").options["seed"] == 7
