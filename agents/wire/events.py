@@ -32,3 +32,4 @@ class EventKind(StrEnum):
     WHATIF_FINISHED = "whatif_finished"
     TRAINING_STARTED = "training_started"
     TRAINING_FINISHED = "training_finished"
+    TRAINING_LEFT_OUT = "training_left_out"

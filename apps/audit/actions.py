@@ -18,6 +18,7 @@ _SEVERITY = {
     EventKind.POLICY_DEMOTED: Event.Severity.WARNING,
     EventKind.POLICY_REFUSED: Event.Severity.WARNING,
     EventKind.FRAME_REJECTED: Event.Severity.WARNING,
+    EventKind.TRAINING_LEFT_OUT: Event.Severity.WARNING,
 }
 
 

@@ -12,7 +12,8 @@ from apps.accounts.policies import require
 from apps.audit.actions import Actor, record
 from apps.fleet.queries import iso
 from apps.lib.permissions import Permission
-from apps.lib.problems import invalid
+from apps.lib.problems import Problem, invalid
+from apps.policies import queries
 
 NAME, TASK = "tune the policy in force", "policies.tune_on_schedule"
 CRON_DEFAULT = "0 3 * * *"
@@ -40,6 +41,7 @@ def write(actor: Actor, plan: Plan, defaults: dict[str, Any], now: datetime) -> 
     """Replace the schedule; beat hears of it within seconds."""
     require(actor, Permission.POLICY_MANAGE)
     fields = parse_cron(plan.cron)
+    plan = plan._replace(options={**plan.options, "parent": _parent_of(plan.options)})
     with transaction.atomic():
         before = read(defaults, now)
         when = CrontabSchedule.objects.filter(timezone="UTC", **fields).first() or CrontabSchedule.objects.create(timezone="UTC", **fields)
@@ -61,6 +63,14 @@ def parse_cron(text: str) -> dict[str, str]:
     except (ParseException, ValueError) as error:
         raise invalid("cron", "not_a_schedule", f"This is no schedule: {error}") from None
     return fields
+
+
+def _parent_of(options: dict[str, Any]) -> str:
+    """The whole digest of the version that is to be tuned, empty for the one that decides then; a 400 for one that is not there."""
+    try:
+        return queries.by_digest(options["parent"]).digest if options["parent"] else ""
+    except Problem as problem:
+        raise invalid("options/parent", problem.code, problem.detail) from None
 
 
 def _cron_of(row: CrontabSchedule) -> str:

@@ -16,7 +16,7 @@ from apps.fleet import queries as fleet
 from apps.jobs.life import Jobs
 from apps.jobs.models import OPEN
 from apps.lib.permissions import Permission
-from apps.lib.problems import Conflict
+from apps.lib.problems import Conflict, Problem
 from apps.policies import queries
 from apps.policies.models import PolicyVersion, TrainingRun
 
@@ -41,12 +41,15 @@ def start(actor: Actor, parent: str, options: dict[str, Any], now: datetime, tri
 
 
 def start_on_schedule(options: dict[str, Any], now: datetime) -> TrainingRun | None:
-    """What the clock asks for; nothing while a run is open, because the next one would only repeat it."""
+    """What the clock asks for. One that cannot start is left out, and operators hear of it: nobody waits for the answer."""
     options = dict(options)
     try:
         return start(SYSTEM, str(options.pop("parent", "")), options, now, TrainingRun.Trigger.SCHEDULE)
-    except Conflict as conflict:
-        logger.warning("a scheduled training run was left out: %s", conflict.detail)
+    except Problem as problem:
+        text = f"a scheduled training run was left out: {problem.detail}"
+        logger.warning(text)
+        with transaction.atomic():
+            announce(EventKind.TRAINING_LEFT_OUT, "schedule", text, detail={"code": problem.code}, now=now)
         return None
 
 
