@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 from django_celery_beat.models import PeriodicTask
 from rest_framework.test import APIClient
 
@@ -25,7 +26,7 @@ DEFAULTS = {
     "streams": 8,
     "journals": 4,
     "episode_seconds": 300.0,
-    "seed": 1,
+    "seed": None,
     "evaluation_seeds": 2,
     "evaluation_seconds": 150.0,
 }
@@ -92,7 +93,7 @@ def test_asking_queues_a_job_from_the_shipped_policy_and_says_where_it_is(operat
     document = answer.json()
     assert (answer.status_code, answer["Location"]) == (202, f"/api/v1/training/{document['id']}/")
     assert (document["status"], document["parent"]["label"], document["trigger"]) == ("queued", "helm v1", "person")
-    assert document["options"] == DEFAULTS
+    assert document["options"] == {**DEFAULTS, "seed": document["options"]["seed"]}
     assert OutboxMessage.objects.filter(topic="policies.tune", payload__uid=document["id"]).count() == 1
     assert AuditEntry.objects.get(action="training.start").after["parent"] == "helm v1"
     assert operator.get(answer["Location"]).json() == document
@@ -117,6 +118,26 @@ def test_one_run_at_a_time(operator: APIClient) -> None:
     assert (answer.status_code, answer.json()["code"], answer.json()["run"]) == (409, "training_open", first)
 
 
+def test_the_database_itself_lets_one_run_be_open(operator: APIClient) -> None:
+    row = claimed(operator)
+    values = {"parent": row.parent, "options": row.options, "created_by": "olga", "created_at": NOON}
+    for status in ("queued", "running"):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            TrainingRun.objects.create(status=status, **values)
+    for status in ("failed", "failed"):
+        TrainingRun.objects.create(status=status, **values)
+
+
+def test_a_run_draws_a_fresh_seed_unless_one_is_asked_for(operator: APIClient) -> None:
+    seeds = []
+    for asked in ({}, {"seed": None}, {"seed": 1}, {"seed": 0}, {}):
+        run = post(operator, **asked).json()
+        seeds.append(run["options"]["seed"])
+        operator.delete(f"/api/v1/training/{run['id']}/")
+    first = seeds[0]
+    assert seeds == [first, first + 1, 1, 0, first + 4]
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
@@ -127,6 +148,7 @@ def test_one_run_at_a_time(operator: APIClient) -> None:
         ({"journals": 17}, "/journals"),
         ({"episode_seconds": 5}, "/episode_seconds"),
         ({"seed": -1}, "/seed"),
+        ({"seed": 5_000}, "/seed"),
         ({"evaluation_seeds": 0}, "/evaluation_seeds"),
         ({"parent": "../x"}, "/parent"),
         ({"gpu": True}, "/gpu"),
@@ -168,6 +190,18 @@ def test_a_worse_one_is_kept_and_marked_rejected_with_the_reason(operator: APICl
     carry_out(claimed(operator), answered({**EVALUATION, "verdict": "rejected", "reason": "P99 +4.0% against its parent"}))
     version = PolicyVersion.objects.get(source="tuned")
     assert (version.state, version.state_reason) == ("rejected", "P99 +4.0% against its parent")
+
+
+def test_bytes_that_are_here_already_are_no_failure_and_the_run_says_so(operator: APIClient) -> None:
+    carry_out(claimed(operator), answered(EVALUATION))
+    again = claimed(operator)
+    carry_out(again, answered(EVALUATION))
+    done = operator.get(f"/api/v1/training/{again.uid}/").json()
+    assert (done["status"], done["error"], done["result"]["label"]) == ("succeeded", "", "random v1")
+    assert (done["stage"], len(done["curve"])) == ("succeeded, the same as random v1", 2)
+    assert Event.objects.filter(kind="training_finished").latest("id").text == "tuning of helm v1: succeeded, the same as random v1"
+    assert PolicyVersion.objects.filter(source="tuned").count() == 1
+    assert AuditEntry.objects.filter(action="policy.tune").count() == 1
 
 
 @pytest.mark.parametrize(
@@ -267,6 +301,36 @@ def test_options_of_a_schedule_are_checked_as_those_of_a_run(operator: APIClient
 def test_the_clock_starts_a_run_as_the_system_and_leaves_it_out_while_one_is_open(operator: APIClient) -> None:
     tasks.tune_on_schedule({"parent": "", **DEFAULTS})
     run = TrainingRun.objects.get()
-    assert (run.created_by, run.trigger, run.options) == ("system", "schedule", DEFAULTS)
+    assert (run.created_by, run.trigger, run.options["steps"]) == ("system", "schedule", 6000)
     tasks.tune_on_schedule({"parent": "", **DEFAULTS})
     assert TrainingRun.objects.count() == 1
+    assert Event.objects.get(kind="training_left_out").detail == {"code": "training_open"}
+
+
+def test_every_night_has_a_seed_of_its_own(operator: APIClient) -> None:
+    options = plan(operator).json()["options"]
+    assert options["seed"] is None
+    for _ in range(2):
+        tasks.tune_on_schedule(options)
+        operator.delete(f"/api/v1/training/{TrainingRun.objects.latest('id').uid}/")
+    first, second = TrainingRun.objects.order_by("id")
+    assert first.options["seed"] != second.options["seed"]
+
+
+def test_a_schedule_names_a_version_that_is_there_and_keeps_its_whole_digest(operator: APIClient) -> None:
+    paper = PolicyVersion.objects.get(name="paper").digest
+    assert plan(operator, options={"parent": paper[:8]}).json()["options"]["parent"] == paper
+    refused = plan(operator, options={"parent": "ffffffff"})
+    (error,) = refused.json()["errors"]
+    assert (refused.status_code, error["pointer"], error["code"]) == (400, "/options/parent", "unknown_policy")
+    assert json.loads(PeriodicTask.objects.get().kwargs)["options"]["parent"] == paper
+
+
+@pytest.mark.parametrize(("parent", "code"), [("ff" * 32, "unknown_policy"), ("", "no_parent")])
+def test_operators_see_that_a_scheduled_run_could_not_start(viewer: APIClient, parent: str, code: str) -> None:
+    PolicyVersion.objects.filter(name="helm").delete()
+    tasks.tune_on_schedule({**DEFAULTS, "parent": parent})
+    event = viewer.get("/api/v1/events/?kind=training_left_out").json()["results"][0]
+    assert (event["severity"], event["detail"]) == ("warning", {"code": code})
+    assert event["text"].startswith("a scheduled training run was left out: ")
+    assert not TrainingRun.objects.exists()
