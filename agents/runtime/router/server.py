@@ -102,7 +102,7 @@ class ClientConnection(asyncio.Protocol):
         self._request = Inbound()
         self._chunks: list[bytes] = []
         self._body_bytes = 0
-        self._head_bytes = 0  # as received, while the head is not whole
+        self._unread_bytes = 0  # received since the parser last told of a head, a piece of body or an end
         self._header_bytes = 0  # as parsed
         self._held_bytes = 0  # counted with the daemon, for this connection
         self._answering_bytes = 0  # the part of it in the request in hand
@@ -129,9 +129,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._phase is _Phase.IDLE:
             self._arm(_Phase.HEAD, self._limits.head_seconds)
-            self._head_bytes = 0
-        if self._phase is _Phase.HEAD:
-            self._head_bytes += len(data)
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -140,8 +138,8 @@ class ClientConnection(asyncio.Protocol):
             refusal = error.__context__ if isinstance(error.__context__, WireError) else None
             self._refuse_in_order(refusal or WireError(ErrorCode.INVALID_REQUEST, "not a valid HTTP/1.1 request"))
         else:
-            if self._phase is _Phase.HEAD and self._head_bytes > self._limits.head_bytes_max:
-                self._refuse_in_order(self._long_head())  # one header that never ends is not yet counted
+            if self._unread_bytes > self._limits.head_bytes_max:  # a header or trailer that never ends, of which we are told nothing
+                self._refuse_in_order(self._long_head())
         self._serve()
 
     def eof_received(self) -> bool:
@@ -207,6 +205,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Decide whether the body may come."""
+        self._unread_bytes = 0
         request = self._request
         request.method = self._parser.get_method()
         request.version = self._parser.get_http_version()
@@ -225,6 +224,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, bounded per request and over all clients."""
+        self._unread_bytes = 0
         self._body_bytes += len(data)
         if self._body_bytes > self._limits.body_bytes_max:
             raise self._too_large()
@@ -239,7 +239,7 @@ class ClientConnection(asyncio.Protocol):
         request.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks = []
         self._queue.append(request)
-        self._head_bytes = 0
+        self._unread_bytes = 0
         self._arm(_Phase.IDLE, self._limits.idle_seconds)
         if len(self._queue) > self._limits.pipelined_max:
             raise WireError(ErrorCode.QUEUE_FULL, "too many pipelined requests")

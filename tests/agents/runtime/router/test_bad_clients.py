@@ -126,6 +126,19 @@ async def test_a_header_that_never_ends_is_cut_off() -> None:
         assert (await client.reply()).status == 413
 
 
+@pytest.mark.parametrize("opening", [b"0\r\nx-a: ", b"3\r\nabc\r\n0\r\nx-a: ", b"3;x="])
+async def test_a_trailer_or_chunk_extension_that_never_ends_is_cut_off(opening: bytes) -> None:
+    async with running(1) as fleet:
+        client = await Client.open(fleet.port)
+        await client.send(INFER + b"host: x\r\ntransfer-encoding: chunked\r\n\r\n" + opening)
+        reply = asyncio.get_running_loop().create_task(client.reply())
+        for _ in range(100):
+            client.writer.write(b"y" * 1_024)
+            await asyncio.sleep(0)
+        assert (await reply).status == 413
+        assert fleet.nodes[0].requests == []
+
+
 async def test_a_target_that_is_too_long_is_refused() -> None:
     async with running(1) as fleet:
         assert (await ask(fleet.port, get(b"/v2/" + b"a" * 5_000))).status == 413
