@@ -104,6 +104,7 @@ class ClientConnection(asyncio.Protocol):
         self._body_bytes = 0
         self._unread_bytes = 0  # received since the parser last told of a head, a piece of body or an end
         self._header_bytes = 0  # as parsed
+        self._head_whole = False
         self._held_bytes = 0  # counted with the daemon, for this connection
         self._answering_bytes = 0  # the part of it in the request in hand
         self._queue: deque[Inbound] = deque()
@@ -180,6 +181,7 @@ class ClientConnection(asyncio.Protocol):
         self._chunks = []
         self._body_bytes = 0
         self._header_bytes = 0
+        self._head_whole = False
         if self._phase is _Phase.IDLE:
             self._arm(_Phase.HEAD, self._limits.head_seconds)
 
@@ -190,22 +192,25 @@ class ClientConnection(asyncio.Protocol):
             raise WireError(ErrorCode.TOO_LARGE, f"the target exceeds {self._limits.target_bytes_max} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header, its name in lower case."""
+        """One header, its name in lower case. A trailer is dropped: it comes after the head was judged."""
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._limits.head_bytes_max:
+            raise self._long_head()
+        if self._head_whole:
+            return
         request = self._request
         headers = request.headers
         name = name.lower()
         headers.append((name, value))
         if name not in request.first:
             request.first[name] = value
-        self._header_bytes += len(name) + len(value)
         if len(headers) > self._limits.headers_max:
             raise WireError(ErrorCode.TOO_LARGE, f"more than {self._limits.headers_max} headers")
-        if self._header_bytes > self._limits.head_bytes_max:
-            raise self._long_head()
 
     def on_headers_complete(self) -> None:
         """Decide whether the body may come."""
         self._unread_bytes = 0
+        self._head_whole = True
         request = self._request
         request.method = self._parser.get_method()
         request.version = self._parser.get_http_version()

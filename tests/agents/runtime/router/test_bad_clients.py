@@ -139,6 +139,29 @@ async def test_a_trailer_or_chunk_extension_that_never_ends_is_cut_off(opening: 
         assert fleet.nodes[0].requests == []
 
 
+async def test_trailers_are_dropped_here_and_do_not_reach_the_next_request() -> None:
+    async with running(1) as fleet:
+        body = infer_body()
+        client = await Client.open(fleet.port)
+        for _ in range(2):
+            await client.send(INFER + b"host: x\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(body), body))
+            await client.send(b"x-helm-force-node: node-9\r\ncontent-encoding: gzip\r\ntraceparent: late\r\n\r\n")
+            assert (await client.reply()).status == 200
+        seen = fleet.nodes[0].infers()
+        assert [one.body for one in seen] == [body, body]
+        assert not {b"content-encoding", b"traceparent"} & {name for one in seen for name in one.names}
+        assert fleet.daemon.counters.cold_requests_total == 0
+        client.close()
+
+
+async def test_too_many_bytes_of_trailers_are_413() -> None:
+    async with running(1) as fleet:
+        trailers = b"".join(b"x-%d: %s\r\n" % (i, b"y" * 1_000) for i in range(40))
+        reply = await ask(fleet.port, INFER + b"host: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n")
+        assert reply.status == 413
+        assert fleet.nodes[0].requests == []
+
+
 async def test_a_target_that_is_too_long_is_refused() -> None:
     async with running(1) as fleet:
         assert (await ask(fleet.port, get(b"/v2/" + b"a" * 5_000))).status == 413
