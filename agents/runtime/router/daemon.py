@@ -35,6 +35,12 @@ from agents.wire.messages import FleetFile, NodeLoad, Phase, ResidencyDelta, Res
 log = structlog.get_logger("router")
 _ENCODER = msgspec.msgpack.Encoder()
 KEY_HOLDER = "the fleet's key"
+_METHODS = (b"GET", b"POST")
+_NOT_ALLOWED = pages.Answer(
+    405,
+    http.error_body("the inference protocol knows GET and POST only"),
+    headers=b"allow: GET, POST\r\nx-helm-reason: %s\r\n" % ErrorCode.INVALID_REQUEST.encode(),
+)
 
 
 @dataclass
@@ -168,16 +174,17 @@ class RouterDaemon:
         path = request.target.partition(b"?")[0]
         if path.startswith(b"/v2") and path not in pages.OPEN_PAGES:
             return self._proxy(connection, request, path)
-        answer = pages.respond(self, request, path)
-        own = b"x-request-id: %s\r\n" % request.request_id + answer.headers
-        self._count(answer.status)
-        keep = request.keep_alive and not self.draining
-        connection.write(http.answer(answer.status, answer.body, answer.content_type, own, keep, request.version))
-        connection.answered(keep)
+        bodiless = request.method == b"HEAD"
+        if bodiless:
+            request.method = b"GET"  # the same page, its body kept back
+        self._answer(connection, request, pages.respond(self, request, path), bodiless)
         return None
 
     def _proxy(self, connection: ClientConnection, request: Inbound, path: bytes) -> Work | None:
-        refusal = self._refusal(request)
+        if request.method not in _METHODS:
+            self._answer(connection, request, _NOT_ALLOWED, bodiless=request.method == b"HEAD")
+            return None
+        refusal = self._refusal()
         if refusal is not None:
             self._refuse(connection, request, refusal)
             return None
@@ -201,10 +208,14 @@ class RouterDaemon:
         return exchange
 
     def _refuse(self, connection: ClientConnection, request: Inbound, error: WireError) -> None:
-        own = b"x-request-id: %s\r\n" % request.request_id + http.refusal_lines(error)
+        refusal = pages.Answer(error.status, http.error_body(error.detail), headers=http.refusal_lines(error))
+        self._answer(connection, request, refusal)
+
+    def _answer(self, connection: ClientConnection, request: Inbound, answer: pages.Answer, bodiless: bool = False) -> None:
+        own = b"x-request-id: %s\r\n" % request.request_id + answer.headers
         keep = request.keep_alive and not self.draining
-        self._count(error.status)
-        connection.write(http.answer(error.status, http.error_body(error.detail), b"application/json", own, keep, request.version))
+        self._count(answer.status)
+        connection.write(http.answer(answer.status, answer.body, answer.content_type, own, keep, request.version, bodiless))
         connection.answered(keep)
 
     def operator_of(self, request: Inbound) -> str | None:
@@ -219,9 +230,7 @@ class RouterDaemon:
         head, encoding = request.text(b"inference-header-content-length"), request.text(b"content-encoding")
         return read_facts(request.body, self._salt, self._tokens_max, head, encoding)
 
-    def _refusal(self, request: Inbound) -> WireError | None:
-        if request.method not in (b"GET", b"POST"):
-            return WireError(ErrorCode.INVALID_REQUEST, "the inference protocol knows GET and POST only")
+    def _refusal(self) -> WireError | None:
         if self.draining:
             return WireError(ErrorCode.DRAINING, "the router is shutting down")
         if len(self._exchanges) >= self.limits.in_flight_max:

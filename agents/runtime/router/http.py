@@ -96,11 +96,13 @@ def connection_line(version: str, keep_alive: bool) -> bytes:
     return b"connection: keep-alive\r\n" if version == "1.0" else b""
 
 
-def answer(status: int, body: bytes, content_type: bytes, extra: bytes, keep_alive: bool, version: str = "1.1") -> bytes:
-    """A whole answer of the router's own; `extra` are finished header lines."""
+def answer(
+    status: int, body: bytes, content_type: bytes, extra: bytes, keep_alive: bool, version: str = "1.1", bodiless: bool = False
+) -> bytes:
+    """A whole answer of the router's own; `extra` are finished header lines. `bodiless`: to HEAD, which is told the length only."""
     connection = connection_line(version, keep_alive)
     head = b"content-type: %s\r\ncontent-length: %d\r\n" % (content_type, len(body))
-    return status_line(status) + head + connection + extra + b"\r\n" + body
+    return status_line(status) + head + connection + extra + b"\r\n" + (b"" if bodiless else body)
 
 
 def error_body(detail: str) -> bytes:

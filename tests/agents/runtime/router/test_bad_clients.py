@@ -167,12 +167,28 @@ async def test_a_target_that_is_too_long_is_refused() -> None:
         assert (await ask(fleet.port, get(b"/v2/" + b"a" * 5_000))).status == 413
 
 
-@pytest.mark.parametrize("method", [b"HEAD", b"DELETE", b"PUT", b"OPTIONS"])
+@pytest.mark.parametrize("method", [b"DELETE", b"PUT", b"OPTIONS"])
 async def test_methods_that_the_protocol_does_not_know_are_refused(method: bytes) -> None:
     async with running(1) as fleet:
+        reply = await ask(fleet.port, method + b" /v2/models/helm-ranker HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (reply.status, reply.headers[b"allow"]) == (405, b"GET, POST")
+        assert reply.error == "the inference protocol knows GET and POST only"
+        assert fleet.nodes[0].requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [(b"/v2/health/live", 200), (b"/metrics", 200), (b"/v1/fleet", 401), (b"/nothing", 404), (b"/v2/models/helm-ranker", 405)],
+)
+async def test_an_answer_to_head_has_a_length_and_no_body(path: bytes, status: int) -> None:
+    async with running(1) as fleet:
         client = await Client.open(fleet.port)
-        await client.send(method + b" /v2/models/helm-ranker HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert (await client.reader.readline()).startswith(b"HTTP/1.1 400")
+        await client.send(b"HEAD %s HTTP/1.1\r\nhost: x\r\n\r\n" % path)
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"content-length: " in head
+        await client.send(get(b"/v2/health/live"))
+        assert (await client.reply()).body == b'{"live":true}'
         assert fleet.nodes[0].requests == []
         client.close()
 
