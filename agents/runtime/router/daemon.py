@@ -23,7 +23,7 @@ from agents.runtime.router.attribution import Attribution, observed_ms, predicte
 from agents.runtime.router.exchange import Attempt, Exchange, connect_for
 from agents.runtime.router.facts import UNKNOWN, RequestFacts, read_facts
 from agents.runtime.router.guards import Breakers, Budget
-from agents.runtime.router.limits import Limits
+from agents.runtime.router.limits import Limits, within_descriptors
 from agents.runtime.router.metrics import Counters, Gauges, LatencyWindow
 from agents.runtime.router.residency import listen
 from agents.runtime.router.server import ClientConnection, Inbound, Work
@@ -98,6 +98,7 @@ class RouterDaemon:
 
     async def start(self, host: str, port: int) -> int:
         """Listen and begin to follow the nodes; returns the port. `OSError` when it is taken."""
+        self._fit_descriptors()
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: ClientConnection(self), host, port, backlog=1_024)
         for index, address in enumerate(self.fleet.nodes):
@@ -108,6 +109,14 @@ class RouterDaemon:
         bound: int = self._server.sockets[0].getsockname()[1]
         log.info("listening", host=host, port=bound, nodes=[node.name for node in self.fleet.nodes])
         return bound
+
+    def _fit_descriptors(self) -> None:
+        """Let in no more clients than can be served with the files this process may open; before the first connection."""
+        fitted = within_descriptors(self.limits, len(self.fleet.nodes))
+        if fitted != self.limits:
+            log.warning("few descriptors", connections_max=fitted.connections_max, in_flight_max=fitted.in_flight_max)
+            self.limits = fitted
+            self.pools = [NodePool(address, fitted) for address in self.fleet.nodes]
 
     async def drain(self) -> None:
         """Stop accepting, finish what is under way, close."""
@@ -153,7 +162,10 @@ class RouterDaemon:
         """See `Front.opened`."""
         self.counters.connections_total += 1
         self._connections.add(connection)
-        return len(self._connections) <= self.limits.connections_max
+        above = len(self._connections) - self.limits.connections_max
+        if above > self.limits.refused_max:
+            connection.abort()  # those who still hear their refusal hold descriptors too
+        return above <= 0
 
     def closed(self, connection: ClientConnection) -> None:
         """See `Front.closed`."""

@@ -1,6 +1,11 @@
 """Every bound of the router daemon with its reason. Tests make them small."""
 
+import contextlib
+import resource
 from typing import NamedTuple
+
+OWN_FILES = 96  # the listener, the loop's own, logs, a journal, libraries as they load, look-ups of names
+NODE_FILES = 2  # of each node besides requests: its stream of residency, and the reuse told to it
 
 
 class Limits(NamedTuple):
@@ -12,6 +17,7 @@ class Limits(NamedTuple):
     target_bytes_max: int = 4 * 1024
     pipelined_max: int = 32  # requests a client may send ahead
     connections_max: int = 2_048
+    refused_max: int = 64  # connections above that, which still hear why; those above these are cut off without a word
     in_flight_max: int = 1_024  # answered 429 above: nodes' queues are shorter than this
     buffered_bytes_max: int = 512 * 1024 * 1024  # bodies held for a possible retry, all clients together
     head_seconds: float = 10.0  # first byte to end of headers (slowloris)
@@ -45,3 +51,32 @@ class Limits(NamedTuple):
     sweep_seconds: float = 0.25
     drain_seconds: float = 15.0
     explained_max: int = 1_024  # request ids that can still be explained
+
+
+def within_descriptors(limits: Limits, nodes: int) -> Limits:
+    """The same limits, or smaller ones where this process may not open so many files; raises its soft limit as far as needed.
+
+    Clients, requests on their way to nodes and connections kept for the next get a third each: without a descriptor
+    for the way to a node, a client that was let in cannot be served.
+    """
+    attempts = 2 if limits.hedge_seconds > 0.0 else 1  # a hedged request holds two connections
+    largest = max(limits.connections_max, limits.in_flight_max * attempts, limits.upstream_idle_max * nodes)
+    reserved = OWN_FILES + limits.refused_max + NODE_FILES * nodes
+    share = (_allow_descriptors(reserved + 3 * largest) - reserved) // 3
+    return limits._replace(
+        connections_max=max(1, min(limits.connections_max, share)),
+        in_flight_max=max(1, min(limits.in_flight_max, share // attempts)),
+        upstream_idle_max=max(1, min(limits.upstream_idle_max, share // nodes)),
+    )
+
+
+def _allow_descriptors(wanted: int) -> int:
+    """Raise the soft limit to `wanted`, or as near as the hard one lets it come; returns how many of them there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # some systems allow a process less than its hard limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        return allowed
+    return soft

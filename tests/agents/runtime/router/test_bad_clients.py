@@ -241,6 +241,17 @@ async def test_too_many_connections_are_told_so() -> None:
             client.close()
 
 
+async def test_refused_connections_that_linger_are_bounded_too() -> None:
+    async with running(1, FAST._replace(connections_max=1, refused_max=2)) as fleet:
+        clients = [await Client.open(fleet.port) for _ in range(3)]
+        await fleet.until(lambda: fleet.daemon.gauges().connections == 3)
+        assert await (await Client.open(fleet.port)).closed()
+        assert fleet.daemon.gauges().connections == 3
+        assert (await clients[2].reply()).status == 429
+        for client in clients:
+            client.close()
+
+
 async def test_too_many_requests_in_flight_are_told_so() -> None:
     async with running(1, FAST._replace(in_flight_max=1)) as fleet:
         fleet.nodes[0].script = lambda exchange, seen: None
