@@ -119,13 +119,13 @@ class RouterDaemon:
             self.pools = [NodePool(address, fitted) for address in self.fleet.nodes]
 
     async def drain(self) -> None:
-        """Stop accepting, finish what is under way, close."""
+        """Stop accepting, hear out and answer those who are sending or waiting, close."""
         self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
             connection.drain()
-        if not self._exchanges:
+        if not self._connections:
             self._drained.set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.drain_seconds):
@@ -170,6 +170,8 @@ class RouterDaemon:
     def closed(self, connection: ClientConnection) -> None:
         """See `Front.closed`."""
         self._connections.discard(connection)
+        if self.draining and not self._connections:
+            self._drained.set()
 
     def buffered(self, change_bytes: int) -> bool:
         """See `Front.buffered`."""
@@ -312,8 +314,6 @@ class RouterDaemon:
         """See `Desk.finished`."""
         self._exchanges.discard(exchange)
         self._count(status)
-        if self.draining and not self._exchanges:
-            self._drained.set()
         if status in (502, 503):
             self.counters.failures_total += 1
         if status == 200:
