@@ -368,5 +368,7 @@ class ClientConnection(asyncio.Protocol):
             self._read(True)
 
     def _close(self) -> None:
+        """Close once what was written is read, or is never going to be."""
         if self.transport is not None:
+            self._arm(_Phase.LINGER, self._limits.write_seconds)
             self.transport.close()

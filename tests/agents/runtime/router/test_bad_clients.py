@@ -69,6 +69,20 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
         assert await client.closed()
 
 
+async def test_a_client_that_never_reads_its_answer_does_not_stay_for_ever() -> None:
+    limits = FAST._replace(idle_seconds=0.05, write_seconds=0.1, response_buffer_bytes=1 << 24)
+    async with running(1, limits) as fleet:
+        client = await Client.open(fleet.port)
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await fleet.until(lambda: fleet.daemon.gauges().connections == 1)
+        (connection,) = fleet.daemon._connections
+        connection.transport.set_write_buffer_limits(high=1 << 26)  # type: ignore[union-attr]  # as if less were left: never paused
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(200, b"x" * 12_000_000)
+        await client.send(infer())
+        await fleet.until(lambda: fleet.daemon.gauges().connections == 0)
+        client.close()
+
+
 @pytest.mark.parametrize(
     "sent",
     [
