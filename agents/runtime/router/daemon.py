@@ -188,6 +188,10 @@ class RouterDaemon:
         path = request.target.partition(b"?")[0]
         if path.startswith(b"/v2") and path not in pages.OPEN_PAGES:
             return self._proxy(connection, request, path)
+        origin = None if path.startswith(b"/") else http.origin_form(request.target)
+        if origin is not None:
+            request.target = origin
+            return self.handle(connection, request)
         bodiless = request.method == b"HEAD"
         if bodiless:
             request.method = b"GET"  # the same page, its body kept back

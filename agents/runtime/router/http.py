@@ -10,6 +10,7 @@ from agents.wire.errors import WireError
 
 Headers = list[tuple[bytes, bytes]]
 
+_SCHEME_AND_AUTHORITY = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _NAME_BYTES = b"!#$%&'*+.^_`|~-" + b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _VALUE_BYTES = bytes(byte for byte in range(256) if byte == 0x09 or (byte >= 0x20 and byte != 0x7F))
@@ -114,6 +115,15 @@ def refusal_lines(error: WireError) -> bytes:
     """The reason as a word that programs can match, and `Retry-After` where the status promises one."""
     after = b"retry-after: 1\r\n" if error.status in (429, 503) else b""
     return b"x-helm-reason: %s\r\n" % error.code.encode() + after
+
+
+def origin_form(target: bytes) -> bytes | None:
+    """Path and query of a target that names scheme and authority too, as clients of a proxy send it; `None` for others."""
+    match = _SCHEME_AND_AUTHORITY.match(target)
+    if match is None:
+        return None
+    rest = target[match.end() :]
+    return rest if rest.startswith(b"/") else b"/" + rest
 
 
 def framing_problem(headers: Headers, http_version: str) -> str | None:
