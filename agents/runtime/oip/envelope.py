@@ -189,6 +189,8 @@ def peek(body: bytes, head_header: str | None = None, encoding: str | None = Non
 
     Lengths come from the shapes, so tensors are never decoded; whether a shape is true is the node's business.
     """
+    if encoding is not None and encoding.strip().lower() == "identity":
+        encoding = None
     try:
         parsed = _GLANCE.decode(_without_numbers(body) if head_header is None and not encoding else _json_head(body, head_header, encoding))
     except (WireError, DecompressionError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):

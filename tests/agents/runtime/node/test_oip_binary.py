@@ -134,6 +134,7 @@ def test_a_glance_reads_user_and_lengths_from_every_form() -> None:
     expected = oip.Peek("u1", 5, 3)
     plain = json.dumps(content).encode()
     assert oip.peek(plain) == expected
+    assert oip.peek(plain, None, "identity") == expected
     assert oip.peek(gzip.compress(plain), None, "gzip") == expected
     binary, json_bytes = packed(content, *oip.INPUTS)
     assert oip.peek(binary, str(json_bytes)) == expected

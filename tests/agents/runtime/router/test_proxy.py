@@ -1,6 +1,7 @@
 """What a client sees through the router, and what a node sees of it."""
 
 import msgspec
+import pytest
 
 from agents.wire.ids import user_key
 from agents.wire.messages import ResidencySnapshot
@@ -102,6 +103,21 @@ async def test_metadata_paths_are_proxied_and_others_are_not() -> None:
         assert (await ask(fleet.port, get(b"/v1/status"))).status == 404
         assert (await ask(fleet.port, b"PUT /v1/control HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")).status == 400
         assert [seen.target for seen in fleet.nodes[0].requests] == [b"/v2/models/helm-ranker"]
+
+
+@pytest.mark.parametrize("origin", [b"http://router:8780", b"HTTPS://router"])
+async def test_a_target_in_absolute_form_is_its_path(origin: bytes) -> None:
+    async with running(1) as fleet:
+        assert (await ask(fleet.port, infer().replace(b"POST ", b"POST " + origin, 1))).status == 200
+        assert fleet.nodes[0].infers()[0].target == b"/v2/models/helm-ranker/infer"
+        assert (await ask(fleet.port, get(origin + b"/v2/health/live?a=b"))).status == 200
+        assert (await ask(fleet.port, get(origin))).status == 404
+
+
+async def test_a_user_is_read_from_a_body_whose_encoding_changes_nothing() -> None:
+    async with running(1) as fleet:
+        assert (await ask(fleet.port, infer(extra=b"content-encoding: Identity\r\n"))).status == 200
+        assert fleet.daemon.counters.cold_requests_total == 0
 
 
 async def test_a_chunked_body_arrives_with_a_length() -> None:
