@@ -224,8 +224,8 @@ class ClientConnection(asyncio.Protocol):
         if length > self._limits.body_bytes_max:
             raise self._too_large()
         self._arm(_Phase.BODY, self._limits.body_seconds)
-        if b"expect" in request.first and length:
-            self._continue(request.first[b"expect"])
+        if b"expect" in request.first and (length or b"transfer-encoding" in request.first):
+            self._continue()
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, bounded per request and over all clients."""
@@ -249,10 +249,12 @@ class ClientConnection(asyncio.Protocol):
         if len(self._queue) > self._limits.pipelined_max:
             raise WireError(ErrorCode.QUEUE_FULL, "too many pipelined requests")
 
-    def _continue(self, expected: bytes) -> None:
-        """Ask for the body that a client holds back, unless answers are owed before it."""
-        if expected.lower() == b"100-continue" and not self._busy and self.transport is not None:
-            self.transport.write(_CONTINUE)
+    def _continue(self) -> None:
+        """Ask, once, for the body that a client holds back; after the answers that it is owed before."""
+        if self._busy or self._queue or self._request.first.pop(b"expect", b"").lower() != b"100-continue":
+            return
+        self._arm(_Phase.BODY, self._limits.body_seconds)
+        self.write(_CONTINUE)
 
     # --- answering ---
 
@@ -268,6 +270,8 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._phase is _Phase.IDLE:
             self._arm(_Phase.IDLE, self._limits.idle_seconds)
+        elif self._phase is _Phase.BODY:
+            self._continue()
         self._serve()
 
     def write(self, data: bytes) -> None:

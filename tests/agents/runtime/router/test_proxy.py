@@ -1,5 +1,7 @@
 """What a client sees through the router, and what a node sees of it."""
 
+import asyncio
+
 import msgspec
 import pytest
 
@@ -136,6 +138,32 @@ async def test_a_client_that_expects_100_gets_it() -> None:
         client = await Client.open(fleet.port)
         await client.send(infer(body, b"expect: 100-continue\r\n")[: -len(body)])
         assert await client.reader.readexactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(body)
+        assert (await client.reply()).status == 200
+        client.close()
+
+
+async def test_a_client_that_expects_100_before_its_chunks_gets_it() -> None:
+    async with running(1) as fleet:
+        client = await Client.open(fleet.port)
+        head = b"POST /v2/models/helm-ranker/infer HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n"
+        await client.send(head)
+        assert await client.reader.readexactly(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await client.send(b"2\r\n{}\r\n0\r\n\r\n")
+        assert (await client.reply()).status == 200
+        assert fleet.nodes[0].infers()[0].body == b"{}"
+        client.close()
+
+
+@pytest.mark.parametrize("before", [get(b"/v2/health/live"), infer(), infer() + infer()])
+async def test_a_client_that_expects_100_behind_other_requests_gets_it_when_they_are_answered(before: bytes) -> None:
+    async with running(1) as fleet:
+        body = infer_body()
+        client = await Client.open(fleet.port)
+        await client.send(before + infer(body, b"expect: 100-continue\r\n")[: -len(body)])
+        async with asyncio.timeout(5.0):
+            text = await client.reader.readuntil(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert text.count(b"HTTP/1.1 200") == max(1, before.count(b"POST"))
         await client.send(body)
         assert (await client.reply()).status == 200
         client.close()
