@@ -144,7 +144,12 @@ class ClientConnection(asyncio.Protocol):
         self._serve()
 
     def eof_received(self) -> bool:
-        """The client closed. Half-closing clients are not told from departed ones: work for nobody is cancelled."""
+        """The client closed. Half-closing clients are not told from departed ones: work for nobody is cancelled.
+
+        One that closed in the middle of a request may still read why it gets no answer.
+        """
+        if self._phase in (_Phase.HEAD, _Phase.BODY) and not self._busy:
+            self._refuse(WireError(ErrorCode.INVALID_REQUEST, "the request ended before it was whole"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

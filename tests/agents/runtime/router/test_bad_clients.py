@@ -52,6 +52,20 @@ async def test_a_slow_client_is_408(sent: bytes, what: str) -> None:
         assert fleet.nodes[0].requests == []
 
 
+@pytest.mark.parametrize("cut", [20, -10])
+async def test_a_request_that_breaks_off_is_400_and_counted(cut: int) -> None:
+    async with running(1) as fleet:
+        client = await Client.open(fleet.port)
+        await client.send(infer()[:cut])
+        client.writer.write_eof()
+        reply = await client.reply()
+        assert (reply.status, reply.error) == (400, "the request ended before it was whole")
+        assert await client.closed()
+        assert fleet.daemon.counters.requests == {400: 1}
+        assert fleet.nodes[0].requests == []
+        client.close()
+
+
 async def test_dripping_bytes_does_not_extend_the_deadline() -> None:
     async with running(1, FAST._replace(head_seconds=0.2)) as fleet:
         client = await Client.open(fleet.port)
