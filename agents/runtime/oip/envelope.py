@@ -181,6 +181,11 @@ class Peek(NamedTuple):
 
 _GLANCE = msgspec.json.Decoder(_GlanceBody)
 _DATA_KEY = b'"data"'
+# A glance inflates no more than the requests of any profile need, or a few kilobytes would occupy a router's only loop for
+# as long as three hundred requests: what is longer is unreadable here, and a node says what is wrong with it.
+_INFLATED_BYTES_MAX = 4 << 20  # three inputs of 4 x 16,384 numbers, 22 bytes each
+_INFLATED_RATIO_MAX = 32  # lists of numbers shrink three- to tenfold
+_INFLATED_BYTES_FREE = 256 << 10  # whatever the ratio: half a millisecond, and small requests may well repeat one number
 _OPENING_BYTES_MAX = 4  # between the key and its array: a colon and a space; others are parsed digit by digit
 
 
@@ -229,5 +234,7 @@ def _without_numbers(body: bytes) -> bytes:
 
 def _json_head(body: bytes, head_header: str | None, encoding: str | None) -> memoryview:
     json_bytes = json_bytes_of(head_header)
-    wanted = BODY_BYTES_MAX if json_bytes is None else min(json_bytes, BODY_BYTES_MAX)
-    return memoryview(decompressed(body, encoding, wanted) if encoding else body)[:json_bytes]
+    if not encoding:
+        return memoryview(body)[:json_bytes]
+    bound = min(_INFLATED_BYTES_MAX, max(_INFLATED_BYTES_FREE, _INFLATED_RATIO_MAX * len(body)))
+    return memoryview(decompressed(body, encoding, bound if json_bytes is None else min(json_bytes, bound)))

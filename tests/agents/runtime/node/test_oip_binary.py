@@ -151,6 +151,22 @@ def test_a_glance_at_what_cannot_be_read_is_none() -> None:
     assert oip.peek(bomb, None, "gzip") is None
 
 
+@pytest.mark.parametrize("inflated_bytes", [1 << 20, 12 << 20])
+def test_a_glance_does_not_inflate_what_no_list_of_numbers_shrinks_to(inflated_bytes: int) -> None:
+    plain = b" " * inflated_bytes + json.dumps(body()).encode()
+    assert oip.peek(plain) is not None
+    assert oip.peek(gzip.compress(plain), None, "gzip") is None
+    assert oip.peek(gzip.compress(plain), str(len(plain)), "gzip") is None
+
+
+@pytest.mark.parametrize(("length", "one_number"), [(4 * 16_384, False), (4 * 768, False), (4 * 768, True)])
+def test_a_glance_reads_the_longest_histories_however_compressed(length: int, one_number: bool) -> None:
+    numbers = [1_000_000_007] * length if one_number else np.random.default_rng(1).integers(1 << 40, size=length).tolist()
+    inputs = [{"name": name, "shape": [1, length], "datatype": "INT64", "data": numbers} for name in oip.INPUTS[:3]]
+    packed_body = gzip.compress(json.dumps({"inputs": inputs, "parameters": {"user_id": "u1"}}).encode())
+    assert oip.peek(packed_body, None, "gzip") == oip.Peek("u1", length, 0)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=100), st.sampled_from([None, "0", "7", "90", "x"]), st.sampled_from([None, "gzip", "deflate", "br"]))
 def test_a_glance_never_raises(raw: bytes, head: str | None, encoding: str | None) -> None:
