@@ -126,6 +126,12 @@ def origin_form(target: bytes) -> bytes | None:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
+def head_without_upgrade(method: bytes, target: bytes, version: str, headers: Headers) -> bytes:
+    """A request's head as it was parsed, but for the other protocols that its client offers; nothing else may change."""
+    lines = [b"%s: %s\r\n" % header for header in headers if header[0] != b"upgrade"]
+    return b"%s %s HTTP/%s\r\n%s\r\n" % (method, target, version.encode(), b"".join(lines))
+
+
 def framing_problem(headers: Headers, http_version: str) -> str | None:
     """Why these headers leave the message's end or its host in doubt; `None` when they do not.
 

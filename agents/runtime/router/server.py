@@ -131,16 +131,19 @@ class ClientConnection(asyncio.Protocol):
         if self._phase is _Phase.IDLE:
             self._arm(_Phase.HEAD, self._limits.head_seconds)
         self._unread_bytes += len(data)
+        offer: httptools.HttpParserUpgrade | None = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refuse_in_order(WireError(ErrorCode.INVALID_REQUEST, "protocol upgrades are not supported"))
+        except httptools.HttpParserUpgrade as upgrade:
+            offer = upgrade
         except httptools.HttpParserError as error:
             refusal = error.__context__ if isinstance(error.__context__, WireError) else None
             self._refuse_in_order(refusal or WireError(ErrorCode.INVALID_REQUEST, "not a valid HTTP/1.1 request"))
         else:
             if self._unread_bytes > self._limits.head_bytes_max:  # a header or trailer that never ends, of which we are told nothing
                 self._refuse_in_order(self._long_head())
+        if offer is not None:  # not above: a refusal raised while this one is handled would lose its reason
+            self._decline_upgrade(data[offer.args[0] :])
         self._serve()
 
     def eof_received(self) -> bool:
@@ -221,7 +224,9 @@ class ClientConnection(asyncio.Protocol):
         request.version = self._parser.get_http_version()
         request.keep_alive = self._parser.should_keep_alive()
         if self._parser.should_upgrade():
-            raise WireError(ErrorCode.INVALID_REQUEST, "protocol upgrades are not supported")
+            if request.method == b"CONNECT":
+                raise WireError(ErrorCode.INVALID_REQUEST, "tunnels are not supported")
+            return  # the parser ends the message here: see `_decline_upgrade`
         problem = http.framing_problem(request.headers, request.version)
         if problem is not None:
             raise WireError(ErrorCode.INVALID_REQUEST, problem)
@@ -253,6 +258,16 @@ class ClientConnection(asyncio.Protocol):
         self._arm(_Phase.IDLE, self._limits.idle_seconds)
         if len(self._queue) > self._limits.pipelined_max:
             raise WireError(ErrorCode.QUEUE_FULL, "too many pipelined requests")
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1, as a server may, with a request that offers another protocol: many clients always offer HTTP/2.
+
+        The parser takes what follows such a head for the other protocol. A new one, which is shown the head without
+        the offer, takes it for the body that it is.
+        """
+        offered = self._queue.pop()
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(http.head_without_upgrade(offered.method, offered.target, offered.version, offered.headers) + rest)
 
     def _continue(self) -> None:
         """Ask, once, for the body that a client holds back; after the answers that it is owed before."""

@@ -113,7 +113,9 @@ async def test_a_client_that_never_reads_its_answer_does_not_stay_for_ever() -> 
         INFER + b"host: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         INFER + b"host: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         INFER + b"host: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-        INFER + b"host: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 3\r\n\r\nabc",
+        b"CONNECT router:8780 HTTP/1.1\r\nhost: router:8780\r\n\r\n",
+        INFER + b"host: x\r\nhost: y\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 3\r\n\r\nabc",
+        INFER + b"host: x\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
 async def test_a_request_whose_meaning_is_in_doubt_is_400_and_reaches_no_node(sent: bytes) -> None:
@@ -165,6 +167,17 @@ async def test_a_trailer_or_chunk_extension_that_never_ends_is_cut_off(opening: 
             await asyncio.sleep(0)
         assert (await reply).status == 413
         assert fleet.nodes[0].requests == []
+
+
+async def test_an_offer_to_upgrade_does_not_lift_the_bounds() -> None:
+    async with running(1) as fleet:
+        offer = b"connection: upgrade\r\nupgrade: h2c\r\n"
+        assert (await ask(fleet.port, infer(b"x" * 20_000_000, offer))).status == 413
+        client = await Client.open(fleet.port)
+        await client.send(40 * get(b"/v2/health/live", offer))
+        assert await client.reader.readuntil(b"429 Too Many Requests")
+        assert (await ask(fleet.port, infer())).status == 200
+        client.close()
 
 
 async def test_trailers_are_dropped_here_and_do_not_reach_the_next_request() -> None:

@@ -107,6 +107,40 @@ async def test_metadata_paths_are_proxied_and_others_are_not() -> None:
         assert [seen.target for seen in fleet.nodes[0].requests] == [b"/v2/models/helm-ranker"]
 
 
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 7, 150, 100_000])
+async def test_a_client_that_offers_http_2_is_served_in_http_1(segment_bytes: int) -> None:
+    async with running(1) as fleet:
+        bodies = [b'{"inputs":[],"parameters":{"user_id":"u%d"}}' % i for i in range(3)]
+        sent = infer(bodies[0], H2C) + infer(bodies[1]) + infer(bodies[2], H2C)
+        client = await Client.open(fleet.port)
+        for start in range(0, len(sent), segment_bytes):
+            client.writer.write(sent[start : start + segment_bytes])
+            await asyncio.sleep(0)
+        await fleet.until(lambda: fleet.daemon.counters.requests.get(200) == 3)
+        assert [seen.body for seen in fleet.nodes[0].infers()] == bodies
+        assert b"upgrade" not in fleet.nodes[0].infers()[0].names
+        client.close()
+
+
+async def test_a_body_in_chunks_behind_an_offer_of_http_2_arrives() -> None:
+    async with running(1) as fleet:
+        head = b"POST /v2/models/helm-ranker/infer HTTP/1.1\r\nhost: x\r\n" + H2C + b"transfer-encoding: chunked\r\n\r\n"
+        assert (await ask(fleet.port, head + b"2\r\n{}\r\n0\r\n\r\n")).status == 200
+        assert fleet.nodes[0].infers()[0].body == b"{}"
+
+
+async def test_a_page_asked_for_by_websocket_is_the_page() -> None:
+    async with running(1) as fleet:
+        client = await Client.open(fleet.port)
+        for _ in range(2):
+            await client.send(get(b"/v2/health/live", b"connection: upgrade\r\nupgrade: websocket\r\n"))
+            assert (await client.reply()).status == 200
+        client.close()
+
+
 @pytest.mark.parametrize("origin", [b"http://router:8780", b"HTTPS://router"])
 async def test_a_target_in_absolute_form_is_its_path(origin: bytes) -> None:
     async with running(1) as fleet:
