@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import takewhile
 from typing import Protocol, cast
 
 import httptools
@@ -12,6 +13,10 @@ from agents.wire.messages import NodeAddress
 
 _HEAD_BYTES_MAX = 64 * 1024  # of a node's answer: our own nodes send one kilobyte
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class _Unasked(Exception):
+    """A node sent something without having been asked."""
 
 
 class Receiver(Protocol):
@@ -88,7 +93,9 @@ class UpstreamConnection(asyncio.Protocol):
     # --- httptools ---
 
     def on_message_begin(self) -> None:
-        """A new answer."""
+        """A new answer; one that nobody waits for ends the connection, or it would be taken for the next request's."""
+        if self.receiver is None:
+            raise _Unasked
         self.headers = []
         self.chunks = []
         self.body_bytes = 0
@@ -120,9 +127,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.status < 200:
             return
         receiver, self.receiver = self.receiver, None
+        if receiver is None:
+            return  # given up while the last of it came
         keep = self._parser.should_keep_alive() and not self._ends_at_eof()
-        if receiver is not None:
-            receiver.answer_ended(self)
+        receiver.answer_ended(self)
         if keep:
             self.pool.put_back(self)
         else:
@@ -187,14 +195,14 @@ class NodePool:
         self.endpoint = f"{address.host}:{address.port}".encode()
         self.hold_bytes = limits.response_buffer_bytes
         self._limits = limits
-        self._idle: list[UpstreamConnection] = []  # used from the end, so that the rest can age
+        self._idle: dict[UpstreamConnection, None] = {}  # each once, the oldest first; used from the end, so that the rest can age
         self._open: set[UpstreamConnection] = set()
         self._closed = False
 
     def take_idle(self) -> UpstreamConnection | None:
         """A connection that is ready now."""
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if connection.transport is not None and not connection.transport.is_closing():
                 return connection
         return None
@@ -208,25 +216,27 @@ class NodePool:
         return connection
 
     def put_back(self, connection: UpstreamConnection) -> None:
-        """The connection has nothing to do."""
+        """The connection has nothing to do; saying so twice changes nothing."""
+        if connection in self._idle:
+            return
         if self._closed or len(self._idle) >= self._limits.upstream_idle_max:
             connection.close()
             return
         connection.pause_reading(False)
         connection.idle_since_ns = time.monotonic_ns()
-        self._idle.append(connection)
+        self._idle[connection] = None
 
     def forget(self, connection: UpstreamConnection) -> None:
         """The connection is gone."""
         self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     def sweep(self, now_ns: int) -> None:
         """Close what has been idle too long; the oldest stand first."""
         oldest_ns = now_ns - int(self._limits.upstream_idle_seconds * 1e9)
-        while self._idle and self._idle[0].idle_since_ns < oldest_ns:
-            self._idle.pop(0).close()
+        for connection in list(takewhile(lambda one: one.idle_since_ns < oldest_ns, self._idle)):
+            del self._idle[connection]
+            connection.close()
 
     def close(self) -> None:
         """Close idle connections now and the others as they end."""
