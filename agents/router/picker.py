@@ -188,7 +188,7 @@ def pick(
         gap_ns = NEVER
     decay_shares(state, now_ns)
     longest = write_cached(state, slot, history_tokens)
-    write_scores(state, now_ns, history_tokens, candidates, longest, key != 0 and will_cache(state, gap_ns))
+    write_scores(state, now_ns, history_tokens, candidates, longest, key != 0 and will_cache(state, gap_ns), barred)
     count = write_filters(state, now_ns, barred)
     if count == 0:
         return NO_SLOT, NO_SLOT, 0.0, 0.0, 0.0, gap_ns, 0, 0, _sample(state, now_ns)

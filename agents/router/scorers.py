@@ -16,6 +16,8 @@
     delay      this request's service, `delay_weight` times for each of those who wait on a node of the fleet now
 
 Those who wait are counted as if the nodes shared their work: where one of them is idle, work done twice delays nobody.
+Nodes share work that the request may go to, whose report is fresh and whose queue is below the load cap: what waits at
+another helps nobody to an idle one. Where none is left, those that are stale or over the cap count, as they are picked from.
 The fleet's mean and not the node's own number, because requests move on to where queues are short. Where queues are
 long everywhere nobody can afford work done twice, now or when a displaced user comes back, and users stay where their
 prefixes are: a router that sends them to the shorter queue there makes the load that it runs from.
@@ -75,15 +77,25 @@ def write_cached(state: RouterState, slot: int, history_tokens: int) -> int:
 
 
 @kernel
-def _waiting_per_node(state: RouterState, now_ns: int) -> float:
-    """Fill the QUEUE column; returns how many mean services would wait on a ready node if all of them shared their work."""
-    mean_ms, queued_ms, ready = state.totals[0].mean_service_ms, 0.0, 0
+def _waiting_per_node(state: RouterState, now_ns: int, barred: NDArray[np.int8]) -> float:
+    """Fill the QUEUE column; returns how many mean services would wait on a node if those that share work shared all of theirs."""
+    settings = state.settings[0]
+    mean_ms = state.totals[0].mean_service_ms
+    queued_ms, sharing, aside_ms, aside = 0.0, 0, 0.0, 0
     for node in range(state.nodes.shape[0]):
-        state.scores[node, _QUEUE] = state.nodes[node].correction * queue_ahead_ms(state, node, now_ns)
-        if state.nodes[node].phase == _PHASE_READY:
-            queued_ms += state.scores[node, _QUEUE]
-            ready += 1
-    return waiting_if_shared(queued_ms / (mean_ms * ready), ready) if ready > 0 and mean_ms > 0.0 else 0.0
+        queue_ms = state.nodes[node].correction * queue_ahead_ms(state, node, now_ns)
+        state.scores[node, _QUEUE] = queue_ms
+        if _hard_filter(state, node, barred) != _NONE:
+            continue
+        if queue_ms > settings.load_cap_ms or now_ns - state.nodes[node].load_at_ns > settings.fresh_ns:
+            aside_ms += queue_ms
+            aside += 1
+        else:
+            queued_ms += queue_ms
+            sharing += 1
+    if sharing == 0:
+        queued_ms, sharing = aside_ms, aside
+    return waiting_if_shared(queued_ms / (mean_ms * sharing), sharing) if sharing > 0 and mean_ms > 0.0 else 0.0
 
 
 @kernel
@@ -109,13 +121,15 @@ def rent_factor(waiting: float, growth: float) -> float:
 
 
 @kernel
-def write_scores(state: RouterState, now_ns: int, history_tokens: int, candidates: int, longest: int, cached_after: bool) -> None:
+def write_scores(
+    state: RouterState, now_ns: int, history_tokens: int, candidates: int, longest: int, cached_after: bool, barred: NDArray[np.int8]
+) -> None:
     """Fill every millisecond column. `cached_after`: the node would keep the user's prefix after this request."""
     settings = state.settings[0]
     scores = state.scores
     n = float(history_tokens)
     floor_ms = service_floor_ms(state)
-    waiting = _waiting_per_node(state, now_ns)
+    waiting = _waiting_per_node(state, now_ns, barred)
     rent_weight = settings.rent_weight * rent_factor(waiting, settings.rent_growth)
     for node in range(scores.shape[0]):
         record = state.nodes[node]

@@ -22,6 +22,7 @@ _TOKENS_MAX = 2**31 - 1
 _KEY_MAX = 2**64 - 1
 SEEN_MAX = 65_536  # users in one frame: sixteen times what a node of ours keeps
 _NAME_CHARACTERS_MAX = 128
+_LOAD_MS_MAX = 3_600_000.0  # an hour of queue, or of work for one row: no node takes on that much, and sums stay small
 _RATIOS = ("emb_hit_ratio", "kv_hit_compute_ratio")
 
 
@@ -139,6 +140,8 @@ def load_problem(load: NodeLoad) -> str | None:
         value = getattr(load, name)
         if isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value < 2**63):
             return f"{name} must be finite and >= 0"
+        if "ms" in name.split("_") and value > _LOAD_MS_MAX:
+            return f"{name} must be at most {_LOAD_MS_MAX:.0f}"
     for name in ("model_version", "profile"):
         if len(getattr(load, name)) > _NAME_CHARACTERS_MAX:
             return f"{name} must have at most {_NAME_CHARACTERS_MAX} characters"

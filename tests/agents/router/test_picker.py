@@ -113,7 +113,7 @@ def slow_best(reports: list, held: list[int], n: int, c: int, mask: np.ndarray, 
         full = min(1.0, max(0.0, (report.kv_tokens_used / report.kv_tokens_capacity - 0.8) / 0.15))
         emb = (1 - report.emb_hit_ratio) * (n - h + c) * report.ms_per_missing_row
         queue = max(0.0, report.queued_ms - 1.0)
-        ready = [max(0.0, r.queued_ms - 1.0) for r in reports if r.phase is Phase.READY]
+        ready = [max(0.0, r.queued_ms - 1.0) for r, barred in zip(reports, mask, strict=True) if r.phase is Phase.READY and not barred]
         waiting = slow_waiting(sum(ready) / mean_ms / len(ready), len(ready)) if mean_ms else 0.0
         service = report.ms_fixed + kv + emb + c * report.ms_per_candidate
         rent = full * kv * (1.0 + 4.0 * waiting**2 / (1.0 + waiting)) if max(held) > h else 0.0
@@ -153,6 +153,32 @@ def test_where_every_queue_is_long_a_user_stays_with_its_copy_and_where_one_is_i
         assert told["delay"] == pytest.approx(told["service"] * waiting, rel=1e-5)
         assert home_ms - elsewhere_ms > recompute  # by its own time alone it would go in both cases
         assert (choice.node_index == 0) == stays
+
+
+@pytest.mark.parametrize("kept_away", ["overloaded", "stale", "barred"])
+def test_the_queue_of_a_node_that_is_kept_away_does_not_hold_a_user_on_a_busy_one(kept_away: str) -> None:
+    four = router(4)
+    four.completed(0, four.pick(0, 0, 512, 10).reservation, None)
+    four.residency(1, ResidencySnapshot(seq=1, user_keys=[7], cached_tokens=[512]))
+    heard_ns = 0 if kept_away == "stale" else 3 * SECOND
+    four.node_load(0, heard_ns, load(queued_ms=1_900.0 if kept_away == "barred" else 2_900.0))
+    for node, queued_ms in ((1, 300.0), (2, 0.0), (3, 0.0)):
+        four.node_load(node, 3 * SECOND, load(queued_ms=queued_ms))
+    choice = four.pick(3 * SECOND, 7, 512, 10, excluding(4, 0) if kept_away == "barred" else None)
+    assert choice.node_index in (2, 3)
+    waiting = slow_waiting(100.0 / float(four.state.totals[0]["mean_service_ms"]), 3)
+    told = components(four, choice, "node-1")
+    assert told["delay"] == pytest.approx(told["service"] * waiting, rel=0.01)
+
+
+def test_where_every_node_is_over_the_cap_all_of_them_count_as_waiting() -> None:
+    two = router(2)
+    two.completed(0, two.pick(0, 0, 64, 10).reservation, None)
+    for node in range(2):
+        two.node_load(node, SECOND, load(queued_ms=5_000.0))
+    mean_ms = float(two.state.totals[0]["mean_service_ms"])
+    told = components(two, two.pick(SECOND, 7, 64, 10), "node-0")
+    assert told["delay"] == pytest.approx(told["service"] * slow_waiting(5_000.0 / mean_ms, 2), rel=0.01)
 
 
 def test_rent_keeps_a_user_where_its_copy_is_until_the_queue_costs_more_than_two_recomputes() -> None:

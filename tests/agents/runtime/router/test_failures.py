@@ -365,6 +365,8 @@ async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
         ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[2**40]),
         load(ms_fixed=float("nan")),
         load(queued_ms=float("inf")),
+        load(queued_ms=9e18),
+        load(ms_per_token=1e9),
         load(emb_hit_ratio=1.5),
         load(kv_hit_compute_ratio=1.5),
         load(model_version="x" * 200),
