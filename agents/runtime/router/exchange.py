@@ -253,7 +253,7 @@ class Exchange:
 
     def _retry(self, otherwise: Callable[[], None]) -> None:
         """Another node after a pause, if the request may have one; else what is left. No attempt is live."""
-        if not self._may_retry() or not self._desk.retry_budget.take():
+        if not self._may_retry():
             otherwise()
             return
         self._pausing = True
@@ -262,18 +262,27 @@ class Exchange:
             if self._done:
                 return
             self._pausing = False
-            if self._attempt(self._pick()) is None:
+            if not self._try_another():
                 otherwise()
-                return
-            self._retries += 1
-            self._desk.counters.retries_total += 1
 
         self._desk.later(again)
+
+    def _try_another(self) -> bool:
+        """Send to a node that was not tried, if there is one and others have not spent the budget; only then it costs anything."""
+        budget = self._desk.retry_budget
+        choice = self._pick() if budget.allows() else None
+        if choice is None or not choice.found:
+            return False
+        budget.take()
+        self._retries += 1
+        self._desk.counters.retries_total += 1
+        self._attempt(choice)
+        return True
 
     def _may_retry(self) -> bool:
         if self._streaming or self._retries >= self._desk.limits.retries_max or not self._is_idempotent():
             return False
-        return time.monotonic_ns() < self._overall_ns
+        return self._desk.retry_budget.allows() and time.monotonic_ns() < self._overall_ns
 
     def _is_idempotent(self) -> bool:
         """Reading and scoring change nothing; a POST to anything else of the protocol might."""
@@ -281,11 +290,13 @@ class Exchange:
 
     def _start_hedge(self) -> None:
         """The answer is late: one more node, if there is one and the budget allows it."""
-        if self._done or self._pausing or self._streaming or len(self._live) != 1 or not self._desk.hedge_budget.take():
+        budget = self._desk.hedge_budget
+        if self._done or self._pausing or self._streaming or len(self._live) != 1 or not budget.allows():
             return
-        barred = together(self._desk.breakers.mask, self._bars, self._tried())
-        self._hedge = self._attempt(self._desk.timed_pick(self, barred))
-        if self._hedge is not None:
+        choice = self._desk.timed_pick(self, together(self._desk.breakers.mask, self._bars, self._tried()))
+        if choice.found:
+            budget.take()
+            self._hedge = self._attempt(choice)
             self._desk.counters.hedges_total += 1
 
     # --- the nodes' answers ---

@@ -23,9 +23,13 @@ class Budget:
         """A new request earns its share of an extra attempt."""
         self.tokens = min(self._burst, self.tokens + self._ratio)
 
+    def allows(self) -> bool:
+        """Whether there is an extra attempt to spend."""
+        return self.tokens >= 1.0
+
     def take(self) -> bool:
         """Spend one extra attempt if there is one."""
-        if self.tokens < 1.0:
+        if not self.allows():
             return False
         self.tokens -= 1.0
         return True

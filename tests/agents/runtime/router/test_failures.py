@@ -114,6 +114,23 @@ async def test_an_empty_retry_budget_ends_retries() -> None:
         assert statuses == [200, 502]
 
 
+async def test_a_failure_that_no_other_node_can_make_good_leaves_the_budget_to_others() -> None:
+    async with running(1, FAST._replace(retry_burst=1.0, retry_ratio=0.0, breaker_failures=1_000)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        assert (await ask(fleet.port, infer())).status == 502
+        assert fleet.daemon.retry_budget.tokens == 1.0
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+async def test_requests_that_spend_the_budget_during_anothers_pause_leave_it_its_failure() -> None:
+    async with running(2, FAST._replace(retry_burst=1.0, retry_ratio=0.0, retry_pause_seconds=0.2, breaker_failures=1_000)) as fleet:
+        await fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.die()
+        replies = await asyncio.gather(*(ask(fleet.port, infer()) for _ in range(3)))
+        assert sorted(reply.status for reply in replies) == [200, 502, 502]
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
 async def test_a_killed_node_is_noticed_at_once_and_rejoins_when_it_is_back() -> None:
     async with running(2) as fleet:
         await fleet.nodes[0].kill()

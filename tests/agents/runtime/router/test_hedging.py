@@ -76,6 +76,7 @@ async def test_a_single_node_is_never_asked_twice() -> None:
         asyncio.get_running_loop().call_later(0.1, release.set)
         assert (await ask(fleet.port, infer())).status == 200
         assert (asked(fleet), fleet.daemon.counters.hedges_total) == ([1], 0)
+        assert fleet.daemon.hedge_budget.tokens == HEDGING.hedge_burst  # nobody to ask costs nothing
 
 
 async def test_what_might_change_something_is_not_hedged() -> None:
