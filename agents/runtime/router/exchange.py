@@ -3,8 +3,9 @@
 A request is tried on another node when its node breaks before a byte was forwarded: never twice on
 the same, at most `retries_max` times, within the router's budget, after a short random pause, and only
 if doing it twice does no harm. Answers are held back until whole (up to a bound), so that a node dying
-in the middle of one costs the client nothing. A node's own "busy" (429, 503) is tried once elsewhere,
-then passed on.
+in the middle of one costs the client nothing. An answer that says that the node is broken (500 and its
+like) counts as breaking off, but where nobody else may be asked it is passed on. A node's own "busy"
+(429, 503) is tried once elsewhere, then passed on.
 
 Where hedging is on, a request that waits for too long is sent to one more node, under the same rules and
 a budget of its own. The first answer wins; the other attempt is given up and its booking released.
@@ -31,6 +32,7 @@ from agents.runtime.router.upstream import NodePool, UpstreamConnection
 from agents.wire.errors import ErrorCode, WireError
 
 _BUSY = (429, 503)
+_NOT_ITS_FAULT = (501, 503, 505)  # what no node can do, and a node that is healthy but has no room
 _NOBODY = WireError(ErrorCode.NO_READY_NODE, "no node is ready")
 _NOBODY_ALLOWED = WireError(ErrorCode.NO_READY_NODE, "no node that this request may go to is ready")
 _LATE = WireError(ErrorCode.DEADLINE_EXCEEDED, "no node answered in time")
@@ -135,16 +137,17 @@ class Exchange:
 
     __slots__ = (
         "_bars",
-        "_busy_answer",
         "_chunked",
         "_client",
         "_desk",
         "_done",
         "_hedge",
+        "_kept_answer",
         "_live",
         "_nodes",
         "_overall_ns",
         "_pausing",
+        "_refused",
         "_retries",
         "_streaming",
         "_teaches",
@@ -177,7 +180,8 @@ class Exchange:
         self._pausing = False  # between a failed attempt and the next one
         self._streaming = False
         self._chunked = False
-        self._busy_answer: Callable[[], None] | None = None  # passes a node's refusal on, if nothing better comes
+        self._kept_answer: Callable[[], None] | None = None  # passes a node's refusal or failure on, if nothing better comes
+        self._refused = False  # a node was busy
         self._done = False
 
     # --- attempts ---
@@ -307,12 +311,22 @@ class Exchange:
             connection.chunks.clear()
             return
         if not self._streaming:
+            if _is_failure(connection.status) and self._turned_away(attempt, connection):
+                return
             self._win(attempt)
             self._begin_streaming(attempt, connection)
         self._stream(connection)
 
+    def _turned_away(self, attempt: Attempt, connection: UpstreamConnection) -> bool:
+        """A failure too long to hold back goes to nobody if another node is asked, or was; it cannot wait for a pause."""
+        if len(self._live) == 1 and not (self._may_retry() and self._try_another()):
+            return False
+        connection.abort()
+        self._fail(attempt, time.monotonic_ns())
+        return True
+
     def answer_ended(self, attempt: Attempt, connection: UpstreamConnection) -> None:
-        """The answer is whole: pass it on, or see what other nodes say when this one is busy."""
+        """The answer is whole: pass it on, or see what other nodes say when this one is busy or broken."""
         if attempt not in self._live:
             return
         self._live.remove(attempt)
@@ -323,18 +337,19 @@ class Exchange:
             if self._chunked:
                 self._client.write(b"0\r\n\r\n")
             self._finish(status, self._keep_alive())
-        elif status in _BUSY and (self._busy_answer is None or self._live):
+        elif _is_failure(status) or (status in _BUSY and (not self._refused or self._live)):
+            self._refused = self._refused or status in _BUSY
             self._put_off(attempt, status, connection)
         else:
             self._win(attempt)
             self._pass_on(attempt, status, connection.headers, connection.chunks)
 
     def _put_off(self, attempt: Attempt, status: int, connection: UpstreamConnection) -> None:
-        """Keep a node's refusal; the hedge that still runs, or one more node, may say better."""
+        """Keep a node's refusal or failure; the hedge that still runs, or one more node, may say better."""
         headers, chunks = connection.headers, connection.chunks
-        self._busy_answer = lambda: self._pass_on(attempt, status, headers, chunks)
+        self._kept_answer = lambda: self._pass_on(attempt, status, headers, chunks)
         if not self._live:
-            self._retry(otherwise=self._busy_answer)
+            self._retry(otherwise=self._kept_answer)
 
     def _win(self, attempt: Attempt) -> None:
         """This attempt's answer is the one: the other is given up, and nothing is learned of it."""
@@ -410,7 +425,7 @@ class Exchange:
             self._client.abort()  # a broken answer must look broken
         elif not self._live:  # else the other one is still on its way
             failure = WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}")
-            self._retry(otherwise=self._busy_answer or (lambda: self._refuse(failure)))
+            self._retry(otherwise=self._kept_answer or (lambda: self._refuse(failure)))
 
     def expire(self, now_ns: int) -> None:
         """Called by the daemon's sweep."""
@@ -450,6 +465,10 @@ class Exchange:
         now_ns = time.monotonic_ns()
         good = status == 200 and self._teaches
         latency_ms = (now_ns - attempt.sent_ns) / 1e6 if good else None
+        if _is_failure(status):
+            self._desk.brain.completed(now_ns, choice.reservation, None, failed=True)
+            self._desk.breakers.failed(choice.node_index, now_ns)
+            return
         self._desk.brain.completed(now_ns, choice.reservation, latency_ms)
         self._desk.breakers.succeeded(choice.node_index)
         if latency_ms is not None and choice.sample >= 0:
@@ -475,6 +494,11 @@ class Exchange:
 _OWN_LINES = (
     b"x-request-id: %s\r\nx-gateway-destination-endpoint: %s\r\nx-gateway-destination-endpoint-served: %s\r\nx-helm-predicted-ms: %.3f\r\n"
 )
+
+
+def _is_failure(status: int) -> bool:
+    """Whether an answer says that the node is broken, as a sick device makes it say to every request."""
+    return status >= 500 and status not in _NOT_ITS_FAULT
 
 
 async def connect_for(attempt: Attempt, pool: NodePool) -> None:

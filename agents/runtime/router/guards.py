@@ -60,7 +60,7 @@ class Breakers:
             self.mask[node] = 0
 
     def failed(self, node: int, now_ns: int) -> None:
-        """A broken connection or no answer in time; not a refusal, which is an answer."""
+        """A broken connection, no answer in time or one that says that the node is broken; not a refusal, which is an answer."""
         self._failures[node] += 1
         trial, self._trial[node] = self._trial[node], False
         if trial or (self._open_seconds[node] == 0.0 and self._failures[node] >= self._limits.breaker_failures):

@@ -7,6 +7,7 @@ import pytest
 from agents.profiles import load_profile
 from agents.router.router import Router, RouterConfig
 from agents.runtime.router.daemon import RouterDaemon
+from agents.runtime.router.limits import Limits
 from agents.wire.ids import user_key
 from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
 from tests.agents.runtime.router.fakes import FAST, SALT, Client, Seen, ask, infer, infer_body, load, running
@@ -195,7 +196,7 @@ async def test_a_single_busy_node_passes_its_refusal_on() -> None:
         assert (reply.status, reply.error) == (429, "busy")
 
 
-@pytest.mark.parametrize("status", [400, 404, 413, 500])
+@pytest.mark.parametrize("status", [400, 404, 413, 501, 505])
 async def test_other_refusals_pass_through_unchanged(status: int) -> None:
     async with running(2) as fleet:
         for node in fleet.nodes:
@@ -203,6 +204,83 @@ async def test_other_refusals_pass_through_unchanged(status: int) -> None:
         reply = await ask(fleet.port, infer())
         assert (reply.status, reply.error) == (status, "said the node")
         assert sum(len(node.infers()) for node in fleet.nodes) == 1
+
+
+LOAD = b"POST /v2/repository/models/helm-ranker/load HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
+
+
+async def test_a_nodes_failure_is_made_good_by_another_node() -> None:
+    async with running(2) as fleet:
+        await fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(500, b'{"error":"the device is lost"}')
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.headers[b"x-helm-retries"]) == (200, b"1")
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 1
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+@pytest.mark.parametrize(
+    ("request_bytes", "asked", "limits"), [(infer(), 3, FAST), (LOAD, 1, FAST), (infer(), 1, FAST._replace(retry_burst=0.0))]
+)
+async def test_a_failure_passes_through_unchanged_when_nobody_else_may_be_asked(
+    status: int, request_bytes: bytes, asked: int, limits: Limits
+) -> None:
+    async with running(3, limits._replace(retry_ratio=0.0)) as fleet:
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: exchange.reply(status, b'{"error":"said the node"}')
+        reply = await ask(fleet.port, request_bytes)
+        assert (reply.status, reply.error) == (status, "said the node")
+        assert sum(len(node.requests) for node in fleet.nodes) == asked
+        assert max(len(node.requests) for node in fleet.nodes) == 1
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+async def test_a_node_that_fails_every_request_attracts_none_of_them_for_long() -> None:
+    async with running(2, FAST._replace(breaker_failures=2, breaker_open_seconds=0.1)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(500, b'{"error":"the device is lost"}')
+        for _ in range(2):
+            await fleet.prefer(0)
+            assert (await ask(fleet.port, infer())).status == 200
+        assert fleet.daemon.breakers.is_open(0)
+        await fleet.until(lambda: not fleet.daemon.breakers.mask[0])
+        await fleet.prefer(0)
+        assert (await ask(fleet.port, infer())).status == 200
+        assert len(fleet.nodes[0].infers()) == 3
+        assert fleet.daemon.breakers.is_open(0)  # its trial failed
+
+
+async def test_a_busy_node_is_asked_past_when_the_one_before_was_broken() -> None:
+    async with running(3) as fleet:
+        scripts = [
+            lambda exchange, seen: exchange.reply(500, b'{"error":"broken"}'),
+            lambda exchange, seen: exchange.reply(429, b'{"error":"busy"}'),
+            lambda exchange, seen: exchange.reply(),
+        ]
+        order = iter(scripts)
+        for node in fleet.nodes:
+            node.script = lambda exchange, seen: next(order)(exchange, seen)
+        assert (await ask(fleet.port, infer())).status == 200
+        assert [len(node.infers()) for node in fleet.nodes] == [1, 1, 1]
+
+
+async def test_a_failure_too_long_to_hold_back_is_left_for_another_node_before_a_byte_of_it_went_on() -> None:
+    async with running(2, FAST._replace(response_buffer_bytes=1_000)) as fleet:
+        await fleet.prefer(0)
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(500, b"x" * 50_000)
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.body) == (200, b'{"outputs":[]}')
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 1
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+async def test_a_failure_too_long_to_hold_back_passes_through_whole_when_nobody_else_may_be_asked() -> None:
+    async with running(1, FAST._replace(response_buffer_bytes=1_000)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(500, b"x" * 50_000)
+        reply = await ask(fleet.port, infer())
+        assert (reply.status, reply.body) == (500, b"x" * 50_000)
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 1
+        assert fleet.daemon.retry_budget.tokens == FAST.retry_burst
 
 
 async def test_without_a_ready_node_the_answer_is_503_with_retry_after() -> None:
