@@ -137,6 +137,7 @@ class Exchange:
 
     __slots__ = (
         "_bars",
+        "_blocked_ns",
         "_chunked",
         "_client",
         "_desk",
@@ -179,6 +180,7 @@ class Exchange:
         self._timer: asyncio.TimerHandle | None = None
         self._pausing = False  # between a failed attempt and the next one
         self._streaming = False
+        self._blocked_ns = 0  # since when the client has not read; 0: it reads
         self._chunked = False
         self._kept_answer: Callable[[], None] | None = None  # passes a node's refusal or failure on, if nothing better comes
         self._refused = False  # a node was busy
@@ -419,7 +421,10 @@ class Exchange:
         """A node broke off, could not be reached or did not answer in time."""
         if attempt not in self._live:
             return
-        self._fail(attempt, time.monotonic_ns())
+        if self._blocked_ns:
+            self._give_up(attempt)  # it was held back for the client's sake: that it went says nothing of it
+        else:
+            self._fail(attempt, time.monotonic_ns())
         if self._streaming:
             self._finish(0, False)
             self._client.abort()  # a broken answer must look broken
@@ -428,7 +433,9 @@ class Exchange:
             self._retry(otherwise=self._kept_answer or (lambda: self._refuse(failure)))
 
     def expire(self, now_ns: int) -> None:
-        """Called by the daemon's sweep."""
+        """Called by the daemon's sweep. While the client does not read no node is late; `write_seconds` bounds the client."""
+        if self._blocked_ns:
+            return
         for attempt in [one for one in self._live if now_ns >= one.deadline_ns]:
             if attempt.connection is not None:
                 attempt.connection.abort()
@@ -453,8 +460,13 @@ class Exchange:
         self._end(0)
 
     def client_writable(self, writable: bool) -> None:
-        """Hold the node back while the client does not read a streamed answer."""
+        """Hold the node back while the client does not read a streamed answer; the wait is not the node's."""
+        now_ns = time.monotonic_ns()
+        held_ns = now_ns - self._blocked_ns if self._blocked_ns else 0
+        self._blocked_ns = 0 if writable else now_ns
         for attempt in self._live:
+            attempt.sent_ns += held_ns
+            attempt.deadline_ns += held_ns
             if attempt.connection is not None:
                 attempt.connection.pause_reading(not writable)
 

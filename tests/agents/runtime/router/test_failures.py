@@ -1,6 +1,8 @@
 """Nodes that die, hang, refuse and come back; what clients notice of it."""
 
 import asyncio
+import socket
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.limits import Limits
 from agents.wire.ids import user_key
 from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
-from tests.agents.runtime.router.fakes import FAST, SALT, Client, Seen, ask, infer, infer_body, load, running
+from tests.agents.runtime.router.fakes import FAST, SALT, Client, Fleet, Seen, ask, infer, infer_body, load, running
 
 SLOW_STREAM = FAST._replace(silence_seconds=5.0)
 
@@ -316,6 +318,59 @@ async def test_a_fleet_that_does_not_answer_in_time_is_a_503() -> None:
         reply = await ask(fleet.port, infer())
         assert (reply.status, reply.error) == (503, "no node answered in time")
         assert fleet.daemon.brain.totals()["reservations"] == 0
+
+
+async def slow_reader(port: int) -> Client:
+    """A client with small buffers, so that an answer of some megabytes must wait for it."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+    return Client(*await asyncio.open_connection(sock=raw, limit=16_384))
+
+
+async def blocked(fleet: Fleet) -> None:
+    """Until the router has stopped writing to a client that does not read."""
+    await fleet.until(lambda: any(exchange._blocked_ns for exchange in fleet.daemon._exchanges))
+
+
+async def test_a_slow_reader_of_a_long_answer_gets_all_of_it_and_nobody_is_blamed() -> None:
+    big = b"x" * 8_000_000
+    async with running(1, SLOW_STREAM._replace(attempt_seconds=0.1, request_seconds=0.2, response_buffer_bytes=10_000)) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(body=big)
+        client = await slow_reader(fleet.port)
+        await client.send(infer())
+        await blocked(fleet)
+        await asyncio.sleep(0.3)
+        assert (await client.reply()).body == big
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 0
+        client.close()
+
+
+async def test_a_client_that_never_reads_is_cut_off_and_the_node_is_not_blamed() -> None:
+    limits = SLOW_STREAM._replace(attempt_seconds=0.1, response_buffer_bytes=10_000, write_seconds=0.3, breaker_failures=1)
+    async with running(1, limits) as fleet:
+        fleet.nodes[0].script = lambda exchange, seen: exchange.reply(body=b"x" * 8_000_000)
+        client = await slow_reader(fleet.port)
+        await client.send(infer())
+        await blocked(fleet)
+        await fleet.until(lambda: not fleet.daemon.gauges().in_flight)
+        assert fleet.daemon.brain.node_view(0, 0).failures_total == 0
+        assert not fleet.daemon.breakers.is_open(0)
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+        client.close()
+
+
+async def test_a_node_that_stops_in_the_middle_of_a_long_answer_is_cut_off_and_blamed() -> None:
+    def half(exchange: Any, seen: Seen) -> None:
+        exchange.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 50_000)
+
+    async with running(1, SLOW_STREAM._replace(attempt_seconds=0.1, response_buffer_bytes=1_000)) as fleet:
+        fleet.nodes[0].script = half
+        client = await Client.open(fleet.port)
+        await client.send(infer())
+        await fleet.until(lambda: fleet.daemon.brain.node_view(0, 0).failures_total == 1)
+        client.close()
 
 
 async def test_a_node_that_speaks_nonsense_is_a_failed_node() -> None:
