@@ -12,6 +12,7 @@ a budget of its own. The first answer wins; the other attempt is given up and it
 """
 
 import asyncio
+import errno
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -35,6 +36,8 @@ _BUSY = (429, 503)
 _NOT_ITS_FAULT = (501, 503, 505)  # what no node can do, and a node that is healthy but has no room
 _NOBODY = WireError(ErrorCode.NO_READY_NODE, "no node is ready")
 _NOBODY_ALLOWED = WireError(ErrorCode.NO_READY_NODE, "no node that this request may go to is ready")
+_NO_DESCRIPTOR = WireError(ErrorCode.NO_READY_NODE, "the router has no file descriptor left for a connection to a node")
+_DESCRIPTORS_SPENT = (errno.EMFILE, errno.ENFILE)
 _LATE = WireError(ErrorCode.DEADLINE_EXCEEDED, "no node answered in time")
 
 
@@ -118,6 +121,10 @@ class Attempt:
     def connected(self, connection: UpstreamConnection) -> None:
         """A connection to the picked node is there."""
         self.exchange.connected(self, connection)
+
+    def without_descriptor(self) -> None:
+        """The router could not even try to connect."""
+        self.exchange.without_descriptor(self)
 
     def answer_grew(self, connection: UpstreamConnection) -> None:
         """See `Receiver.answer_grew`."""
@@ -432,6 +439,15 @@ class Exchange:
             failure = WireError(ErrorCode.NODE_FAILED, f"the node failed and the request could not be retried: {reason}")
             self._retry(otherwise=self._kept_answer or (lambda: self._refuse(failure)))
 
+    def without_descriptor(self, attempt: Attempt) -> None:
+        """The router has no descriptor left: nothing is said of the node, and a connection to another would need one too."""
+        self._desk.counters.without_descriptor_total += 1
+        if attempt not in self._live:
+            return
+        self._give_up(attempt)
+        if not self._live:
+            (self._kept_answer or (lambda: self._refuse(_NO_DESCRIPTOR)))()
+
     def expire(self, now_ns: int) -> None:
         """Called by the daemon's sweep. While the client does not read no node is late; `write_seconds` bounds the client."""
         if self._blocked_ns:
@@ -514,10 +530,13 @@ def _is_failure(status: int) -> bool:
 
 
 async def connect_for(attempt: Attempt, pool: NodePool) -> None:
-    """Open a connection and hand it over; a refusal is the node's failure."""
+    """Open a connection and hand it over; a refusal is the node's failure, the want of a descriptor is ours."""
     try:
         connection = await pool.connect()
     except OSError as error:
+        if error.errno in _DESCRIPTORS_SPENT:
+            attempt.without_descriptor()
+            return
         attempt.upstream_lost(f"the node cannot be reached: {error or type(error).__name__}")
         return
     attempt.connected(connection)

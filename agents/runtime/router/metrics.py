@@ -79,6 +79,7 @@ class Counters:
         self.hedges_won_total = 0
         self.failures_total = 0  # answers the router itself gave because no node could
         self.blind_total = 0  # sent although no node was known to be ready
+        self.without_descriptor_total = 0  # connections to nodes not even tried: the process or the machine had no descriptor left
         self.cold_requests_total = 0  # inference without a readable user
         self.connections_total = 0
         self.stream_losses_total = 0
@@ -124,6 +125,11 @@ class _Exposition(Collector):
             ("helm_router_hedges_won", "Of them those that answered first", counters.hedges_won_total),
             ("helm_router_failures", "Requests that no node answered", counters.failures_total),
             ("helm_router_blind_picks", "Requests sent although no node was known to be ready", counters.blind_total),
+            (
+                "helm_router_without_descriptor",
+                "Connections to nodes not tried for want of a file descriptor",
+                counters.without_descriptor_total,
+            ),
             ("helm_router_cold_requests", "Inference requests without a readable user", counters.cold_requests_total),
             ("helm_router_connections", "Client connections accepted", counters.connections_total),
             ("helm_router_stream_losses", "Residency streams lost", counters.stream_losses_total),
@@ -159,7 +165,9 @@ class _Exposition(Collector):
     def _nodes(self) -> Iterable[Metric]:
         gauges = self._gauges()
         picks = CounterMetricFamily("helm_router_picks", "Requests sent to a node", labels=["node"])
-        failures = CounterMetricFamily("helm_router_node_failures", "Attempts that a node broke off", labels=["node"])
+        failures = CounterMetricFamily(
+            "helm_router_node_failures", "Attempts that a node broke off or answered with a failure", labels=["node"]
+        )
         ready = GaugeMetricFamily("helm_router_node_ready", "1 while a node may be picked", labels=["node"])
         queued = GaugeMetricFamily("helm_router_node_queued_seconds", "Predicted work ahead on a node", labels=["node"])
         correction = GaugeMetricFamily("helm_router_node_correction_ratio", "Observed over predicted", labels=["node"])

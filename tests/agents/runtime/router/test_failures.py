@@ -1,6 +1,8 @@
 """Nodes that die, hang, refuse and come back; what clients notice of it."""
 
 import asyncio
+import os
+import resource
 import socket
 from typing import Any
 
@@ -12,7 +14,7 @@ from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.limits import Limits
 from agents.wire.ids import user_key
 from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
-from tests.agents.runtime.router.fakes import FAST, SALT, Client, Fleet, Seen, ask, infer, infer_body, load, running
+from tests.agents.runtime.router.fakes import FAST, SALT, Client, Fleet, Seen, ask, get, infer, infer_body, load, running
 
 SLOW_STREAM = FAST._replace(silence_seconds=5.0)
 
@@ -370,6 +372,30 @@ async def test_a_node_that_stops_in_the_middle_of_a_long_answer_is_cut_off_and_b
         client = await Client.open(fleet.port)
         await client.send(infer())
         await fleet.until(lambda: fleet.daemon.brain.node_view(0, 0).failures_total == 1)
+        client.close()
+
+
+async def test_a_router_without_descriptors_says_so_and_blames_no_node() -> None:
+    async with running(2, SLOW_STREAM._replace(breaker_failures=1, reuse_seconds=60.0)) as fleet:
+        client = await Client.open(fleet.port)
+        await client.send(get(b"/v2/health/live"))
+        assert (await client.reply()).status == 200
+        own, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = os.dup(client.writer.get_extra_info("socket").fileno())
+        os.close(spare)  # the lowest free descriptor is the first that may not be opened
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        try:
+            await client.send(infer())
+            reply = await client.reply()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (own, hard))
+        assert (reply.status, reply.error) == (503, "the router has no file descriptor left for a connection to a node")
+        assert fleet.daemon.counters.without_descriptor_total == 1
+        assert [fleet.daemon.brain.node_view(index, 0).failures_total for index in range(2)] == [0, 0]
+        assert not any(fleet.daemon.breakers.is_open(index) for index in range(2))
+        assert fleet.daemon.brain.totals()["reservations"] == 0
+        await client.send(infer())
+        assert (await client.reply()).status == 200
         client.close()
 
 
