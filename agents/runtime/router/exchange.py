@@ -109,13 +109,14 @@ class Desk(Protocol):
 class Attempt:
     """One node's try at a request; receives that node's answer."""
 
-    __slots__ = ("choice", "connection", "deadline_ns", "exchange", "sent_ns")
+    __slots__ = ("choice", "connection", "deadline_ns", "exchange", "sent_ns", "trial")
 
-    def __init__(self, exchange: "Exchange", choice: Pick, sent_ns: int, deadline_ns: int) -> None:
+    def __init__(self, exchange: "Exchange", choice: Pick, sent_ns: int, deadline_ns: int, trial: int) -> None:
         self.exchange = exchange
         self.choice = choice
         self.sent_ns = sent_ns
         self.deadline_ns = deadline_ns
+        self.trial = trial  # of the node's breaker
         self.connection: UpstreamConnection | None = None
 
     def connected(self, connection: UpstreamConnection) -> None:
@@ -229,9 +230,9 @@ class Exchange:
             self.first_choice = choice
         self.retry_gap_ns = choice.reuse_gap_ns
         self._nodes.append(node)
-        desk.breakers.picked(node)
         sent_ns = time.monotonic_ns()
-        attempt = Attempt(self, choice, sent_ns, min(sent_ns + int(desk.limits.attempt_seconds * 1e9), self._overall_ns))
+        deadline_ns = min(sent_ns + int(desk.limits.attempt_seconds * 1e9), self._overall_ns)
+        attempt = Attempt(self, choice, sent_ns, deadline_ns, desk.breakers.picked(node))
         self._live.append(attempt)
         pool = desk.pools[node]
         connection = pool.take_idle()
@@ -373,7 +374,7 @@ class Exchange:
         if attempt.connection is not None:
             attempt.connection.abort()
         self._desk.brain.completed(time.monotonic_ns(), attempt.choice.reservation, None)
-        self._desk.breakers.released(attempt.choice.node_index)
+        self._desk.breakers.released(attempt.choice.node_index, attempt.trial)
 
     def _pass_on(self, attempt: Attempt, status: int, headers: http.Headers, chunks: list[bytes]) -> None:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -465,7 +466,7 @@ class Exchange:
     def _fail(self, attempt: Attempt, now_ns: int) -> None:
         self._live.remove(attempt)
         self._desk.brain.completed(now_ns, attempt.choice.reservation, None, failed=True)
-        self._desk.breakers.failed(attempt.choice.node_index, now_ns)
+        self._desk.breakers.failed(attempt.choice.node_index, now_ns, attempt.trial)
 
     def cancel(self) -> None:
         """The client went away: stop the nodes' work too."""
@@ -495,7 +496,7 @@ class Exchange:
         latency_ms = (now_ns - attempt.sent_ns) / 1e6 if good else None
         if _is_failure(status):
             self._desk.brain.completed(now_ns, choice.reservation, None, failed=True)
-            self._desk.breakers.failed(choice.node_index, now_ns)
+            self._desk.breakers.failed(choice.node_index, now_ns, attempt.trial)
             return
         self._desk.brain.completed(now_ns, choice.reservation, latency_ms)
         self._desk.breakers.succeeded(choice.node_index)

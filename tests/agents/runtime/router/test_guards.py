@@ -71,8 +71,7 @@ def test_failed_trials_double_the_wait_up_to_the_bound() -> None:
             now += SECOND // 2
             made.sweep(now)
         waits.append((now - start) / SECOND)
-        made.picked(0)
-        made.failed(0, now)
+        made.failed(0, now, made.picked(0))
     assert waits == [1.0, 2.0, 4.0, 4.0]
 
 
@@ -87,11 +86,55 @@ def test_late_failures_of_requests_from_before_do_not_lengthen_the_wait() -> Non
 def test_a_trial_without_a_verdict_lets_another_try() -> None:
     made = opened_at(0)
     made.sweep(SECOND)
-    made.picked(0)
-    made.released(0)
+    made.released(0, made.picked(0))
     made.sweep(SECOND)
     assert not made.mask[0]
     assert made.is_open(0)
+
+
+def test_a_request_from_before_does_not_end_the_trial() -> None:
+    made = breakers()
+    before = made.picked(0)
+    for _ in range(3):
+        made.failed(0, 0)
+    made.sweep(SECOND)
+    trial = made.picked(0)
+    made.released(0, before)
+    made.failed(0, SECOND, before)
+    made.sweep(SECOND)
+    assert made.mask[0]  # the trial is still under way
+    made.released(0, trial)
+    made.sweep(SECOND)
+    assert not made.mask[0]  # and nobody lengthened the wait
+
+
+def test_the_trial_of_an_earlier_opening_does_not_end_the_trial_of_a_later_one() -> None:
+    made = opened_at(0)
+    made.sweep(SECOND)
+    earlier = made.picked(0)
+    made.succeeded(0)
+    for _ in range(3):
+        made.failed(0, SECOND)
+    made.sweep(2 * SECOND)
+    later = made.picked(0)
+    made.failed(0, 2 * SECOND, earlier)
+    made.sweep(2 * SECOND)
+    assert made.mask[0]
+    made.failed(0, 2 * SECOND, later)
+    made.sweep(3 * SECOND)
+    assert made.mask[0]  # twice as long as before
+
+
+def test_a_second_request_to_an_open_breaker_is_no_trial() -> None:
+    made = opened_at(0)
+    made.sweep(SECOND)
+    trial, blind = made.picked(0), made.picked(0)
+    made.released(0, blind)
+    made.sweep(SECOND)
+    assert made.mask[0]
+    made.released(0, trial)
+    made.sweep(SECOND)
+    assert not made.mask[0]
 
 
 def test_waits_are_jittered_so_that_routers_do_not_try_together() -> None:
