@@ -14,7 +14,7 @@ a budget of its own. The first answer wins; the other attempt is given up and it
 import asyncio
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -61,6 +61,12 @@ class Brain(Protocol):
         ...
 
 
+class Told(Protocol):
+    """A sampled pick that can be asked about."""
+
+    choice: Pick
+
+
 class Desk(Protocol):
     """What an exchange needs of the daemon."""
 
@@ -75,6 +81,11 @@ class Desk(Protocol):
     @property
     def brain(self) -> Brain:
         """Who picks."""
+        ...
+
+    @property
+    def explained(self) -> Mapping[str, Told]:
+        """Sampled picks by request id."""
         ...
 
     def timed_pick(self, exchange: "Exchange", barred: NDArray[np.int8]) -> Pick:
@@ -212,7 +223,11 @@ class Exchange:
         if choice.found:
             return choice
         own = together(np.zeros(len(self._desk.pools), dtype=np.int8), self._bars, tried)
-        return choice._replace(node_index=self._desk.blind_pick(self, own))
+        blind = choice._replace(node_index=self._desk.blind_pick(self, own))
+        told = self._desk.explained.get(self.request.request_id.decode()) if blind.found and choice.sample >= 0 else None
+        if told is not None:
+            told.choice = blind  # it was kept as one that found nobody
+        return blind
 
     def _tried(self) -> Bars | None:
         if not self._nodes:

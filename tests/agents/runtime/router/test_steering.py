@@ -135,6 +135,20 @@ async def test_without_a_ready_node_a_router_that_fails_open_sends_blindly_and_c
         assert refused.status == 503
 
 
+async def test_a_blind_pick_is_explained_by_the_node_it_was_sent_to() -> None:
+    async with running(2, limits=FAST._replace(fail_open=True), key="another", ready=False) as fleet:
+        reply = await ask(fleet.port, infer(extra=b"x-request-id: r-3\r\n"))
+        assert fleet.daemon.counters.blind_total == 1
+        told = msgspec.json.decode((await ask(fleet.port, get(b"/debug/picks/r-3", b"authorization: Bearer another\r\n"))).body)
+        served = [
+            name
+            for name, pool in zip(fleet.daemon.brain.names, fleet.daemon.pools, strict=True)
+            if pool.endpoint == reply.headers[b"x-gateway-destination-endpoint-served"]
+        ]
+        assert [told["picked"]] == served
+        assert [node["filtered"] for node in told["nodes"]] == ["offline", "offline"]
+
+
 async def test_a_node_speaks_for_itself_only() -> None:
     async with running(2) as fleet:
         everything = ResidencySnapshot(seq=9, user_keys=list(range(1, 50)), cached_tokens=[512] * 49)
