@@ -170,6 +170,10 @@ class Router:
         times_ns = now_ns - np.array(ages_ms, dtype=np.int64) * 1_000_000
         user_kernels.mark_seen(self.state, np.array(user_keys, dtype=np.uint64), times_ns)
 
+    def users_refused(self, index: int) -> int:
+        """Users that a node told of beyond its share of the tables, and that were left out."""
+        return int(self.state.nodes[index]["users_refused"])
+
     def sequence(self, index: int) -> int:
         """Last residency sequence number applied for a node, -1 when nothing is known."""
         return int(self.state.nodes[index]["sequence"])
@@ -248,7 +252,8 @@ class Router:
         record = self.state.totals[0]
         names = ("picks", "users", "copies", "reservations", "users_dropped", "copies_dropped")
         more = ("reservations_expired", "without_reservation", "without_user")
-        return {name: int(record[name]) for name in (*names, *more)}
+        refused = int(self.state.nodes["users_refused"].sum())
+        return {name: int(record[name]) for name in (*names, *more)} | {"users_refused": refused}
 
     @property
     def memory_bytes(self) -> int:

@@ -81,6 +81,7 @@ class Column(IntEnum):
 
 
 COLUMNS = len(Column)
+RESIDENT_SHARES = 2  # even shares of the table of copies that one node may fill: nodes are unequal, none holds twice the mean for long
 RING_BYTES_MAX = 16 * 1024 * 1024
 
 NODE = np.dtype(
@@ -122,6 +123,7 @@ NODE = np.dtype(
         ("failures_total", "i8"),
         ("resident_users", "i8"),
         ("resident_tokens", "i8"),
+        ("users_refused", "i8"),  # told of beyond its share of the tables
     ],
     align=True,
 )
@@ -171,6 +173,7 @@ SETTINGS = np.dtype(
         ("sample_every", "i8"),
         ("samples_per_second", "f8"),
         ("users_max", "i8"),
+        ("resident_users_max", "i8"),  # of one node
         ("load_cap_ms", "f8"),
         ("busy_ms", "f8"),
         ("share_cap_ratio", "f8"),
@@ -245,9 +248,21 @@ class RouterState(NamedTuple):
     eligible: NDArray[np.int64]  # [N] scratch
 
 
-def _settings(config: RouterConfig) -> NDArray[np.void]:
+def resident_users_max(config: RouterConfig, nodes: int) -> int:
+    """How many users one node may be known to hold: a node that tells of more would push out what others hold.
+
+    Two even shares of the copies, but no more than half of the table of users, so that one node leaves the other half
+    to the rest. With 32 nodes and the sizes above that is 16,384; the largest profile keeps 67,232 pages of 168 tokens,
+    which as many users fill with 690 tokens each. A single node has the table to itself.
+    """
+    if nodes <= 1:
+        return config.users_max
+    return max(1, min(RESIDENT_SHARES * config.copies_max // nodes, config.users_max // 2))
+
+
+def _settings(config: RouterConfig, nodes: int) -> NDArray[np.void]:
     settings: NDArray[Any] = np.zeros(1, dtype=SETTINGS)
-    known = config._asdict() | {"policy": int(POLICIES[config.policy])}
+    known = config._asdict() | {"policy": int(POLICIES[config.policy]), "resident_users_max": resident_users_max(config, nodes)}
     for name in SETTINGS.names or ():
         settings[name] = known[name]
     return settings
@@ -287,7 +302,7 @@ def router_state(node_hashes: list[int], config: RouterConfig, seed: int) -> Rou
         copies=copies,
         reservations=reservations,
         totals=totals,
-        settings=_settings(config),
+        settings=_settings(config, len(node_hashes)),
         scores=np.zeros((len(node_hashes), COLUMNS)),
         ring=np.zeros((_ring_entries(config.ring, len(node_hashes)), len(node_hashes), COLUMNS), dtype=np.float32),
         eligible=np.zeros(len(node_hashes), dtype=np.int64),

@@ -2,7 +2,8 @@
 
 Linear probing with backward-shift deletion, so that years of users coming and going leave no
 tombstones. A user stands in the table while resident anywhere or recently seen; when the table is
-full the oldest of a small sample gives way, those without a copy first.
+full the oldest of a small sample gives way, those without a copy first. A node fills no more of it
+than its share: what it tells of beyond is left out, so that one node cannot push out what others hold.
 """
 
 import numpy as np
@@ -152,6 +153,20 @@ def _put_copy(state: RouterState, slot: int, node: int, tokens: int) -> None:
 
 
 @kernel
+def _has_room(state: RouterState, node: int, key: np.uint64) -> bool:
+    """Whether this user may be resident on the node: within its share, or there already."""
+    if state.nodes[node].resident_users < state.settings[0].resident_users_max:
+        return True
+    slot = find_user(state, key)
+    if slot == NO_SLOT:
+        return False
+    copy = int(state.users[slot].head)
+    while copy != NO_SLOT and state.copies[copy].node != node:
+        copy = int(state.copies[copy].next)
+    return copy != NO_SLOT
+
+
+@kernel
 def set_resident(state: RouterState, node: int, keys: NDArray[np.uint64], tokens: NDArray[np.int64]) -> None:
     """The node holds these prefix lengths now."""
     for i in range(keys.shape[0]):
@@ -164,6 +179,9 @@ def put_resident(state: RouterState, node: int, key: np.uint64, tokens: int) -> 
     if key == _EMPTY:
         return
     if tokens > 0:
+        if not _has_room(state, node, key):
+            state.nodes[node].users_refused += 1
+            return
         _put_copy(state, find_or_add_user(state, key), node, tokens)
         return
     slot = find_user(state, key)

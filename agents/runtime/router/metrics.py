@@ -134,6 +134,7 @@ class _Exposition(Collector):
             ("helm_router_connections", "Client connections accepted", counters.connections_total),
             ("helm_router_stream_losses", "Residency streams lost", counters.stream_losses_total),
             ("helm_router_residency_gaps", "Gaps noticed in residency sequences", counters.gaps_total),
+            ("helm_router_users_refused", "Resident users told of by nodes beyond their share", gauges.totals["users_refused"]),
             ("helm_router_reservations_expired", "Reservations whose response was lost", gauges.totals["reservations_expired"]),
         ):
             yield CounterMetricFamily(name, text, value=value)

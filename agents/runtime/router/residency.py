@@ -12,14 +12,17 @@ from typing import Protocol
 
 import httptools
 import msgspec
+import structlog
 
 from agents.runtime.router.limits import Limits
 from agents.wire.messages import NodeAddress, NodeLoad, ResidencyDelta, ResidencyFrame, ResidencySnapshot, UsersSeen
 
+log = structlog.get_logger("router")
 _READ_BYTES = 256 * 1024
 _REPAIR_PAUSE_SECONDS = 0.05  # a node that never closes the gap is not dialled in a tight loop
 _TOKENS_MAX = 2**31 - 1
 _KEY_MAX = 2**64 - 1
+RESIDENT_MAX = 262_144  # users in one frame: four times the pages of the largest profile, and all copies that a router keeps
 SEEN_MAX = 65_536  # users in one frame: sixteen times what a node of ours keeps
 _NAME_CHARACTERS_MAX = 128
 _LOAD_MS_MAX = 3_600_000.0  # an hour of queue, or of work for one row: no node takes on that much, and sums stay small
@@ -30,8 +33,21 @@ class StreamError(Exception):
     """The stream cannot be used any further."""
 
 
+class Knowledge(Protocol):
+    """What is asked of the router itself."""
+
+    def users_refused(self, index: int) -> int:
+        """See `Router.users_refused`."""
+        ...
+
+
 class Listener(Protocol):
     """What becomes of a node's frames; plain or recorded router with the daemon around it."""
+
+    @property
+    def brain(self) -> Knowledge:
+        """The router."""
+        ...
 
     def heard_load(self, index: int, load: NodeLoad) -> None:
         """A load report."""
@@ -153,6 +169,8 @@ def residency_problem(frame: ResidencySnapshot | ResidencyDelta) -> str | None:
     """Why a residency frame cannot be used."""
     if len(frame.user_keys) != len(frame.cached_tokens):
         return "user_keys and cached_tokens must be of equal length"
+    if len(frame.user_keys) > RESIDENT_MAX:
+        return f"at most {RESIDENT_MAX} resident users are told of at once"
     if not 0 <= frame.seq < 2**62 or (isinstance(frame, ResidencyDelta) and not 0 <= frame.seq_first <= frame.seq):
         return "sequence numbers must be ordered and >= 0"
     if any(not 0 < key <= _KEY_MAX for key in frame.user_keys):
@@ -181,6 +199,7 @@ async def _follow(index: int, address: NodeAddress, key: str, listener: Listener
     try:
         writer.write(_request(address, key, listener.sequence(index)))
         frames = FrameReader(limits.frame_bytes_max)
+        refused = listener.brain.users_refused(index)
         while True:
             async with asyncio.timeout(limits.silence_seconds):
                 data = await reader.read(_READ_BYTES)
@@ -193,8 +212,16 @@ async def _follow(index: int, address: NodeAddress, key: str, listener: Listener
                     listener.heard_seen(frame)
                 elif listener.heard_residency(index, frame):
                     return
+            refused = _warn_of_excess(address, refused, listener.brain.users_refused(index))
     finally:
         writer.close()
+
+
+def _warn_of_excess(address: NodeAddress, before: int, refused: int) -> int:
+    """A line the first time that a node tells of more users than it may hold; the rest is counted, and what it may hold is kept."""
+    if refused > before == 0:
+        log.warning("node tells of more users than its share of the table", node=address.name, refused=refused)
+    return refused
 
 
 def _request(address: NodeAddress, key: str, sequence: int) -> bytes:

@@ -371,7 +371,7 @@ def test_a_cold_users_favourite_is_left_when_it_is_busier_than_the_window() -> N
 
 
 def test_a_node_does_not_get_more_than_its_share_however_local_the_traffic_is() -> None:
-    four = router(4, load_cap_ms=1e12)
+    four = router(4, load_cap_ms=1e12, users_max=512)
     keys = list(range(1, 200))
     four.residency(0, ResidencySnapshot(seq=1, user_keys=keys, cached_tokens=[512] * len(keys)))
     picks = Counter[int]()

@@ -1,13 +1,17 @@
 """Who is resident where: frames in, bounded table out, against a plain dictionary."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.profiles import load_profile
 from agents.router.router import Router
-from agents.router.state import RING_BYTES_MAX
-from agents.wire.messages import ResidencyDelta, ResidencySnapshot
+from agents.router.state import RING_BYTES_MAX, RouterConfig, resident_users_max
+from agents.wire.messages import GuardRails, ResidencyDelta, ResidencySnapshot
 from tests.agents.router.nodes import SECOND, load, router
+
+PROFILES = ("a100-40g", "a100-80g", "cpu-demo", "cpu-tiny", "gpu-demo", "h100-80g", "h200-141g")
 
 
 def delta(first: int, last: int, **users: int) -> ResidencyDelta:
@@ -87,6 +91,36 @@ def test_more_copies_than_the_bound_are_counted_and_left_out() -> None:
     assert one.resident_tokens(7) == {"node-0": 64}
 
 
+def test_a_node_that_tells_of_more_users_than_its_share_pushes_nobody_out() -> None:
+    four = router(4, users_max=64, copies_max=128)
+    for node in (1, 2, 3):
+        keys = list(range(10 * node, 10 * node + 10))
+        four.residency(node, ResidencySnapshot(seq=1, user_keys=keys, cached_tokens=[64] * 10))
+    four.residency(0, ResidencySnapshot(seq=1, user_keys=list(range(1_000, 2_000)), cached_tokens=[64] * 1_000))
+    assert all(four.resident_tokens(key) == {f"node-{key // 10}": 64} for key in range(10, 40))
+    assert (four.node_view(0, 0).resident_users, four.users_refused(0)) == (32, 968)
+    assert (four.totals()["users_refused"], four.totals()["users_dropped"], four.totals()["copies_dropped"]) == (968, 0, 0)
+
+
+def test_a_node_at_its_share_may_change_what_it_holds_and_take_a_user_for_each_that_goes() -> None:
+    two = router(2, users_max=16, copies_max=64)
+    two.residency(0, ResidencySnapshot(seq=1, user_keys=list(range(1, 9)), cached_tokens=[64] * 8))
+    two.residency(0, delta(2, 2, u3=128, u9=64))
+    assert (two.resident_tokens(3), two.resident_tokens(9)) == ({"node-0": 128}, {})
+    two.residency(0, delta(3, 3, u3=0, u9=64))
+    assert (two.resident_tokens(3), two.resident_tokens(9)) == ({}, {"node-0": 64})
+    assert two.users_refused(0) == 1
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_no_node_of_a_shipped_profile_reaches_its_share_of_the_tables(name: str) -> None:
+    """Not in a fleet of eight if each user had a single page, not in one of 32 while they have four pages in the mean."""
+    profile = load_profile(name)
+    pages = int((1.0 - GuardRails().emb_ratio_min) * profile.pool_bytes / profile.page_bytes)
+    assert pages <= resident_users_max(RouterConfig(), 8)
+    assert pages // 4 <= resident_users_max(RouterConfig(), 32)
+
+
 def test_users_not_seen_for_long_and_resident_nowhere_are_forgotten() -> None:
     one = router(1, memory_ns=100 * SECOND)
     one.residency(0, ResidencySnapshot(seq=1, user_keys=[1], cached_tokens=[64]))
@@ -125,7 +159,7 @@ Step = tuple[int, int, int, int]
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2), st.integers(1, 40), st.integers(0, 3)), max_size=120))
 def test_the_table_agrees_with_a_dictionary_through_churn(steps: list[Step]) -> None:
-    fleet = router(3, users_max=64, copies_max=256, memory_ns=30)
+    fleet = router(3, users_max=128, copies_max=256, memory_ns=30)
     known: dict[int, dict[str, int]] = {}
     sequences = [0, 0, 0]
     for node in range(3):

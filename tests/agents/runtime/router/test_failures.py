@@ -7,11 +7,13 @@ import socket
 from typing import Any
 
 import pytest
+import structlog
 
 from agents.profiles import load_profile
 from agents.router.router import Router, RouterConfig
 from agents.runtime.router.daemon import RouterDaemon
 from agents.runtime.router.limits import Limits
+from agents.runtime.router.residency import RESIDENT_MAX
 from agents.wire.ids import user_key
 from agents.wire.messages import Phase, ResidencyDelta, ResidencySnapshot, UsersSeen
 from tests.agents.runtime.router.fakes import FAST, SALT, Client, Fleet, Seen, ask, get, infer, infer_body, load, running
@@ -540,6 +542,7 @@ async def test_a_gap_in_the_residency_stream_is_asked_for_again() -> None:
         ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[-1]),
         ResidencyDelta(seq_first=2, seq=2, user_keys=[5], cached_tokens=[2**40]),
         load(ms_fixed=float("nan")),
+        ResidencySnapshot(seq=2, user_keys=[5] * (RESIDENT_MAX + 1), cached_tokens=[64] * (RESIDENT_MAX + 1)),
         load(queued_ms=float("inf")),
         load(queued_ms=9e18),
         load(ms_per_token=1e9),
@@ -559,6 +562,22 @@ async def test_an_unsound_frame_ends_the_stream_and_changes_nothing(frame: objec
         await fleet.until_ready(1)
         assert fleet.daemon.brain.totals()["copies"] == 0
         assert (await ask(fleet.port, infer())).status == 200
+
+
+async def test_a_node_that_tells_of_more_users_than_its_share_is_noted_once_and_serves_on() -> None:
+    async with running(2, SLOW_STREAM) as fleet:
+        fleet.nodes[1].news.put_nowait(ResidencySnapshot(seq=5, user_keys=[5, 6], cached_tokens=[64, 64]))
+        await fleet.until(lambda: fleet.daemon.sequence(1) == 5)
+        with structlog.testing.capture_logs() as lines:
+            for seq in (5, 6):
+                fleet.nodes[0].news.put_nowait(ResidencySnapshot(seq=seq, user_keys=list(range(100, 700)), cached_tokens=[64] * 600))
+            await fleet.until(lambda: fleet.daemon.sequence(0) == 6)
+            await fleet.until(lambda: bool(lines))
+        assert [(line["node"], line["log_level"]) for line in lines] == [("node-0", "warning")]
+        assert fleet.daemon.brain.users_refused(0) == 2 * (600 - 512)
+        assert fleet.daemon.brain.resident_tokens(5) == {"node-1": 64}
+        assert fleet.daemon.brain.ready_count() == 2
+        assert b"helm_router_users_refused_total 176.0" in (await ask(fleet.port, get(b"/metrics"))).body
 
 
 async def test_a_silent_node_is_gone() -> None:
