@@ -43,6 +43,7 @@ const LOOKS: Record<string, Look> = {
   policy_demoted: { icon: Undo2, tone: "warn" },
   training_started: { icon: BrainCircuit, tone: "neutral" },
   training_finished: { icon: BrainCircuit, tone: "ok" },
+  training_left_out: { icon: BrainCircuit, tone: "warn" },
   frame_rejected: { icon: CircleX, tone: "warn" },
   whatif_started: { icon: FlaskConical, tone: "neutral" },
   whatif_finished: { icon: FlaskConical, tone: "ok" },
