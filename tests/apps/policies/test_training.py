@@ -134,8 +134,9 @@ def test_a_run_draws_a_fresh_seed_unless_one_is_asked_for(operator: APIClient) -
         run = post(operator, **asked).json()
         seeds.append(run["options"]["seed"])
         operator.delete(f"/api/v1/training/{run['id']}/")
-    first = seeds[0]
-    assert seeds == [first, first + 1, 1, 0, first + 4]
+    drawn = [seeds[place] for place in (0, 1, 4)]
+    assert drawn == sorted(set(drawn))  # another each time; a database may leave numbers out
+    assert seeds[2:4] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,10 @@ def generator(router: Router, stream: Stream, said: list[str] | None = None, **s
     return LoadGenerator(router.fleet, stream, LoadSettings(seed=7, **settings), control, told.append)
 
 
-async def test_every_request_is_sent_once_in_order_and_its_answer_counted(router: Router) -> None:
+async def test_every_request_is_sent_once_and_its_answer_counted(router: Router) -> None:
+    """In the stream's order where each is answered before the next is due; two that are under way at once may overtake."""
     summary = await generator(router, Stream(40)).run()
-    assert router.users == list(range(40))
+    assert sorted(router.users) == list(range(40))
     assert (summary["requests"], summary["answered"], summary["failures"], summary["shed"]) == (40, 40, 0, 0)
     assert summary["nodes"]["node-0"]["requests"] == 40
     assert (summary["workload"], summary["seed"], summary["kv_hit_ratio"]) == ("stream", 7, 1.0)
