@@ -10,33 +10,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.artifacts.policy_file import read_policy
 from agents.caches import emb, exchange, kv
 from agents.caches.policy import CachePolicy, cache_policy
 from agents.controller.baselines.b10 import Residents
-from agents.controller.frozen import freeze
 from agents.controller.guard import Guard, GuardInputs, refill_room_ratio
 from agents.controller.interface import Controller, Observation, Proposal
 from agents.controller.landscape import LandscapePoint, landscape
-from agents.controller.registry import learned, make_controller, uses_cluster_reuse
-from agents.controller.status import (
-    ControllerStatus,
-    controller_events,
-    demote,
-    demoted,
-    feature_shares_of,
-    layers_of,
-    mode_in_force,
-    reinstate,
-    set_rails,
-    show_residents,
-    status_of,
-    tell_hold,
-    use_policy,
-)
+from agents.controller.registry import uses_cluster_reuse
+from agents.controller.status import feature_shares_of, mode_in_force
 from agents.node import booking, desired, residency
 from agents.node.batch import Batch, BatchPlan, Moves, StageTimings
-from agents.node.estimators import NodeEstimators, Valuation
+from agents.node.decider import Decider
+from agents.node.estimators import NodeEstimators
 from agents.node.meters import Meters, predict_here_ms
 from agents.node.report import BodyFacts, Reporter
 from agents.numerics import reuse
@@ -45,7 +30,6 @@ from agents.pool import migration
 from agents.pool.ledger import Ledger
 from agents.pool.state import Counter, Owner, PoolState, allocate, lay_out_tables
 from agents.profiles import Profile
-from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import (
     ClusterReuse,
@@ -108,11 +92,6 @@ class _Ticket(NamedTuple):
     entries: NDArray[np.int32]
 
 
-def valuation_for(controller: Controller) -> Valuation:
-    """In which unit, and by whose stream of users, a controller wants the caches valued."""
-    return Valuation(getattr(controller, "unit", "ms"), getattr(controller, "kv_stream", "cluster"))
-
-
 class Node:
     """One node. One thread owns it."""
 
@@ -134,15 +113,10 @@ class Node:
         self.state = allocate(profile.pages, self.rows_per_page, self._pages_of(start_ratio))
         self.ledger = Ledger(self.state, self.rows_per_page)
         self._desired = desired.initial(config.guard_rails)
-        self._controller: Controller = controller or make_controller(config.controller, config.guard_rails)
-        self._status = ControllerStatus()
-        self._policy_digest = ""  # who decides, as commands name it; empty: the node's own controller
-        self._controller_mode = self._desired.controller
+        self._decider = Decider(config.controller, config.guard_rails, self._residents(), controller)
         self._guard = Guard(config.guard_rails, profile.move_ratio_per_second, self.ledger.emb_ratio)
-        self._valuation = valuation_for(self._controller)
-        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, self._valuation)
+        self._estimators = NodeEstimators(profile, config.row_sampling_rate, self.policy, self._decider.valuation)
         self._reporter = Reporter(name, profile, config.controller)
-        show_residents(self._controller, self._residents())
         self._tickets: dict[int, _Ticket] = {}
         self._next_ticket = 1
         rows_max = profile.batch_max * (profile.model.tokens_max + profile.candidates)
@@ -165,7 +139,7 @@ class Node:
         self.state = state
         self.ledger = Ledger(state, self.rows_per_page)
         self._estimators.meters = meters
-        show_residents(self._controller, self._residents())
+        self._decider.show(self._residents())
 
     @property
     def meters(self) -> Meters:
@@ -334,11 +308,12 @@ class Node:
 
     def _decide(self, now_ns: int) -> list[DecisionRecord]:
         """One decision: observe, propose, limit, record. Every method is limited by the same guard."""
-        self._next_decision_ns = now_ns + self._controller.period_ns
+        self._next_decision_ns = now_ns + self._decider.controller.period_ns
         before = self.ledger.emb_ratio
         observation = self._estimators.observation(now_ns, before, self.state)
         self._observation = observation
-        proposal = self._propose(observation)
+        proposal, events = self._decider.propose(observation, self._desired.emb_ratio is not None)
+        self._pending_events += events
         self._proposed_ratio = proposal.emb_ratio
         target = self._guard.target
         limited = self._guard.limit(now_ns, self._guard_inputs(now_ns, observation, proposal))
@@ -346,30 +321,19 @@ class Node:
         if moved:
             self._pending_events.append((EventKind.RATIO_MOVED, {"from": f"{target:.3f}", "to": f"{limited.target:.3f}"}))
         self._estimators.retargeted(now_ns, moved)
-        shares = feature_shares_of(self._controller)
-        record = self._reporter.decision(now_ns, self.mode, observation, proposal, limited, self._status, shares)
+        shares = feature_shares_of(self._decider.controller)
+        record = self._reporter.decision(now_ns, self.mode, observation, proposal, limited, self._decider.status, shares)
         self._decisions = [*self._decisions[-(DECISIONS_KEPT - 1) :], record]
         return [record]
-
-    def _propose(self, observation: Observation) -> Proposal:
-        """The controller's word, and what changed in it; one that is switched off is not asked."""
-        if self._controller_mode is ControllerMode.OFF:
-            return Proposal(observation.emb_ratio, "off", {})
-        held = self._desired.emb_ratio is not None
-        tell_hold(self._controller, held, followed=not held and self._controller_mode is ControllerMode.ACTIVE)
-        proposal = self._controller.propose(observation)
-        before, self._status = self._status, status_of(self._controller)
-        self._pending_events += controller_events(before, self._status, proposal)
-        return proposal
 
     def _guard_inputs(self, now_ns: int, observation: Observation, proposal: Proposal) -> GuardInputs:
         refill = observation.pool_bytes, observation.refill_bytes_per_second, observation.refill_backlog_bytes
         return GuardInputs(
-            proposed=proposal.emb_ratio if self._controller_mode is ControllerMode.ACTIVE else None,
+            proposed=proposal.emb_ratio if self._decider.mode is ControllerMode.ACTIVE else None,
             held=self._desired.emb_ratio,
             emb_ratio=observation.emb_ratio,
             data_age_ns=self._estimators.data_age_ns(now_ns),
-            reuse_age_ns=observation.reuse_age_ns if uses_cluster_reuse(self._controller) else 0,
+            reuse_age_ns=observation.reuse_age_ns if uses_cluster_reuse(self._decider.controller) else 0,
             refill_room_ratio=refill_room_ratio(*refill),
         )
 
@@ -420,26 +384,19 @@ class Node:
 
     def _refill_cap_rows(self) -> int:
         """What the controller leaves of the refill budget in a burst, as rows per tick."""
-        if self._status.refill_share >= 1.0:
+        share = self._decider.status.refill_share
+        if share >= 1.0:
             return REFILL_ROWS_PER_TICK_MAX
-        budget_bytes = self._status.refill_share * self.profile.refill_bytes_per_second * self.config.tick_ns / 1e9
+        budget_bytes = share * self.profile.refill_bytes_per_second * self.config.tick_ns / 1e9
         return int(budget_bytes // self.profile.row_bytes)
 
     # --- commands and knowledge from outside ----------------------------------------------
 
     def apply(self, now_ns: int, spec: NodeSpec) -> None:
-        """Desired state from the control plane; `WireError` if refused, and then nothing changes.
-
-        A mode is meant for the policy that it comes with. Until that decides, whoever still does may do no more than before.
-        """
+        """Desired state from the control plane; `WireError` if refused, and then nothing changes."""
         before = self._desired
         self._set_desired(desired.from_spec(before, now_ns, spec))
-        if spec.policy_digest != self._policy_digest:
-            self._controller_mode = desired.milder(self._controller_mode, spec.controller)
-            return
-        self._controller_mode = spec.controller
-        if spec.policy_generation > before.policy_generation:
-            reinstate(self._controller)
+        self._decider.obey(before, self._desired)
 
     def control(self, now_ns: int, request: ControlRequest) -> None:
         """Local override, pin or release; `WireError` if refused, and then nothing changes."""
@@ -454,7 +411,7 @@ class Node:
             self._pending_events.append((EventKind.RELEASED, {}))
         self._desired = wanted
         self._guard.set_rails(wanted.guard_rails)
-        set_rails(self._controller, wanted.guard_rails)
+        self._decider.set_rails(wanted.guard_rails)
         self._next_decision_ns = 0  # a command is obeyed at the next tick, not at the next period
 
     def use_policy(self, weights: bytes, card: bytes) -> str:
@@ -463,67 +420,43 @@ class Node:
         A controller without layers makes room for the three layers. Raises `ArtefactError` for files that are refused,
         and `WireError` where the caches are valued in a way that no policy knows; then nothing changes.
         """
-        controller = learned(freeze(read_policy(weights, card)), self._desired.guard_rails)
-        if self._takes_in_place(controller):
-            digest = use_policy(self._controller, weights, card)
-        elif valuation_for(controller) == self._valuation:
-            digest = controller.inner.policy_digest
-            self._hand_over(controller)
-        else:
-            raise WireError(ErrorCode.INVALID_REQUEST, f"the controller {self.config.controller} takes no policy", "policy_digest")
-        self._decided_by(digest)
+        before = self._decider.controller
+        digest = self._decider.use_policy(weights, card, self._desired)
+        if self._decider.controller is not before:
+            self._reporter.decided_by(self._decider.controller.name)
         return digest
-
-    def _takes_in_place(self, wanted: Controller) -> bool:
-        """Whether the present layers can go on with another policy: those of the other variant look at other times."""
-        layers, other = layers_of(self._controller), {"helm": "paper", "paper": "helm"}[wanted.name]
-        return layers is not None and layers.name != other
 
     def use_own_controller(self) -> None:
         """Decide by the controller the node was made with, from the next decision on; what the adapter has learned stays."""
-        self._hand_over(make_controller(self.config.controller, self._desired.guard_rails))
-        self._decided_by("")
-
-    def _hand_over(self, controller: Controller) -> None:
-        state = self.adapter_state()
-        self._controller, self._status = controller, ControllerStatus()
-        self._reporter.decided_by(controller.name)
-        show_residents(controller, self._residents())
-        self.restore_adapter(state)
-
-    def _decided_by(self, digest: str) -> None:
-        self._policy_digest = digest
-        if digest == self._desired.policy_digest:
-            self._controller_mode = self._desired.controller
+        self._decider.use_own(self._desired)
+        self._reporter.decided_by(self._decider.controller.name)
 
     @property
     def controller_mode(self) -> ControllerMode:
         """Whether what the controller decides is done: as desired, once the policy that this was said of decides."""
-        return self._controller_mode
+        return self._decider.mode
 
     @property
     def policy_digest(self) -> str:
         """Who decides, as commands name it; empty: the node's own controller."""
-        return self._policy_digest
+        return self._decider.policy_digest
 
     @property
     def demoted_policy(self) -> str | None:
         """Digest of the policy in whose place the shadow decides, empty for the node's own; `None`: nobody was demoted."""
-        return self._policy_digest if demoted(self._controller) else None
+        return self._decider.demoted_policy
 
     def demote(self) -> None:
         """Let the shadow decide, as it did before a restart."""
-        demote(self._controller)
+        self._decider.demote()
 
     def adapter_state(self) -> dict[str, float]:
         """What the residual adapter has learned, to be kept over a restart; empty without one."""
-        layers = layers_of(self._controller)
-        return {} if layers is None else layers.adapter_state()
+        return self._decider.adapter_state()
 
     def restore_adapter(self, state: dict[str, float]) -> bool:
         """Give back what was kept; False, and nothing changes, if it is damaged or there is no adapter."""
-        layers = layers_of(self._controller)
-        return layers is not None and layers.restore_adapter(state)
+        return self._decider.restore_adapter(state)
 
     def reuse(self, now_ns: int, message: ClusterReuse) -> None:
         """The cluster's reuse statistics from one router."""
@@ -568,7 +501,7 @@ class Node:
     @property
     def mode(self) -> Mode:
         """Mode in force."""
-        return mode_in_force(self._desired.mode, self._status)
+        return mode_in_force(self._desired.mode, self._decider.status)
 
     @property
     def desired(self) -> desired.Desired:
