@@ -147,6 +147,14 @@ def test_a_demoted_policy_is_trusted_anew_when_somebody_names_it_again_and_only_
     assert (node.demoted_policy, node.mode) == (None, Mode.AUTO)
 
 
+def test_a_policy_does_not_answer_for_what_a_pin_costs() -> None:
+    node, file = tiny_node("helm"), random_file(card())
+    node.use_policy(file.weights, file.card)
+    node.apply(0, NodeSpec(generation=1, mode=Mode.PIN, emb_ratio=0.2, reason="a test", policy_digest=file.digest))
+    lived(node, range(1, 120))
+    assert node.decisions(1)[0].regret_ms == 0.0
+
+
 def test_a_policy_of_the_other_variant_brings_its_own_period_and_name() -> None:
     node, file = tiny_node("paper"), random_file(card())
     lived(node, range(1, 12))
