@@ -43,6 +43,13 @@ def test_a_batch_is_one_transaction_of_status_points_decisions_and_events(node: 
     assert Event.objects.get(kind="ratio_moved").text == "node-0: ratio moved (to=0.52)"
 
 
+def test_an_event_names_a_policy_by_as_much_of_its_digest_as_people_read(node: Node) -> None:
+    flushed(received(node, event("policy_switched", policy_digest="ab" * 32)))
+    told = Event.objects.get(kind="policy_switched")
+    assert told.text == "node-0: policy switched (policy_digest=abababababab)"
+    assert told.detail == {"policy_digest": "ab" * 32}
+
+
 def test_two_frames_in_one_second_are_one_point_the_later(node: Node) -> None:
     flushed(received(node, telemetry(emb_ratio=0.4), 0.0), received(node, telemetry(emb_ratio=0.5), 0.9))
     flushed(received(node, telemetry(emb_ratio=0.6), 0.95))
