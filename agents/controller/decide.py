@@ -119,8 +119,10 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     offset = adapter.offset if rules.adapter_on else 0.0
     if memory.started == 0:
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
-    warmth = watch(memory.cold_start, moment) if rules.base == _POLICY else _WARM
-    phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if rules.recovery_on else 0
+    filling = watch(memory.cold_start, moment)
+    warmth = filling if rules.base == _POLICY else _WARM
+    judged = rules.recovery_on and filling != _COLD  # while caches fill, traffic finds its way to a node and tails fall: no burst
+    phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
     based = 0

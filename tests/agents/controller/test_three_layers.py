@@ -160,11 +160,11 @@ def test_a_rule_is_not_held_by_empty_caches_because_it_reads_the_curves() -> Non
     assert (proposal.emb_ratio, proposal.reason) == (B5(RAILS).propose(scene).emb_ratio, "b5_gain")
 
 
-def test_a_surge_of_a_cold_node_does_not_move_it_either() -> None:
-    """Traffic that starts looks like a burst; the surge is shown, and KV has room for it."""
+def test_traffic_that_rises_while_the_caches_fill_is_no_burst() -> None:
+    """A node that starts, or takes up another model, is given its traffic bit by bit; KV has room for it."""
     calm = {"requests_per_second_fast": 10.0, "requests_per_second_slow": 10.0}
     surge = {"requests_per_second_fast": 40.0, "requests_per_second_slow": 12.0, "queue_ms": 400.0, "utilisation": 1.0}
-    ratios = {}
+    ratios, phases = {}, {}
     for name, used in (("warm", 1.0), ("cold", 0.0)):
         method = ThreeLayers(RAILS, policy=constant_policy([0.0]))
         seconds = iter(range(1, 400))
@@ -173,8 +173,21 @@ def test_a_surge_of_a_cold_node_does_not_move_it_either() -> None:
         for second in (next(seconds) for _ in range(10)):
             seen = observe(now_ns=second * SECOND, emb_value=rising(1.0, 100.0), kv_value=rising(0.9, 400.0), kv_used_ratio=used, **surge)
             ratios[name] = method.propose(seen).emb_ratio
-        assert method.phase == Phase.SURGE
+        phases[name] = method.phase
+    assert phases == {"warm": Phase.SURGE, "cold": Phase.CALM}
     assert ratios["warm"] < 0.5 == ratios["cold"]
+
+
+def test_a_node_under_a_rule_waits_as_long_before_it_calls_a_rise_a_burst() -> None:
+    method = ThreeLayers(RAILS, rule=B5(RAILS))
+    phases = []
+    for second in range(1, 400):
+        rate = 10.0 if second % 100 < 50 else 20.0  # twice the traffic, from then on at every half
+        seen = observe(now_ns=second * SECOND, requests_per_second_fast=rate, requests_per_second_slow=10.0, kv_used_ratio=0.1)
+        method.propose(seen)
+        phases.append(method.phase)
+    assert set(phases[:180]) == {Phase.CALM}
+    assert Phase.SURGE in phases[180:]
 
 
 def test_equal_inputs_give_equal_decisions() -> None:
