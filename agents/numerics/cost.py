@@ -41,6 +41,12 @@ def prefill_ms(cost: Cost, tokens: float, cached: float) -> float:
 
 
 @kernel
+def compute_ms(cost: Cost, tokens: float, cached: float, candidates: float) -> float:
+    """One request's own compute: its prefill, its candidates, and what every request takes."""
+    return cost.ms_fixed + cost.ms_per_candidate * candidates + prefill_ms(cost, tokens, cached)
+
+
+@kernel
 def rows_ms(cost: Cost, rows: float, missing: float) -> float:
     """Gathering `rows`, of which `missing` come over the link."""
     return (rows - missing) * cost.ms_per_hit_row + missing * cost.ms_per_missing_row
@@ -51,7 +57,7 @@ def request_ms(cost: Cost, tokens: float, cached: float, candidates: float, emb_
     """Predicted service of one request without its queue: history tokens, cached of them, candidate rows."""
     rows = tokens - cached + candidates
     gather = rows_ms(cost, rows, rows * (1.0 - emb_hit_ratio))
-    return cost.ms_fixed + gather + cost.ms_per_candidate * candidates + prefill_ms(cost, tokens, cached)
+    return gather + compute_ms(cost, tokens, cached, candidates)
 
 
 @kernel

@@ -87,6 +87,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     model: ModelShape
     cost: CostConstants
     device: DeviceName = "cpu"  # what a node of this profile runs on unless its command line says otherwise
+    paced: bool = False  # an emulated device computes no faster than `cost` says, however fast its host is
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
@@ -167,7 +168,7 @@ def _check_numbers(path: Path, profile: Profile) -> None:
     for part, lowest in ((profile, 1e-9), (profile.model, 1), (profile.cost, 0.0)):
         for field in part.__struct_fields__:
             value = getattr(part, field)
-            if isinstance(value, int | float) and not (math.isfinite(value) and value >= lowest):
+            if not isinstance(value, bool) and isinstance(value, int | float) and not (math.isfinite(value) and value >= lowest):
                 raise ValueError(f"profile {path}: {field} must be a finite number {'>= 0' if lowest == 0.0 else '> 0'}, not {value}")
     if profile.emb_ratio_start >= 1.0:
         raise ValueError(f"profile {path}: emb_ratio_start must be below 1")

@@ -6,7 +6,7 @@ from the rows that are fetched in the foreground.
 
 from typing import Any
 
-from agents.numerics.cost import Cost, prefill_ms
+from agents.numerics.cost import Cost
 from agents.numerics.jit import kernel
 
 
@@ -29,9 +29,3 @@ def cost_constants(body: Any) -> Cost:
 def gather_ms(cost: Cost, rows: float, missing: float, link_share: float) -> float:
     """Milliseconds for `rows` of a batch, of which `missing` come over a link of which refill leaves `link_share` (0..1]."""
     return (rows - missing) * cost.ms_per_hit_row + missing * cost.ms_per_missing_row / link_share
-
-
-@kernel
-def compute_ms(cost: Cost, history_tokens: float, cached_tokens: float, candidates: float) -> float:
-    """Milliseconds of one request's own compute."""
-    return cost.ms_fixed + cost.ms_per_candidate * candidates + prefill_ms(cost, history_tokens, cached_tokens)

@@ -12,6 +12,7 @@ from agents.caches import kv
 from agents.node.booking import book_prefixes, book_rows, unpin
 from agents.node.meters import batch_booked, batch_completed, cost_of, load_of, predict_ms
 from agents.node.queue import QueueState, close_batch, expire, push, queued_work_ns
+from agents.numerics.cost import compute_ms
 from agents.numerics.jit import inlined_kernel, kernel
 from agents.numerics.reuse import record_user
 from agents.pool.state import Counter
@@ -19,7 +20,7 @@ from agents.router import load as router_load
 from agents.router.picker import FIRST_TRY, pick
 from agents.router.state import NO_SLOT
 from agents.router.users import put_resident
-from agents.sim.device import compute_ms, cost_constants, gather_ms
+from agents.sim.device import cost_constants, gather_ms
 from agents.sim.memory import meters_at, pool_at
 from agents.sim.world import NOT_BUSY, RESIDENCY_DELAY_NS, Stop, World
 from agents.workloads.blocks import RequestBlock

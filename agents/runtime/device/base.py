@@ -101,8 +101,8 @@ class Stopwatch(ABC):
     """Laps on a device's own clock. Starts when it is made."""
 
     @abstractmethod
-    def mark(self) -> None:
-        """End a lap here and begin the next."""
+    def mark(self, least_ms: float = 0.0) -> None:
+        """End a lap here and begin the next; an emulated device waits until the lap has lasted `least_ms`."""
 
     @abstractmethod
     def laps_ms(self) -> list[float]:

@@ -1,7 +1,8 @@
 """The CPU device: real torch memory and compute, an emulated arena and an emulated link.
 
-Nothing waits but the link. What it would carry is really gathered from host memory; the wait
-fills up the time that the link would have taken.
+What the link would carry is really gathered from host memory; the wait fills up the time that the link would
+have taken. Of a paced profile compute waits in the same way: it is done for real, and is over when a device of that
+profile would have ended. The device is then as fast on one host as on another, whatever else the host does meanwhile.
 """
 
 import time
@@ -24,14 +25,22 @@ class CpuStore(Store):
     name = "cpu"
     emulated = True
 
-    def __init__(self, profile: Profile, table: RowSource, link: Link, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        table: RowSource,
+        link: Link,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         super().__init__(profile, table, torch.device("cpu"))
         self._link = link
         self._clock = clock
+        self._sleep = sleep
 
     def stopwatch(self) -> Stopwatch:
         """Laps of the host's clock."""
-        return _HostStopwatch(self._clock)
+        return _HostStopwatch(self._clock, self._sleep)
 
     def upload(self, *parts: NDArray[np.integer]) -> list[torch.Tensor]:
         """The same memory where it is int64 already."""
@@ -63,11 +72,14 @@ class CpuStore(Store):
 
 
 class _HostStopwatch(Stopwatch):
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], sleep: Callable[[float], None]) -> None:
         self._clock = clock
+        self._sleep = sleep
         self._readings = [clock()]
 
-    def mark(self) -> None:
+    def mark(self, least_ms: float = 0.0) -> None:
+        if least_ms > 0.0:
+            self._sleep(max(0.0, self._readings[-1] + least_ms / 1e3 - self._clock()))
         self._readings.append(self._clock())
 
     def laps_ms(self) -> list[float]:

@@ -117,7 +117,7 @@ class _EventStopwatch(Stopwatch):
     def __init__(self) -> None:
         self._events = [_recorded_event()]
 
-    def mark(self) -> None:
+    def mark(self, least_ms: float = 0.0) -> None:
         self._events.append(_recorded_event())
 
     def laps_ms(self) -> list[float]:

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from agents.node.batch import Batch, BatchPlan, Moves
+from agents.numerics.cost import Cost, compute_ms
 from agents.profiles import Profile
 from agents.runtime.device.base import (
     DeviceExecutor,
@@ -39,6 +41,7 @@ class TorchExecutor(DeviceExecutor):
         self.name, self.emulated = store.name, store.emulated
         self.store = store
         self._profile = profile
+        self._cost = Cost(**msgspec.structs.asdict(profile.cost))
         self._model = model
 
     def execute(self, plan: BatchPlan, batch: Batch, actions: NDArray[np.int64], timestamps: NDArray[np.int64]) -> Execution:
@@ -78,8 +81,12 @@ class TorchExecutor(DeviceExecutor):
             scored, new_kv = self._model.forward(new_rows, acts[first + cached : last], times[first:last], prefix, candidates)
             scores.append(scored)
             fresh.append(new_kv)
-            watch.mark()
+            watch.mark(self._pace_ms(last - first, cached, stop - split))
         return scores, fresh
+
+    def _pace_ms(self, tokens: int, cached: int, candidates: int) -> float:
+        """The least that a request's compute takes: what the cost model says of a paced profile."""
+        return compute_ms(self._cost, float(tokens), float(cached), float(candidates)) if self._profile.paced else 0.0
 
     def install(self, parts: Parts) -> None:
         """Compute with another version from the next batch on; `ValueError` when it does not fit the profile."""

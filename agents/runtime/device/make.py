@@ -15,6 +15,8 @@ from agents.runtime.model import HstuRanker, Weights, kv_floats_per_token
 def refuse_what_cannot_run(device: DeviceName, profile: Profile) -> None:
     """`ValueError` when the device or HELM's model cannot be had for this profile; asked before anything large is made."""
     if device == "cuda":
+        if profile.paced:
+            raise ValueError(f"profile {profile.name}: paced is for emulated devices, a cuda device takes the time it takes")
         cuda.refuse_without_cuda()
     made = kv_floats_per_token(profile.model) * element_type(profile).itemsize
     if made != profile.kv_token_bytes:

@@ -32,3 +32,14 @@ def test_a_newer_gpu_is_faster_in_every_constant() -> None:
     for field in ("ms_fixed", "ms_per_hit_row", "ms_per_missing_row", "ms_per_token", "ms_per_token_squared", "ms_kv_hit_floor"):
         assert getattr(h100.cost, field) < getattr(a100.cost, field)
     assert h100.link_bytes_per_second > a100.link_bytes_per_second
+
+
+def test_the_paced_node_is_the_demos_with_a_link_and_compute_eight_times_slower() -> None:
+    paced, demo = load_profile("cpu-paced"), load_profile("cpu-demo")
+    assert paced.paced
+    assert not demo.paced
+    assert (paced.pool_bytes, paced.rows, paced.model, paced.candidates) == (demo.pool_bytes, demo.rows, demo.model, demo.candidates)
+    assert demo.link_bytes_per_second / paced.link_bytes_per_second == pytest.approx(8.0)
+    for field in ("ms_fixed", "ms_per_token", "ms_per_token_squared", "ms_per_candidate", "ms_kv_hit_floor"):
+        assert getattr(paced.cost, field) / getattr(demo.cost, field) == pytest.approx(8.0)
+    assert paced.slo_ms / demo.slo_ms == pytest.approx(8.0)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from agents.numerics.cost import Cost
+from agents.numerics.cost import Cost, compute_ms
 from agents.profiles import load_profile
-from agents.sim.device import compute_ms, cost_constants, gather_ms
+from agents.sim.device import cost_constants, gather_ms
 from agents.sim.world import BODY
 
 COST = Cost(1.0, 0.0, 0.5, 0.1, 0.01, 0.25, 0.2)

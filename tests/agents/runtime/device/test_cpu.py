@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from agents.profiles import load_profile
 from agents.runtime.device.base import element_type
 from agents.runtime.device.cpu import CpuStore
 from agents.runtime.device.executor import TorchExecutor
 from agents.runtime.device.link import Link
-from agents.runtime.device.make import make_executor
+from agents.runtime.device.make import make_executor, refuse_what_cannot_run
 from agents.runtime.device.table import HostTable, ensure_table
 from agents.runtime.model import HstuRanker, init_weights
-from tests.agents.runtime.device.parts import PROFILE, SHAPE, Ask, assemble, make_timed_bench, row, run
+from tests.agents.runtime.device.parts import PROFILE, SHAPE, Ask, assemble, make_bench, make_timed_bench, row, run
 
 
 def test_timings_are_measured_stage_by_stage(table_path: Path) -> None:
@@ -27,6 +28,43 @@ def test_timings_are_measured_stage_by_stage(table_path: Path) -> None:
     assert done.timings.kv_ms == 2000.0
     assert done.timings.compute_ms.tolist() == [1000.0, 1000.0]
     assert done.timings.service_ms == 6000.0
+
+
+def test_of_a_paced_profile_compute_ends_when_the_cost_model_says(table_path: Path) -> None:
+    terms = {"ms_fixed": 10.0, "ms_per_token": 4.0, "ms_per_token_squared": 0.0, "ms_per_candidate": 1.0, "ms_kv_hit_floor": 3.0}
+    cost = msgspec.structs.replace(PROFILE.cost, **terms)
+    paced = msgspec.structs.replace(PROFILE, paced=True, cost=cost)
+    slept: list[float] = []
+    now = 0.0
+
+    def clock() -> float:  # each reading a millisecond after the one before, and what was slept beside
+        nonlocal now
+        now += 1e-3
+        return now + sum(slept)
+
+    bench = assemble(paced, HostTable(table_path), lambda table: CpuStore(paced, table, Link(1e9, 1e9), clock, slept.append))
+    plain = make_bench("cpu", PROFILE, table_path)
+    asks = [Ask([1, 2, 3, 4], [5, 6]), Ask([1, 2, 3, 4, 7], [5], cached=4, read_pages=(0,))]
+    done, real = run(bench, asks), run(plain, asks)
+    assert slept == [pytest.approx(0.027), pytest.approx(0.014)]  # 10 + 4 x 4 + 2 and 10 + 4 + 1, less a reading
+    assert done.timings.compute_ms.tolist() == [pytest.approx(29.0), pytest.approx(16.0)]  # two readings: before the sleep, after it
+    assert all(np.array_equal(one, other) for one, other in zip(done.scores, real.scores, strict=True))
+
+
+def test_a_paced_device_that_is_late_waits_for_nothing(table_path: Path) -> None:
+    paced = msgspec.structs.replace(PROFILE, paced=True)  # milliseconds, of a clock that jumps a second a reading
+    slept: list[float] = []
+    ticks = iter(range(1000))
+    bench = assemble(
+        paced, HostTable(table_path), lambda table: CpuStore(paced, table, Link(1e9, 1e9), lambda: float(next(ticks)), slept.append)
+    )
+    run(bench, [Ask([1, 2], [3])])
+    assert slept == [0.0]
+
+
+def test_a_paced_profile_is_refused_for_a_device_that_is_real() -> None:
+    with pytest.raises(ValueError, match="profile cpu-demo: paced is for emulated devices"):
+        refuse_what_cannot_run("cuda", msgspec.structs.replace(load_profile("cpu-demo"), paced=True))
 
 
 def test_missing_rows_take_the_time_of_the_link_and_hits_take_none(table_path: Path) -> None:
