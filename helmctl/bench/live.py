@@ -1,4 +1,4 @@
-"""Live, not simulated: what routing and allocation bring on four real CPU nodes, against one ratio for all and against user hashing.
+"""Live, not simulated: what routing and allocation bring on four CPU nodes, against one ratio for all and against user hashing.
 
 Each run starts a fleet of its own, plays a seeded stream through the router and measures the part after the
 warm-up, in which caches fill and, of the burst stream, the calm lies. Three ways are compared: `auto` (joint
@@ -6,8 +6,12 @@ routing, the nodes' own controller), `s0` (joint routing, every node pinned to o
 (consistent hashing, the nodes' own controller). They take turns as auto's neighbours, S P H, H P S, so that a
 machine that drifts favours nobody. Every run pairs with the same block's auto.
 
+Nodes are of the paced profile: all that they do is real, but compute ends when an accelerator of its own for each
+would have ended. Four nodes that share two cores are else one queue for these, whichever node a request is sent to.
+
 HELM_BENCH_LIVE_WARM_SECONDS (120: the burst begins there), HELM_BENCH_LIVE_RATE (requests/s; found for the machine when
-left out), HELM_BENCH_LIVE_S0 (ratio) and HELM_BENCH_LIVE_NODES change a trial; the bench's runs are its blocks.
+left out), HELM_BENCH_LIVE_REGIMES ("trend,burst"), HELM_BENCH_LIVE_PROFILE (cpu-paced), HELM_BENCH_LIVE_S0 (ratio) and
+HELM_BENCH_LIVE_NODES change a trial; the bench's runs are its blocks.
 """
 
 import os
@@ -18,15 +22,16 @@ import msgspec
 import numpy as np
 import uvloop
 
-from agents.profiles import Profile, load_profile
+from agents.profiles import load_profile, profile_reference
 from agents.sim.scenario import Scenario
 from agents.sim.scenario import run as simulate
 from helmctl.bench.fleet import BenchError, BenchFleet, bench_fleet
 from helmctl.bench.live_play import find_pace, play
 from helmctl.bench.report import Result, Say, ratio_of, result_of
 
-PROFILE = "cpu-demo"
+PROFILE = "cpu-paced"
 REGIMES = ("trend", "burst")
+PACES = (40.0, 20.0, 10.0)  # requests/s: half of what four paced nodes can do, and less where a machine is too busy
 START_SECONDS = 20.0  # of a run: processes, models, the pool
 
 
@@ -45,6 +50,8 @@ WAYS = (S0, AUTO, HASH)
 class Trial(NamedTuple):
     """Sizes of every run of a bench."""
 
+    profile: str
+    regimes: tuple[str, ...]
     seconds: float
     warm_seconds: float
     rate: float
@@ -62,16 +69,15 @@ class Figures(NamedTuple):
 
 def measure(runs: int, say: Say, seconds: float = 90.0) -> Sequence[Result]:
     """`runs` blocks of three runs of `seconds` per regime; ratios of auto over the others, and what the simulator says of the same."""
-    profile = load_profile(PROFILE)
     trial = _trial(seconds)
-    trial = trial._replace(rate=trial.rate or _pace(profile, trial.nodes))
-    count = runs * len(WAYS) * len(REGIMES)
+    trial = trial._replace(rate=trial.rate or _pace(trial))
+    count = runs * len(WAYS) * len(trial.regimes)
     minutes = count * (START_SECONDS + trial.warm_seconds + trial.seconds) / 60.0
     say(f"{trial.rate:.0f} requests/s, {count} runs, about {minutes:.0f} minutes and the simulator's part")
     results: list[Result] = []
     ratios: dict[str, list[tuple[float, float]]] = {}
-    for regime in REGIMES:
-        found = _blocks(regime, runs, profile, trial, say)
+    for regime in trial.regimes:
+        found = _blocks(regime, runs, trial, say)
         results += [result_of(f"live_p99_ms_{regime}_{way}", [one.p99 for one in figures], "ms") for way, figures in found.items()]
         for name, pairs in _pairs(found).items():
             ratios.setdefault(name, []).extend(pairs)
@@ -80,12 +86,12 @@ def measure(runs: int, say: Say, seconds: float = 90.0) -> Sequence[Result]:
     return [*overall, *results, result_of("live_requests_per_second", [trial.rate], "1/s")]
 
 
-def _blocks(regime: str, runs: int, profile: Profile, trial: Trial, say: Say) -> dict[str, list[Figures]]:
+def _blocks(regime: str, runs: int, trial: Trial, say: Say) -> dict[str, list[Figures]]:
     """Figures by way, live ones under its name and simulated ones under `predicted_` and its name."""
     found: dict[str, list[Figures]] = {}
     for block in range(runs):
         for way in WAYS if block % 2 == 0 else WAYS[::-1]:
-            live = _live_run(regime, block + 1, way, profile, trial)
+            live = _live_run(regime, block + 1, way, trial)
             found.setdefault(way.name, []).append(live)
             say(f"{regime} {way.name:4} P99 {live.p99:.1f} ms, mean {live.mean:.1f} ms")
             told = _predicted(regime, block + 1, way, live.controller, trial, say)
@@ -107,26 +113,26 @@ def _pairs(found: dict[str, list[Figures]]) -> dict[str, list[tuple[float, float
     return pairs
 
 
-def _pace(profile: Profile, nodes: int) -> float:
+def _pace(trial: Trial) -> float:
     """What this machine's fleet carries of a steady stream."""
-    with bench_fleet(nodes, PROFILE) as fleet:
+    with bench_fleet(trial.nodes, trial.profile) as fleet:
         fleet.start_nodes()
         fleet.start_router()
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
-        return uvloop.run(find_pace(fleet, profile))
+        return uvloop.run(find_pace(fleet, load_profile(trial.profile), PACES))
 
 
 # --- one live run -------------------------------------------------------------------------
 
 
-def _live_run(regime: str, seed: int, way: Way, profile: Profile, trial: Trial) -> Figures:
-    with bench_fleet(trial.nodes, PROFILE) as fleet:
+def _live_run(regime: str, seed: int, way: Way, trial: Trial) -> Figures:
+    with bench_fleet(trial.nodes, trial.profile) as fleet:
         fleet.start_nodes()
         fleet.start_router(way.policy)
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
         if way.pinned:
             _pin(fleet, trial.s0_ratio)
-        played = uvloop.run(play(fleet, regime, seed, profile, trial.rate, trial.seconds, settle=trial.warm_seconds))
+        played = uvloop.run(play(fleet, regime, seed, load_profile(trial.profile), trial.rate, trial.seconds, settle=trial.warm_seconds))
         played.require_answered()
         controller = str(msgspec.json.decode(fleet.call(fleet.file.nodes[0].name, "/v1/status"))["controller"])
     return Figures(float(np.quantile(played.took_ms, 0.99)), float(played.took_ms.mean()), controller)
@@ -145,7 +151,7 @@ def _predicted(regime: str, seed: int, way: Way, controller: str, trial: Trial, 
     """The same stream, fleet and way under the simulator's clock; `None` when it does not know the controller."""
     try:
         scenario = Scenario(
-            profile=PROFILE,
+            profile=trial.profile,
             workload=regime,
             nodes=trial.nodes,
             method=f"static-{trial.s0_ratio:.2f}" if way.pinned else controller,
@@ -166,13 +172,27 @@ def _predicted(regime: str, seed: int, way: Way, controller: str, trial: Trial, 
 
 
 def _trial(seconds: float) -> Trial:
+    name = profile_reference(os.environ.get("HELM_BENCH_LIVE_PROFILE", PROFILE))
+    try:
+        profile = load_profile(name)
+    except ValueError as error:
+        raise BenchError(f"HELM_BENCH_LIVE_PROFILE: {error}") from error
     return Trial(
+        profile=name,
+        regimes=_regimes(),
         seconds=seconds,
         warm_seconds=_number("WARM_SECONDS", 120.0),
         rate=_number("RATE", 0.0),
-        s0_ratio=_number("S0", load_profile(PROFILE).emb_ratio_start),
+        s0_ratio=_number("S0", profile.emb_ratio_start),
         nodes=int(_number("NODES", 4.0)),
     )
+
+
+def _regimes() -> tuple[str, ...]:
+    named = tuple(os.environ.get("HELM_BENCH_LIVE_REGIMES", ",".join(REGIMES)).split(","))
+    if not set(named) <= set(REGIMES) or len(set(named)) < len(named):
+        raise BenchError(f"HELM_BENCH_LIVE_REGIMES: {','.join(named)!r} names other regimes than {' and '.join(REGIMES)}, or one twice")
+    return named
 
 
 def _number(name: str, default: float) -> float:

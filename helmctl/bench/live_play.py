@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -86,16 +87,16 @@ async def play(
     return Played(found[:, 0], found[:, 1], refused)
 
 
-async def find_pace(fleet: BenchFleet, profile: Profile) -> float:
-    """The fastest of `PACES` at which a steady stream is answered within the SLO, none refused; `BenchError` if none is.
+async def find_pace(fleet: BenchFleet, profile: Profile, paces: Sequence[float] = PACES) -> float:
+    """The fastest of `paces` (falling) at which a steady stream is answered within the SLO, none refused; `BenchError` if none is.
 
     Nodes compute for real, so what a fleet can do depends on what else the machine does.
     """
-    for rate in PACES:
+    for rate in paces:
         played = await play(fleet, "steady", 1, profile, rate, PACE_SECONDS / 2, settle=PACE_SECONDS / 2)
         if not played.refused and len(played.took_ms) and np.quantile(played.took_ms, 0.99) <= profile.slo_ms:
             return rate
-    raise BenchError(f"not even {PACES[-1]:.0f} requests/s are answered within {profile.slo_ms:.0f} ms: this machine is too busy")
+    raise BenchError(f"not even {paces[-1]:.0f} requests/s are answered within {profile.slo_ms:.0f} ms: this machine is too busy")
 
 
 def _said(body: bytes) -> str:
