@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from agents.runtime.router.limits import Limits
 from helmctl.supervisor.bus import Bus
 from helmctl.supervisor.plan import Hosts, Plan
 from helmctl.supervisor.state import StateFolder
@@ -56,6 +57,7 @@ def router(plan: Plan, state: StateFolder, python: str, hosts: Hosts) -> Service
         env=runtime_env(state),
         health_url=f"http://{hosts.router}:{plan.router_port}/v2/health/ready",
         stop_order=1,
+        stop_seconds=Limits().drain_seconds + 3.0,  # what it has let in is answered first
         standby=("--standby",),  # a start takes three seconds of imports, and without a router nothing is answered
         ports=((plan.host, plan.router_port, "ROUTER_PORT"),),
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.runtime.config import DRAIN_SECONDS_MAX
+from agents.runtime.router.limits import Limits
 from helmctl.supervisor.plan import Plan
 from helmctl.supervisor.processes import ONE_THREAD, Service, services
 from helmctl.supervisor.state import StateFolder, kernel_digest
@@ -66,6 +68,11 @@ def test_every_process_has_one_thread_and_its_caches_in_the_state_folder(table: 
 def test_load_stops_first_then_the_router_then_the_nodes(table: list[Service]) -> None:
     order = sorted(table, key=lambda service: service.stop_order)
     assert [service.name for service in order] == ["load", "router", "node-0", "node-1"]
+
+
+def test_whoever_drains_is_not_killed_before_that_is_done(table: list[Service]) -> None:
+    assert by_name(table, "router").stop_seconds > Limits().drain_seconds
+    assert by_name(table, "node-0").stop_seconds > DRAIN_SECONDS_MAX
 
 
 def test_what_serves_has_a_health_check_and_a_port_that_can_be_moved(table: list[Service]) -> None:
