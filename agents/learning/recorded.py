@@ -3,6 +3,7 @@
 A journal holds every batch with whole histories. A trace holds what each request brought: the events by which a user's
 history is longer than at the user's request before, and of a user's first one the newest part. Users are keyed as in the
 journal. The end of a journal is held out, so that a policy tuned on the rest can be tried on traffic it has not seen.
+Of a run in several parts the one asked for is read behind the one before it: a part that has just begun holds little.
 """
 
 from collections import deque
@@ -41,7 +42,7 @@ def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lamb
     """Write a journal's traces into `folder`; `None` when cancelled, `ValueError` for a journal that nothing can be learned from."""
     header = journal.read_header(path)
     profile = load_profile(header.profile)
-    found = list(deque(_requests(path, header, cancelled), maxlen=REQUESTS_MAX))  # the newest: what nodes serve now
+    found = list(deque(_requests(path, cancelled), maxlen=REQUESTS_MAX))  # the newest: what nodes serve now
     if cancelled():
         return None
     if len(found) < REQUESTS_MIN:
@@ -58,19 +59,29 @@ def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lamb
     return Recorded(path.name, header.profile, len(found) / seconds, paths[0], paths[1] if len(paths) > 1 else None)
 
 
-def _requests(path: Path, header: journal.Header, cancelled: Callable[[], bool]) -> Iterator[TraceRecord]:
+def _requests(path: Path, cancelled: Callable[[], bool]) -> Iterator[TraceRecord]:
     ends: dict[int, NDArray[np.int64]] = {}  # of each user's history: whole ones of a long journal would fill the memory
-    began_ns = -1
-    for record in journal.read_records(path):
+    began_ns = started_ns = -1
+    for record in _last_two_parts(path):
         if cancelled():
             return
+        if isinstance(record, journal.Header):
+            started_ns = record.started_unix_ns if started_ns < 0 else started_ns
         if not isinstance(record, journal.Admit):
             continue
         began_ns = record.now_ns if began_ns < 0 else began_ns
-        at_ns = header.started_unix_ns + record.now_ns - began_ns
+        at_ns = started_ns + record.now_ns - began_ns
         for user, history in _histories(record):
             yield TraceRecord(at_ns, user, _new_events(ends.get(user), history).tolist())
             ends[user] = history[-_SAME_EVENTS:].copy()
+
+
+def _last_two_parts(path: Path) -> Iterator[journal.Record]:
+    first, part = journal.part_of(path)
+    before = journal.part_path(first, part - 1) if part > 1 else path
+    if before != path and before.exists():
+        yield from journal.read_records(before)
+    yield from journal.read_records(path)
 
 
 def _histories(record: journal.Admit) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -40,8 +41,8 @@ from agents.wire.messages import (
 )
 from agents.workloads import journal
 
-JOURNAL_BYTES_MAX = 1 << 30  # one run: an hour at 25 requests/s with 768 tokens; a demo disk is not filled
-FOLDER_BYTES_MAX = 4 << 30  # all runs of a node; the oldest whole runs go first, a part of one cannot be replayed
+PART_BYTES_MAX = 1 << 30  # one file of a run: an hour at 25 requests/s with 768 tokens
+FOLDER_BYTES_MAX = 4 << 30  # all files of a node; the oldest go first: a demo disk is not filled, and what was served last is there
 PENDING_RECORDS_MAX = 4_096  # about 40 MB of batches: the disk stood still for minutes
 SUFFIX = ".journal"
 
@@ -78,21 +79,25 @@ class Brain(Protocol):
 
 
 class JournalWriter:
-    """A thread that appends records to one file, with a bounded backlog and a bounded file."""
+    """A thread that appends records to a run's files, with a bounded backlog, bounded files and a bounded folder."""
 
-    def __init__(self, path: Path, header: journal.Header, limit_bytes: int = JOURNAL_BYTES_MAX) -> None:
+    def __init__(self, path: Path, header: journal.Header, part_bytes: int = PART_BYTES_MAX, folder_bytes: int = FOLDER_BYTES_MAX) -> None:
         self.path = path
-        self._limit_bytes = limit_bytes
+        self._part_bytes = part_bytes
+        self._folder_bytes = folder_bytes
         self._pending: queue.Queue[Callable[[], journal.Record] | None] = queue.Queue(PENDING_RECORDS_MAX)
         self._overrun = threading.Event()
         self._stopped = threading.Event()
         self._closed = False
         path.parent.mkdir(parents=True, exist_ok=True)
-        make_room(path.parent, FOLDER_BYTES_MAX - limit_bytes)
-        # What users did stands in it, under hashed keys: its owner alone may read it.
-        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._file = self._open(path)
         self._thread = threading.Thread(target=self._run, args=(header,), name="journal", daemon=True)
         self._thread.start()
+
+    def _open(self, path: Path) -> BinaryIO:
+        make_room(path.parent, self._folder_bytes - self._part_bytes)
+        # What users did stands in it, under hashed keys: its owner alone may read it.
+        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
     @property
     def recording(self) -> bool:
@@ -116,10 +121,7 @@ class JournalWriter:
     def _run(self, header: journal.Header) -> None:
         reason = "writer_failed"
         try:
-            with self._file as target:
-                written = target.write(journal.encode_record(header))
-                reason = self._write_all(target, written)
-                target.write(journal.encode_record(journal.End(reason=reason)))
+            reason = self._write_parts(header)
         except Exception:  # a full disk ends the journal, not the node
             log.exception("journal_failed", path=str(self.path))
         self._stopped.set()
@@ -127,7 +129,21 @@ class JournalWriter:
         while not self._closed and self._pending.get() is not None:
             pass  # nobody may wait for room in a queue that is no longer read
 
-    def _write_all(self, target: BinaryIO, written: int) -> str:
+    def _write_parts(self, header: journal.Header) -> str:
+        """Write until there is nothing more to come; why that is."""
+        first = b""  # record of the next part: it did not fit into the one before
+        while True:
+            with self._file as target:
+                written = target.write(journal.encode_record(header)) + target.write(first)
+                reason, first = self._write_part(target, written)
+                target.write(journal.encode_record(journal.End(reason=reason)))
+            if reason != journal.CONTINUED:
+                return reason
+            header = msgspec.structs.replace(header, part=header.part + 1, started_unix_ns=time.time_ns())
+            self._file = self._open(journal.part_path(self.path, header.part))
+
+    def _write_part(self, target: BinaryIO, written: int) -> tuple[str, bytes]:
+        """Why it ends, and the record that goes into the next part."""
         while True:
             try:
                 build = self._pending.get(timeout=1.0)
@@ -136,17 +152,17 @@ class JournalWriter:
                 continue
             if build is None:
                 self._closed = True
-                return "writer_overrun" if self._overrun.is_set() else "closed"
+                return "writer_overrun" if self._overrun.is_set() else "closed", b""
             encoded = journal.encode_record(build())
-            if written + len(encoded) > self._limit_bytes:
-                return "limit_bytes"
+            if written + len(encoded) > self._part_bytes:
+                return journal.CONTINUED, encoded
             written += target.write(encoded)
             if self._overrun.is_set() and self._pending.empty():
-                return "writer_overrun"
+                return "writer_overrun", b""
 
 
 def make_room(folder: Path, limit_bytes: int) -> list[Path]:
-    """Delete the oldest runs in `folder` until the rest fits; returns what went."""
+    """Delete the oldest files of runs in `folder` until the rest fits; returns what went."""
     runs = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     total = sum(path.stat().st_size for path in runs)
     gone = []

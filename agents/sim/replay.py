@@ -57,12 +57,14 @@ class Parity(NamedTuple):
 
 
 def replay_file(path: Path, policy: CachePolicy | None = None, served: list[Served] | None = None) -> Parity:
-    """Replay one journal; `policy` replaces the caches' constants (a mutation must be noticed).
+    """Replay a run from its first part on; `policy` replaces the caches' constants (a mutation must be noticed).
 
-    Every served batch is appended to `served`, if given.
+    Every served batch is appended to `served`, if given. `ValueError` for a later part, because its brain was no fresh one.
     """
-    records = journal.read_records(path)
     header = journal.read_header(path)
+    if header.part > 1:
+        raise ValueError(f"journal: {path.name} is part {header.part} of a run, which replays from {journal.part_of(path)[0].name} on")
+    records = journal.read_run(path)
     next(iter(records), None)  # the header itself
     return replay(header, records, policy, served)
 

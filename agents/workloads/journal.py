@@ -5,9 +5,14 @@ a `Header`, the last of a run that ended properly an `End`. Inputs are kept whol
 replayer makes the same calls and recomputes the outputs; of the outputs only 64-bit digests are
 kept, so that nothing can be read back instead of being recomputed. Arrays are stored with the
 narrowest integer type that holds them and restored to their own.
+
+A run is as many files as it needs, so that what was served last is always there: `1234.journal`, `1234.p2.journal`,
+`1234.p3.journal`. Each begins with a header and ends, but for the last, with `continued`. All of them in a row replay; one
+without those before it does not, but its requests can be learned from.
 """
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +25,8 @@ from numpy.typing import NDArray
 from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeSpec, VersionPart
 
 JOURNAL_VERSION = 1
+CONTINUED = "continued"  # why a part ends: the next one goes on
+_PART = re.compile(r"(.+)\.p([1-9]\d{0,8})")
 RECORD_BYTES_MAX = 256 << 20  # a longer length prefix is damage: the gateway admits no batch near it
 LENGTH = struct.Struct(">I")
 NARROW_TYPES = ("int8", "int16", "int32")
@@ -42,7 +49,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="header"):
     profile: str
     config: dict[str, Any]  # the node's configuration as plain values
     salt_digest: str
-    started_unix_ns: int
+    started_unix_ns: int  # of this part
+    part: int = 1
 
 
 class Admit(msgspec.Struct, frozen=True, kw_only=True, tag="admit"):
@@ -141,7 +149,7 @@ class UsePolicy(msgspec.Struct, frozen=True, kw_only=True, tag="use_policy"):
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True, tag="end"):
-    """Why the journal stops here: `closed`, `limit_bytes`, `writer_overrun`; all before it replays."""
+    """Why the journal stops here: `closed`, `continued`, `writer_overrun`; all before it replays."""
 
     reason: str
 
@@ -192,6 +200,32 @@ def encode_record(record: Record) -> bytes:
     """One record as it stands in the file."""
     body = _ENCODER.encode(record)
     return LENGTH.pack(len(body)) + body
+
+
+def part_path(first: Path, part: int) -> Path:
+    """File of a run's part, by the run's first file."""
+    return first if part == 1 else first.with_name(f"{first.stem}.p{part}{first.suffix}")
+
+
+def part_of(path: Path) -> tuple[Path, int]:
+    """First file of the run that a file belongs to, and which part of it the file is."""
+    named = _PART.fullmatch(path.stem)
+    return (path, 1) if named is None else (path.with_name(named[1] + path.suffix), int(named[2]))
+
+
+def read_run(first: Path) -> Iterator[Record]:
+    """Records of a run from its first part on, as if it were one file; errors as of `read_records`."""
+    part = 1
+    while True:
+        following = part_path(first, part + 1)
+        for record in read_records(part_path(first, part)):
+            if isinstance(record, End) and record.reason == CONTINUED and following.exists():
+                break
+            if part == 1 or not isinstance(record, Header):
+                yield record
+        else:
+            return
+        part += 1
 
 
 def read_records(path: Path) -> Iterator[Record]:

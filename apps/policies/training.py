@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from agents.artifacts.policy_file import PolicyFile
 from agents.wire.events import EventKind
+from agents.workloads.journal import part_of
 from apps.audit.actions import SYSTEM, announce, record
 from apps.jobs.pulse import Cancelled, Pulse, ending
 from apps.policies import training_actions as actions
@@ -54,12 +55,20 @@ class _Lost(Exception):
 
 
 def newest_journals(count: int) -> list[Path]:
-    """The journals that nodes wrote last, newest first; none where nothing is recorded."""
+    """The journals that nodes wrote last, newest first, of a run in parts the last one; none where nothing is recorded."""
     folder: Path = settings.JOURNAL_DIR
     if count == 0 or not folder.is_dir():
         return []
-    found = [path for path in folder.rglob(f"*{JOURNAL_SUFFIX}") if path.is_file()]
-    return sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)[:count]
+    newest: dict[Path, Path] = {}  # by the run's first part
+    for path in sorted((path for path in folder.rglob(f"*{JOURNAL_SUFFIX}") if path.is_file()), key=_written_ns):
+        first, _ = part_of(path)
+        newest.pop(first, None)
+        newest[first] = path
+    return list(reversed(newest.values()))[:count]
+
+
+def _written_ns(path: Path) -> tuple[int, int]:
+    return path.stat().st_mtime_ns, part_of(path)[1]
 
 
 def carry_out(row: TrainingRun, tune: Tune) -> None:

@@ -92,6 +92,23 @@ def test_of_a_long_journal_the_newest_requests_are_learned_from(tmp_path: Path, 
     assert served[0].items == [46, 47]  # the seventh visit of user 1: what the six before brought is known
 
 
+def test_a_part_that_has_just_begun_is_read_behind_the_one_before_it(tmp_path: Path) -> None:
+    whole = recorded_journal(tmp_path, 100, "whole")
+    header, *records = journal.read_records(whole)
+    assert isinstance(header, journal.Header)
+    for part, own in ((1, records[:95]), (2, records[95:])):
+        content = [msgspec.structs.replace(header, part=part), *own, journal.End(reason=journal.CONTINUED)]
+        journal.part_path(tmp_path / "7.journal", part).write_bytes(b"".join(map(journal.encode_record, content)))
+    found, expected = (read_recorded(tmp_path / name, tmp_path) for name in ("7.p2.journal", "whole.journal"))
+    assert found is not None
+    assert expected is not None
+    assert (found.name, found.rate_per_node) == ("7.p2.journal", expected.rate_per_node)
+    assert list(read_records(found.learned)) == list(read_records(expected.learned))
+    (tmp_path / "7.journal").unlink()
+    with pytest.raises(ValueError, match=r"7\.p2\.journal: 5 requests"):
+        read_recorded(tmp_path / "7.p2.journal", tmp_path)
+
+
 def useless(folder: Path) -> list[tuple[Path, str]]:
     """Journals that nothing can be learned from, each with what is said of it."""
     empty, damaged, deleted = (folder / f"{name}.journal" for name in ("empty", "damaged", "deleted"))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -105,6 +106,21 @@ def test_a_journal_without_header_or_of_another_version_is_refused(tmp_path: Pat
     path.write_bytes(journal.encode_record(other))
     with pytest.raises(ValueError, match="version 99"):
         journal.read_header(path)
+
+
+def test_the_parts_of_a_run_are_read_as_one_and_each_is_known_by_its_name(tmp_path: Path) -> None:
+    first = tmp_path / "17.journal"
+    for part in (1, 2, 3):
+        end = journal.End(reason=journal.CONTINUED if part < 3 else "closed")
+        moved = journal.MovesDone(now_ns=part, serial=part)
+        header = msgspec.structs.replace(HEADER, part=part)
+        journal.part_path(first, part).write_bytes(b"".join(map(journal.encode_record, (header, moved, end))))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["17.journal", "17.p2.journal", "17.p3.journal"]
+    assert [journal.part_of(path) for path in sorted(tmp_path.iterdir())] == [(first, 1), (first, 2), (first, 3)]
+    read = [HEADER, *(journal.MovesDone(now_ns=part, serial=part) for part in (1, 2, 3)), journal.End(reason="closed")]
+    assert list(journal.read_run(first)) == read
+    journal.part_path(first, 2).unlink()
+    assert list(journal.read_run(first)) == [*read[:2], journal.End(reason="continued")]
 
 
 def test_digests_see_values_types_and_borders() -> None:

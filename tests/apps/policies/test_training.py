@@ -260,6 +260,11 @@ def test_the_newest_journals_are_learned_from(tmp_path: Path, settings: Any) -> 
         os.utime(path, (1_000 - age, 1_000 - age))
     (tmp_path / "notes.txt").touch()
     assert [path.stem for path in newest_journals(2)] == ["3", "2"]
+    (tmp_path / "node-1" / "2.p2.journal").touch()  # of a run in parts the last one stands for all
+    (tmp_path / "node-1" / "2.p10.journal").touch()
+    for age, name in enumerate(("2.p10", "2.p2")):
+        os.utime(tmp_path / "node-1" / f"{name}.journal", (2_000 - age, 2_000 - age))
+    assert [path.stem for path in newest_journals(4)] == ["2.p10", "3", "1"]
     assert newest_journals(0) == []
     settings.JOURNAL_DIR = tmp_path / "nowhere"
     assert newest_journals(4) == []

@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.workloads import journal
 from helmctl.cli import sim
 from helmctl.cli.main import run
 
@@ -86,3 +88,13 @@ def test_a_sweep_as_json_has_rows_and_every_run(known_cells: None, capsys: pytes
     found = json.loads(capsys.readouterr().out)
     assert [row["p99_change_percent"] for row in found["rows"]] == [None, pytest.approx(-50.0)]
     assert [one["seed"] for one in found["cells"]] == [3, 3]
+
+
+def test_a_later_part_of_a_journal_is_refused_with_the_file_to_begin_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = journal.Header(
+        journal_version=1, wire_version=1, name="node-0", profile="cpu-tiny", config={}, salt_digest="ab", started_unix_ns=1, part=2
+    )
+    path = tmp_path / "17.p2.journal"
+    path.write_bytes(journal.encode_record(header))
+    assert run(["sim", "parity", str(path)]) == 2
+    assert "17.p2.journal is part 2 of a run, which replays from 17.journal on" in capsys.readouterr().err

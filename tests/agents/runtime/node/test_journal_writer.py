@@ -87,7 +87,7 @@ def replay(path: Path) -> tuple[Node, int]:
     rails = msgspec.convert(first.config["guard_rails"], GuardRails)
     node = Node(first.name, PROFILE, NodeConfig(**{**first.config, "guard_rails": rails}))
     compared = 0
-    for entry in journal.read_records(path):
+    for entry in journal.read_run(path):
         match entry:
             case journal.Admit():
                 ticket, plan = node.admit(entry.now_ns, Batch(*(journal.unpack(part) for part in entry.batch)))
@@ -183,16 +183,44 @@ def test_the_header_has_the_configuration_and_not_the_salt(tmp_path: Path) -> No
     assert header_of("node-0", "tiny", CONFIG, b"other", 5).salt_digest != first.salt_digest
 
 
-def test_a_journal_at_its_limit_ends_with_the_reason_and_what_is_there_replays(tmp_path: Path) -> None:
+def test_a_journal_at_its_limit_goes_on_in_the_next_file_and_the_parts_in_a_row_replay(tmp_path: Path) -> None:
     path = tmp_path / "a.journal"
     node = Node("node-0", PROFILE, CONFIG)
-    writer = JournalWriter(path, header(), limit_bytes=20_000)
+    writer = JournalWriter(path, header(), part_bytes=20_000)
     live_a_little(RecordingNode(node, writer))
     writer.close()
-    assert path.stat().st_size < 21_000
-    assert list(journal.read_records(path))[-1] == journal.End(reason="limit_bytes")
-    assert not writer.recording
-    assert replay(path)[1] > 10
+    parts = sorted(tmp_path.iterdir(), key=lambda part: journal.part_of(part)[1])
+    assert len(parts) > 2
+    assert [part.name for part in parts] == ["a.journal", *(f"a.p{number}.journal" for number in range(2, len(parts) + 1))]
+    assert all(part.stat().st_size < 21_000 for part in parts)
+    assert [journal.read_header(part).part for part in parts] == list(range(1, len(parts) + 1))
+    ends = [list(journal.read_records(part))[-1] for part in parts]
+    assert ends == [journal.End(reason="continued")] * (len(parts) - 1) + [journal.End(reason="closed")]
+    whole, compared = replay(path)
+    assert compared > 100
+    assert whole.evictions() == node.evictions()
+
+
+def test_a_record_larger_than_a_part_has_one_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    writer = JournalWriter(path, header(), part_bytes=10)
+    for serial in range(3):
+        writer.put(lambda serial=serial: journal.MovesDone(now_ns=serial, serial=serial))  # type: ignore[misc]
+    writer.close()
+    assert [record.serial for record in journal.read_run(path) if isinstance(record, journal.MovesDone)] == [0, 1, 2]
+    assert len(list(tmp_path.iterdir())) == 4  # the first one had no room behind its header
+
+
+def test_the_newest_parts_stay_where_a_folder_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    writer = JournalWriter(path, header(), part_bytes=20_000, folder_bytes=60_000)
+    live_a_little(RecordingNode(Node("node-0", PROFILE, CONFIG), writer))
+    assert writer.recording
+    writer.close()
+    left = sorted(journal.part_of(part)[1] for part in tmp_path.iterdir())
+    assert left[0] > 1
+    assert left == list(range(left[0], left[-1] + 1))
+    assert sum(part.stat().st_size for part in tmp_path.iterdir()) <= 63_000
 
 
 def test_a_writer_that_falls_behind_ends_the_journal_instead_of_leaving_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +245,7 @@ def test_a_writer_that_falls_behind_ends_the_journal_instead_of_leaving_a_gap(tm
     assert records[-1] == journal.End(reason="writer_overrun")
 
 
-def test_the_oldest_runs_make_room(tmp_path: Path) -> None:
+def test_the_oldest_files_make_room(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.journal").write_bytes(b"x" * 100)
     assert [path.name for path in make_room(tmp_path, 250)] == ["0.journal", "1.journal"]
