@@ -160,6 +160,7 @@ def _predicted(regime: str, seed: int, way: Way, controller: str, trial: Trial, 
             duration_seconds=trial.warm_seconds + trial.seconds,
             warmup_seconds=trial.warm_seconds,
             rate_per_second=trial.rate,
+            settled=False,  # as the live nodes begin: empty
         )
         result = simulate(scenario)
     except ValueError as error:
