@@ -41,6 +41,8 @@ class Base(IntEnum):
 _POLICY, _RULE = int(Base.POLICY), int(Base.RULE)
 _SURGE = int(Phase.SURGE)
 _WARM, _ROOMY, _COLD = int(Warmth.WARM), int(Warmth.ROOMY), int(Warmth.COLD)
+_MANY_PER_SECOND = 50.0  # a policy's `hold_ratio` is for nodes of so many requests, as those that it was taught on, or more
+_WAVERING_MAX = 2.0
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
 
 RULES = np.dtype([("rails", RAILS), ("head", HEAD), ("base", "i8"), ("adapter_on", "i8"), ("recovery_on", "i8")], align=True)
@@ -154,7 +156,7 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
             look_as_paper(sight, moment, present)
         normalise(sight, weights, head.features)
         wish = _smoothed(memory, act(head, weights, sight.good, memory.activations, present, sight.best_ratio), head.follow_share)
-        holds = abs(wish - present) < max(rules.rails.dead_band_ratio, head.hold_ratio)
+        holds = abs(wish - present) < max(rules.rails.dead_band_ratio, head.hold_ratio * _wavering(moment.requests_per_second_fast))
         memory.base_due_ns = moment.now_ns + head.period_ns
     elif rules.base == _RULE:
         wish, holds = moment.rule_ratio, moment.rule_holds == 1
@@ -164,6 +166,14 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         holds, memory.wished = True, 0  # wishes of a cold cache are not remembered either
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)
+
+
+@kernel
+def _wavering(requests_per_second: float) -> float:
+    """How much more a wish wavers where few requests are what it is read from: with the root of their number, twice at most."""
+    if not requests_per_second < _MANY_PER_SECOND:  # nor where it is unknown
+        return 1.0
+    return math.sqrt(_MANY_PER_SECOND / max(requests_per_second, _MANY_PER_SECOND / _WAVERING_MAX**2))
 
 
 @kernel

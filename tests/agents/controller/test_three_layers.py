@@ -119,6 +119,24 @@ def test_a_wish_nearer_than_the_policys_own_hold_changes_nothing(hold_ratio: flo
     assert method.propose(observe(now_ns=SECOND, emb_ratio=0.5)).emb_ratio == pytest.approx(goal, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("requests_per_second", "goal"), [(200.0, 0.54), (50.0, 0.54), (math.nan, 0.54), (25.0, 0.54), (20.0, 0.5), (1.0, 0.5)]
+)
+def test_a_wish_read_from_few_requests_must_go_further_to_be_followed(requests_per_second: float, goal: float) -> None:
+    action = Action(
+        kind="step", period_seconds=5.0, step_ratio_max=0.1, hold_ratio=0.027
+    )  # 0.038 at half of the fifty, 0.043 at two fifths
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(0.4)], action))
+    proposed = method.propose(observe(now_ns=SECOND, emb_ratio=0.5, requests_per_second_fast=requests_per_second)).emb_ratio
+    assert proposed == pytest.approx(goal, abs=1e-4)
+
+
+def test_a_wish_of_a_node_with_hardly_a_request_needs_twice_the_hold_and_no_more() -> None:
+    action = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, hold_ratio=0.019)
+    method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(0.4)], action))
+    assert method.propose(observe(now_ns=SECOND, emb_ratio=0.5, requests_per_second_fast=0.1)).emb_ratio == pytest.approx(0.54, abs=1e-4)
+
+
 def test_wishes_are_followed_half_way_and_forgotten_under_an_operator() -> None:
     """The network always wants 0.1 more than the node has: a first wish as it is, a later one with the one before."""
     action = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, follow_share=0.5)
