@@ -123,7 +123,8 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
     filling = watch(memory.cold_start, moment)
     warmth = filling if rules.base == _POLICY else _WARM
-    judged = rules.recovery_on and filling != _COLD  # while caches fill, traffic finds its way to a node and tails fall: no burst
+    fills = filling == _COLD and memory.cold_start.filling == 1  # traffic finds its way to such a node bit by bit: that is no burst
+    judged = rules.recovery_on and not fills
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
