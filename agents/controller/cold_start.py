@@ -4,9 +4,12 @@ A cold cache misses much, and a policy taught by full ones would give KV more fo
 comes: more room brings no hit, and the rows that made way for it would have to be fetched again. The rules need none of
 this, because value curves do not depend on what is resident.
 
-    cold -> warm    a minute after KV was full
-    cold -> roomy   three minutes after it was empty, and not full yet: only rows may be given more
-    roomy -> warm   KV is full
+    filling -> cold    KV is full
+    filling -> roomy   three minutes after it was empty, and not full yet: only rows may be given more
+    cold -> warm       a minute later, and three after it was empty at the latest
+    roomy -> warm      KV is full
+
+Traffic finds its way to a filling node bit by bit, and its tails fall meanwhile: no burst is looked for in that.
 """
 
 from enum import IntEnum
@@ -23,9 +26,10 @@ class Warmth(IntEnum):
     WARM = 0  # any move
     ROOMY = 1  # no growth of KV
     COLD = 2  # no move
+    FILLING = 3  # no move, and a rise of traffic tells nothing
 
 
-_WARM, _ROOMY, _COLD = int(Warmth.WARM), int(Warmth.ROOMY), int(Warmth.COLD)
+_WARM, _ROOMY, _COLD, _FILLING = (int(warmth) for warmth in Warmth)
 _EMPTIED = 0.3  # share of KV in use below which it fills anew: a start, a model's flip; no move of ours empties so much
 _FULL = 0.9  # and from which it is full: freed pages and half-filled ones keep it below 1
 _COLD_NS_MAX = 180_000_000_000  # few users may never fill it, and then rows could have its room
@@ -42,5 +46,5 @@ def watch(start: Any, moment: Any) -> int:
     elif moment.kv_used_ratio >= _FULL and start.filling == 1:
         start.filling, start.until_ns = 0, min(start.until_ns, moment.now_ns + _MEMORY_NS)
     if moment.now_ns < start.until_ns:
-        return _COLD
+        return _FILLING if start.filling == 1 else _COLD
     return _ROOMY if start.filling == 1 else _WARM

@@ -40,7 +40,7 @@ class Base(IntEnum):
 
 _POLICY, _RULE = int(Base.POLICY), int(Base.RULE)
 _SURGE = int(Phase.SURGE)
-_WARM, _ROOMY, _COLD = int(Warmth.WARM), int(Warmth.ROOMY), int(Warmth.COLD)
+_WARM, _ROOMY, _COLD, _FILLING = (int(warmth) for warmth in Warmth)
 _MANY_PER_SECOND = 50.0  # a policy's `hold_ratio` is for nodes of so many requests, as those that it was taught on, or more
 _WAVERING_MAX = 2.0
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
@@ -121,10 +121,9 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     offset = adapter.offset if rules.adapter_on else 0.0
     if memory.started == 0:
         memory.started, memory.goal_ratio, memory.home_ratio = 1, present - offset, present - offset
-    filling = watch(memory.cold_start, moment)
-    warmth = filling if rules.base == _POLICY else _WARM
-    fills = filling == _COLD and memory.cold_start.filling == 1  # traffic finds its way to such a node bit by bit: that is no burst
-    judged = rules.recovery_on and not fills
+    caches = watch(memory.cold_start, moment)
+    warmth = caches if rules.base == _POLICY else _WARM  # a rule's curves do not depend on what is resident
+    judged = rules.recovery_on and caches != _FILLING
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
@@ -163,7 +162,7 @@ def _move_goal(rules: Any, weights: NDArray[np.float32], memory: Any, moment: An
         wish, holds = moment.rule_ratio, moment.rule_holds == 1
     else:
         wish, holds = memory.home_ratio, False
-    if warmth == _COLD or (warmth == _ROOMY and wish < present):
+    if warmth in (_COLD, _FILLING) or (warmth == _ROOMY and wish < present):
         holds, memory.wished = True, 0  # wishes of a cold cache are not remembered either
     if math.isfinite(wish) and not holds:
         memory.goal_ratio = min(max(wish, rules.rails.emb_ratio_min), rules.rails.emb_ratio_max)

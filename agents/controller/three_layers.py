@@ -149,5 +149,5 @@ class ThreeLayers:
 
 
 _PHASES = tuple(Phase)
-_WARMTH_REASONS = ("", "kv_has_room", "caches_were_empty")
+_WARMTH_REASONS = ("", "kv_has_room", "caches_were_empty", "caches_were_empty")
 _PHASE_REASONS = ("", "recovery_surge", "recovery_easing")
