@@ -30,6 +30,11 @@ class Cost(NamedTuple):
     ms_kv_hit_floor: float  # the least that attending to a cached prefix takes
     kv_hit_compute_ratio: float = 0.0  # of recomputing the cached tokens
 
+    @classmethod
+    def of(cls, constants: object) -> "Cost":
+        """The same numbers from whatever has fields of these names: a profile's cost constants."""
+        return cls(*(getattr(constants, name) for name in cls._fields))
+
 
 @kernel
 def prefill_ms(cost: Cost, tokens: float, cached: float) -> float:

@@ -475,7 +475,7 @@ def _verdict(pays: bool, mean: Interval, p99: Interval, ratios: NDArray[np.float
 
 def _curves(stream: NodeStream, profile: Profile) -> Curves:
     """Both curves as a node measures them, over twice the pool; rows of histories aside, which only a missing prefix looks up."""
-    cost = Cost(**{name: getattr(profile.cost, name) for name in Cost._fields})
+    cost = Cost.of(profile.cost)
     forever = 1e12  # seconds: the whole log weighs the same
     kv = new_reuse(
         2.0 * profile.pool_bytes / profile.kv_token_bytes,

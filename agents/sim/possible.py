@@ -37,7 +37,7 @@ def _require_capacity(profiles: Sequence[Profile], block: RequestBlock, rate_per
 
 def least_ms(profile: Profile, block: RequestBlock) -> float:
     """Mean service of the block's requests if every prefix and every row were there, and a full batch shared its rows."""
-    cost = Cost(**{name: getattr(profile.cost, name) for name in Cost._fields})
+    cost = Cost.of(profile.cost)
     whole = block.history_tokens // profile.block_tokens * profile.block_tokens
     prefill = [prefill_ms(cost, float(tokens), float(cached)) for tokens, cached in zip(block.history_tokens, whole, strict=True)]
     candidates = float(block.candidates.mean())

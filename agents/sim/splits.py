@@ -97,7 +97,7 @@ def replay_splits(
     requests = stream.at_ns.shape[0]
     door_rows = max(1, profile.pages * profile.rows_per_page >> (stream.row_shift + 1)) if window_ns else 0
     service, missing, cached = (np.zeros((ratios.shape[0], requests)) for _ in range(3))
-    cost = Cost(**{name: getattr(profile.cost, name) for name in Cost._fields})
+    cost = Cost.of(profile.cost)
     for place, ratio in enumerate(ratios):
         row_capacity = round(ratio * profile.pages * profile.rows_per_page) >> stream.row_shift
         token_capacity = int((1.0 - ratio) * profile.pages) * profile.block_tokens

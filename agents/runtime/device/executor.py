@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,7 +40,7 @@ class TorchExecutor(DeviceExecutor):
         self.name, self.emulated = store.name, store.emulated
         self.store = store
         self._profile = profile
-        self._cost = Cost(**msgspec.structs.asdict(profile.cost))
+        self._cost = Cost.of(profile.cost)
         self._model = model
 
     def execute(self, plan: BatchPlan, batch: Batch, actions: NDArray[np.int64], timestamps: NDArray[np.int64]) -> Execution:
