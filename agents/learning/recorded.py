@@ -8,6 +8,7 @@ Of a run in several parts the one asked for is read behind the one before it: a 
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lamb
     """Write a journal's traces into `folder`; `None` when cancelled, `ValueError` for a journal that nothing can be learned from."""
     header = journal.read_header(path)
     profile = load_profile(header.profile)
-    found = list(deque(_requests(path, cancelled), maxlen=REQUESTS_MAX))  # the newest: what nodes serve now
+    found = list(deque(_requests(_last_parts(path), cancelled), maxlen=REQUESTS_MAX))  # the newest: what nodes serve now
     if cancelled():
         return None
     if len(found) < REQUESTS_MIN:
@@ -59,14 +60,19 @@ def read_recorded(path: Path, folder: Path, cancelled: Callable[[], bool] = lamb
     return Recorded(path.name, header.profile, len(found) / seconds, paths[0], paths[1] if len(paths) > 1 else None)
 
 
-def _requests(path: Path, cancelled: Callable[[], bool]) -> Iterator[TraceRecord]:
+def _last_parts(path: Path) -> list[Path]:
+    """The part of a run that is asked for, behind the one before it where that is still there."""
+    first, part = journal.part_of(path)
+    before = journal.part_path(first, max(part - 1, 1))
+    return [before, path] if part > 1 and before.exists() else [path]
+
+
+def _requests(parts: list[Path], cancelled: Callable[[], bool]) -> Iterator[TraceRecord]:
+    started_ns, began_ns = journal.read_header(parts[0]).started_unix_ns, -1
     ends: dict[int, NDArray[np.int64]] = {}  # of each user's history: whole ones of a long journal would fill the memory
-    began_ns = started_ns = -1
-    for record in _last_two_parts(path):
+    for record in chain.from_iterable(map(journal.read_records, parts)):
         if cancelled():
             return
-        if isinstance(record, journal.Header):
-            started_ns = record.started_unix_ns if started_ns < 0 else started_ns
         if not isinstance(record, journal.Admit):
             continue
         began_ns = record.now_ns if began_ns < 0 else began_ns
@@ -74,14 +80,6 @@ def _requests(path: Path, cancelled: Callable[[], bool]) -> Iterator[TraceRecord
         for user, history in _histories(record):
             yield TraceRecord(at_ns, user, _new_events(ends.get(user), history).tolist())
             ends[user] = history[-_SAME_EVENTS:].copy()
-
-
-def _last_two_parts(path: Path) -> Iterator[journal.Record]:
-    first, part = journal.part_of(path)
-    before = journal.part_path(first, part - 1) if part > 1 else path
-    if before != path and before.exists():
-        yield from journal.read_records(before)
-    yield from journal.read_records(path)
 
 
 def _histories(record: journal.Admit) -> Iterator[tuple[int, NDArray[Any]]]:

@@ -44,7 +44,6 @@ from agents.workloads import journal
 PART_BYTES_MAX = 1 << 30  # one file of a run: an hour at 25 requests/s with 768 tokens
 FOLDER_BYTES_MAX = 4 << 30  # all files of a node; the oldest go first: a demo disk is not filled, and what was served last is there
 PENDING_RECORDS_MAX = 4_096  # about 40 MB of batches: the disk stood still for minutes
-SUFFIX = ".journal"
 
 log = structlog.get_logger(__name__)
 
@@ -163,7 +162,7 @@ class JournalWriter:
 
 def make_room(folder: Path, limit_bytes: int) -> list[Path]:
     """Delete the oldest files of runs in `folder` until the rest fits; returns what went."""
-    runs = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    runs = sorted(folder.glob(f"*{journal.SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     total = sum(path.stat().st_size for path in runs)
     gone = []
     for path in runs:

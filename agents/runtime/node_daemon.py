@@ -21,7 +21,7 @@ from agents.runtime.device.make import make_executor, make_parts, refuse_what_ca
 from agents.runtime.engine import Engine, Event
 from agents.runtime.gateway import BODY_SECONDS_MAX, Gateway
 from agents.runtime.hold_store import SavedHold, read_hold, restored, saved, write_hold
-from agents.runtime.journal_writer import SUFFIX, Brain, JournalWriter, RecordingNode, header_of
+from agents.runtime.journal_writer import Brain, JournalWriter, RecordingNode, header_of
 from agents.runtime.keys import UserKeys
 from agents.runtime.link import Link
 from agents.runtime.listener import Listener
@@ -34,6 +34,7 @@ from agents.runtime.versions import DEMO_VERSION, Loaded, Tables, check_name, cu
 from agents.wire.errors import ErrorCode, WireError
 from agents.wire.events import EventKind
 from agents.wire.messages import WIRE_VERSION, ControlRequest, DecisionRecord, EventFrame, Hello, ModelChoice, NodeSpec
+from agents.workloads import journal
 
 log = structlog.get_logger(__name__)
 
@@ -281,7 +282,7 @@ class NodeDaemon:
         folder = self._settings.journal_folder
         if folder is None:
             return None
-        path: Path = folder / self._settings.name / f"{self._started_unix_ns}{SUFFIX}"
+        path: Path = folder / self._settings.name / f"{self._started_unix_ns}{journal.SUFFIX}"
         header = header_of(
             self._settings.name,
             self._settings.profile_reference or self._settings.profile.name,

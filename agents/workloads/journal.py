@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from agents.wire.messages import ClusterReuse, ControlRequest, DecisionRecord, NodeSpec, VersionPart
 
 JOURNAL_VERSION = 1
+SUFFIX = ".journal"
 CONTINUED = "continued"  # why a part ends: the next one goes on
 _PART = re.compile(r"(.+)\.p([1-9]\d{0,8})")
 RECORD_BYTES_MAX = 256 << 20  # a longer length prefix is damage: the gateway admits no batch near it

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from agents.artifacts.policy_file import PolicyFile
 from agents.wire.events import EventKind
-from agents.workloads.journal import part_of
+from agents.workloads.journal import SUFFIX, part_of
 from apps.audit.actions import SYSTEM, announce, record
 from apps.jobs.pulse import Cancelled, Pulse, ending
 from apps.policies import training_actions as actions
@@ -19,7 +19,6 @@ from apps.policies.artefacts import checked_file
 from apps.policies.models import PolicyVersion, TrainingRun
 from apps.policies.registry import Known, NewVersion, keep
 
-JOURNAL_SUFFIX = ".journal"
 POINTS_MAX = 2_000  # of a curve: some two megabytes of steps; a longer one is thinned to every other point
 
 
@@ -60,7 +59,7 @@ def newest_journals(count: int) -> list[Path]:
     if count == 0 or not folder.is_dir():
         return []
     newest: dict[Path, Path] = {}  # by the run's first part
-    for path in sorted((path for path in folder.rglob(f"*{JOURNAL_SUFFIX}") if path.is_file()), key=_written_ns):
+    for path in sorted((path for path in folder.rglob(f"*{SUFFIX}") if path.is_file()), key=_written_ns):
         first, _ = part_of(path)
         newest.pop(first, None)
         newest[first] = path

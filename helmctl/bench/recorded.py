@@ -13,7 +13,7 @@ import uvloop
 from agents.runtime.load.client import INFER_PATH, encode_request
 from agents.sim.replay import Served, replay_file
 from agents.sim.validation.run import LiveNode, LiveRun
-from agents.workloads.journal import read_header
+from agents.workloads.journal import SUFFIX, read_header
 from agents.workloads.request import Request, Workload
 from helmctl.bench.fleet import BenchError, BenchFleet, bench_fleet
 from helmctl.bench.http_load import Connection, connect
@@ -42,7 +42,7 @@ def record(workload: Workload, seconds: float, nodes: int, profile: str, say: Ca
 
 def _replayed(name: str, folder: Path) -> LiveNode:
     served: list[Served] = []
-    path = next((path for path in sorted(folder.rglob("*.journal")) if path.is_file()), None)
+    path = next((path for path in sorted(folder.rglob(f"*{SUFFIX}")) if path.is_file()), None)
     if path is None:
         raise BenchError(f"{name} left no journal")
     return LiveNode(name, read_header(path).config["controller"], replay_file(path, served=served), served)
