@@ -25,6 +25,7 @@ from helmctl.bench.report import Result, Say, ratio_of, result_of
 
 PROFILE = "cpu-demo"
 NODES = 4
+PACES = (40.0, 20.0, 10.0, 5.0)  # requests/s: four emulated nodes of a quiet machine, and of ever busier ones
 LOST = "node-1"
 SETTLE, CALM, RECOVERY, WINDOW = 20.0, 10.0, 10.0, 10.0  # seconds
 READY_SECONDS_MAX = 60.0
@@ -118,7 +119,7 @@ def _view(fleet: BenchFleet) -> dict[str, Any]:
 
 
 async def _lose(fleet: BenchFleet, profile: Profile, seed: int, say: Say) -> Loss:
-    rate = HEADROOM_RATIO * await find_pace(fleet, profile)
+    rate = HEADROOM_RATIO * await find_pace(fleet, profile, PACES)
     say(f"{rate:.0f} requests/s")
     seconds = CALM + READY_SECONDS_MAX + 2 * (RECOVERY + WINDOW)
     loop = asyncio.get_running_loop()

@@ -20,7 +20,6 @@ from helmctl.bench.http_load import Connection, connect
 
 CONNECTIONS = 64  # requests out at once, as the load generator's
 REFUSED_RATIO_MAX = 0.01  # more refusals than this and the latencies are of another load
-PACES = (40.0, 20.0, 10.0, 5.0)  # requests/s: four emulated nodes of a quiet machine, and of ever busier ones
 PACE_SECONDS = 20.0
 _NUMBER = re.compile(r"\d+")
 _OK = 200
@@ -87,7 +86,7 @@ async def play(
     return Played(found[:, 0], found[:, 1], refused)
 
 
-async def find_pace(fleet: BenchFleet, profile: Profile, paces: Sequence[float] = PACES) -> float:
+async def find_pace(fleet: BenchFleet, profile: Profile, paces: Sequence[float]) -> float:
     """The fastest of `paces` (falling) at which a steady stream is answered within the SLO, none refused; `BenchError` if none is.
 
     Nodes compute for real, so what a fleet can do depends on what else the machine does.
