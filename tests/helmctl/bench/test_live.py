@@ -2,8 +2,9 @@
 
 import pytest
 
+from agents.sim.scenario import Scenario, SimResult
 from helmctl.bench.fleet import BenchError
-from helmctl.bench.live import AUTO, HASH, S0, Figures, _pairs, _trial
+from helmctl.bench.live import AUTO, HASH, S0, Figures, _pairs, _predicted, _trial
 
 
 def test_a_trial_is_of_both_regimes_on_paced_nodes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +41,20 @@ def test_every_run_pairs_with_the_same_blocks_auto_and_a_prediction_with_predict
     assert pairs["live_p99_ratio_vs_hash"] == [(10.0, 40.0), (11.0, 41.0)]
     assert pairs["live_mean_ratio_vs_s0"] == [(5.0, 10.0), (5.0, 10.0)]
     assert not [name for name in pairs if name.startswith("predicted_")]
+
+
+def test_the_simulator_is_asked_of_the_same_run_from_empty_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live nodes have nothing in their caches when the stream begins; a settled fleet would promise what they cannot keep."""
+    asked: list[Scenario] = []
+
+    def simulate(scenario: Scenario) -> SimResult:
+        asked.append(scenario)
+        return SimResult(cell={"latency_ms_p99": 120.0, "latency_ms_mean": 50.0}, nodes=[], series={})
+
+    monkeypatch.setattr("helmctl.bench.live.simulate", simulate)
+    trial = _trial(90.0)._replace(rate=40.0)
+    told = [_predicted("burst", 3, way, "helm", trial, lambda _: None) for way in (AUTO, S0, HASH)]
+    assert told == [Figures(120.0, 50.0)] * 3
+    assert [(one.method, one.router) for one in asked] == [("helm", "joint"), ("static-0.50", "joint"), ("helm", "consistent-hash")]
+    assert {(one.profile, one.workload, one.seed, one.settled) for one in asked} == {("cpu-paced", "burst", 3, False)}
+    assert {(one.duration_seconds, one.warmup_seconds, one.rate_per_second) for one in asked} == {(210.0, 120.0, 40.0)}
