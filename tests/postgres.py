@@ -17,8 +17,8 @@ OWNER = "helm"
 
 
 def program(name: str) -> str:
-    """A server program: on the PATH, or where `pg_config` says."""
-    found = shutil.which(name)
+    """A program by name: on the PATH, among those for administrators, or where `pg_config` says."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if found is None and shutil.which("pg_config"):
         folder = subprocess.run(["pg_config", "--bindir"], capture_output=True, text=True, check=True).stdout.strip()
         found = shutil.which(name, path=folder)
@@ -28,7 +28,7 @@ def program(name: str) -> str:
 
 
 def as_server_user(*command: str) -> None:
-    prefix = ["runuser", "-u", USER, "--"] if os.geteuid() == 0 else []
+    prefix = [program("runuser"), "-u", USER, "--"] if os.geteuid() == 0 else []
     subprocess.run([*prefix, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/tmp", timeout=60)
 
 
