@@ -121,8 +121,8 @@ def _decision(received: Received, record: DecisionRecord) -> Decision:
 
 
 def _announce(received: Received, frame: EventFrame) -> None:
-    """The detail keeps whole digests; what people read has as much of one as tells versions apart."""
-    shown = {key: value[:12] if key == "policy_digest" else value for key, value in frame.detail.items()}
+    """The detail keeps whole digests; what people read has as much of one as tells versions apart. The reason is shown beside it."""
+    shown = {key: value[:12] if key == "policy_digest" else value for key, value in frame.detail.items() if key != "reason"}
     words = " ".join(f"{key}={value}" for key, value in sorted(shown.items()))
     text = f"{received.node_name}: {frame.kind.replace('_', ' ')}" + (f" ({words})" if words else "")
     announce(frame.kind[:48], received.node_name, text, detail=dict(frame.detail), now=from_unix_ns(frame.at_unix_ns))

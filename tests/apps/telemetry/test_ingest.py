@@ -50,6 +50,13 @@ def test_an_event_names_a_policy_by_as_much_of_its_digest_as_people_read(node: N
     assert told.detail == {"policy_digest": "ab" * 32}
 
 
+def test_an_event_says_its_reason_once(node: Node) -> None:
+    flushed(received(node, event("override_applied", emb_ratio="0.700", reason="trying it")))
+    told = Event.objects.get(kind="override_applied")
+    assert told.text == "node-0: override applied (emb_ratio=0.700)"
+    assert told.detail == {"emb_ratio": "0.700", "reason": "trying it"}
+
+
 def test_two_frames_in_one_second_are_one_point_the_later(node: Node) -> None:
     flushed(received(node, telemetry(emb_ratio=0.4), 0.0), received(node, telemetry(emb_ratio=0.5), 0.9))
     flushed(received(node, telemetry(emb_ratio=0.6), 0.95))
