@@ -1,7 +1,8 @@
 """Live, not simulated: what routing and allocation bring on four CPU nodes, against one ratio for all and against user hashing.
 
 Each run starts a fleet of its own, plays a seeded stream through the router and measures the part after the
-warm-up, in which caches fill and, of the burst stream, the calm lies. Three ways are compared: `auto` (joint
+warm-up, in which caches fill: one cycle of the trend, whose next rise is measured, and of the burst stream the calm
+before it. Three ways are compared: `auto` (joint
 routing, the nodes' own controller), `s0` (joint routing, every node pinned to one ratio) and `hash`
 (consistent hashing, the nodes' own controller). They take turns as auto's neighbours, S P H, H P S, so that a
 machine that drifts favours nobody. Every run pairs with the same block's auto.
@@ -9,9 +10,9 @@ machine that drifts favours nobody. Every run pairs with the same block's auto.
 Nodes are of the paced profile: all that they do is real, but compute ends when an accelerator of its own for each
 would have ended. Four nodes that share two cores are else one queue for these, whichever node a request is sent to.
 
-HELM_BENCH_LIVE_WARM_SECONDS (120: the burst begins there), HELM_BENCH_LIVE_RATE (requests/s; found for the machine when
-left out), HELM_BENCH_LIVE_REGIMES ("trend,burst"), HELM_BENCH_LIVE_PROFILE (cpu-paced), HELM_BENCH_LIVE_S0 (ratio) and
-HELM_BENCH_LIVE_NODES change a trial; the bench's runs are its blocks.
+HELM_BENCH_LIVE_WARM_SECONDS (of every regime), HELM_BENCH_LIVE_RATE (requests/s; found for the machine when left out),
+HELM_BENCH_LIVE_REGIMES ("trend,burst"), HELM_BENCH_LIVE_AGAINST ("s0,hash"), HELM_BENCH_LIVE_PROFILE (cpu-paced),
+HELM_BENCH_LIVE_S0 (ratio) and HELM_BENCH_LIVE_NODES change a trial; the bench's runs are its blocks.
 """
 
 import os
@@ -30,7 +31,8 @@ from helmctl.bench.live_play import find_pace, play
 from helmctl.bench.report import Result, Say, ratio_of, result_of
 
 PROFILE = "cpu-paced"
-REGIMES = ("trend", "burst")
+WARM_SECONDS = {"trend": 250.0, "burst": 120.0}  # a cycle of the trend; the burst begins at its second
+REGIMES = tuple(WARM_SECONDS)
 PACES = (40.0, 20.0, 10.0)  # requests/s: half of what four paced nodes can do, and less where a machine is too busy
 START_SECONDS = 20.0  # of a run: processes, models, the pool
 
@@ -53,7 +55,8 @@ class Trial(NamedTuple):
     profile: str
     regimes: tuple[str, ...]
     seconds: float
-    warm_seconds: float
+    warm_seconds: dict[str, float]  # by regime
+    ways: tuple[Way, ...]
     rate: float
     s0_ratio: float
     nodes: int
@@ -68,12 +71,12 @@ class Figures(NamedTuple):
 
 
 def measure(runs: int, say: Say, seconds: float = 90.0) -> Sequence[Result]:
-    """`runs` blocks of three runs of `seconds` per regime; ratios of auto over the others, and what the simulator says of the same."""
+    """`runs` blocks of a run of `seconds` per way and regime; ratios of auto over the others, and what the simulator says of the same."""
     trial = _trial(seconds)
     trial = trial._replace(rate=trial.rate or _pace(trial))
-    count = runs * len(WAYS) * len(trial.regimes)
-    minutes = count * (START_SECONDS + trial.warm_seconds + trial.seconds) / 60.0
-    say(f"{trial.rate:.0f} requests/s, {count} runs, about {minutes:.0f} minutes and the simulator's part")
+    count = runs * len(trial.ways)
+    minutes = count * sum(START_SECONDS + trial.warm_seconds[regime] + trial.seconds for regime in trial.regimes) / 60.0
+    say(f"{trial.rate:.0f} requests/s, {count} runs a regime, about {minutes:.0f} minutes and the simulator's part")
     results: list[Result] = []
     ratios: dict[str, list[tuple[float, float]]] = {}
     for regime in trial.regimes:
@@ -90,7 +93,7 @@ def _blocks(regime: str, runs: int, trial: Trial, say: Say) -> dict[str, list[Fi
     """Figures by way, live ones under its name and simulated ones under `predicted_` and its name."""
     found: dict[str, list[Figures]] = {}
     for block in range(runs):
-        for way in WAYS if block % 2 == 0 else WAYS[::-1]:
+        for way in trial.ways if block % 2 == 0 else trial.ways[::-1]:
             live = _live_run(regime, block + 1, way, trial)
             found.setdefault(way.name, []).append(live)
             say(f"{regime} {way.name:4} P99 {live.p99:.1f} ms, mean {live.mean:.1f} ms")
@@ -105,11 +108,11 @@ def _pairs(found: dict[str, list[Figures]]) -> dict[str, list[tuple[float, float
     pairs: dict[str, list[tuple[float, float]]] = {}
     for prefix, label in (("", "live"), ("predicted_", "predicted_live")):
         auto, s0, hashed = (found.get(f"{prefix}{way.name}", []) for way in (AUTO, S0, HASH))
-        if not (len(auto) == len(s0) == len(hashed) > 0):
-            continue
-        pairs[f"{label}_p99_ratio_vs_s0"] = [(a.p99, b.p99) for a, b in zip(auto, s0, strict=True)]
-        pairs[f"{label}_mean_ratio_vs_s0"] = [(a.mean, b.mean) for a, b in zip(auto, s0, strict=True)]
-        pairs[f"{label}_p99_ratio_vs_hash"] = [(a.p99, b.p99) for a, b in zip(auto, hashed, strict=True)]
+        if len(auto) == len(s0) > 0:
+            pairs[f"{label}_p99_ratio_vs_s0"] = [(a.p99, b.p99) for a, b in zip(auto, s0, strict=True)]
+            pairs[f"{label}_mean_ratio_vs_s0"] = [(a.mean, b.mean) for a, b in zip(auto, s0, strict=True)]
+        if len(auto) == len(hashed) > 0:
+            pairs[f"{label}_p99_ratio_vs_hash"] = [(a.p99, b.p99) for a, b in zip(auto, hashed, strict=True)]
     return pairs
 
 
@@ -126,13 +129,14 @@ def _pace(trial: Trial) -> float:
 
 
 def _live_run(regime: str, seed: int, way: Way, trial: Trial) -> Figures:
+    profile, warm_seconds = load_profile(trial.profile), trial.warm_seconds[regime]
     with bench_fleet(trial.nodes, trial.profile) as fleet:
         fleet.start_nodes()
         fleet.start_router(way.policy)
         fleet.wait_ready(*fleet.file.nodes, fleet.file.router)
         if way.pinned:
             _pin(fleet, trial.s0_ratio)
-        played = uvloop.run(play(fleet, regime, seed, load_profile(trial.profile), trial.rate, trial.seconds, settle=trial.warm_seconds))
+        played = uvloop.run(play(fleet, regime, seed, profile, trial.rate, trial.seconds, settle=warm_seconds))
         played.require_answered()
         controller = str(msgspec.json.decode(fleet.call(fleet.file.nodes[0].name, "/v1/status"))["controller"])
     return Figures(float(np.quantile(played.took_ms, 0.99)), float(played.took_ms.mean()), controller)
@@ -157,8 +161,8 @@ def _predicted(regime: str, seed: int, way: Way, controller: str, trial: Trial, 
             method=f"static-{trial.s0_ratio:.2f}" if way.pinned else controller,
             router=way.policy,
             seed=seed,
-            duration_seconds=trial.warm_seconds + trial.seconds,
-            warmup_seconds=trial.warm_seconds,
+            duration_seconds=trial.warm_seconds[regime] + trial.seconds,
+            warmup_seconds=trial.warm_seconds[regime],
             rate_per_second=trial.rate,
             settled=False,  # as the live nodes begin: empty
         )
@@ -180,19 +184,25 @@ def _trial(seconds: float) -> Trial:
         raise BenchError(f"HELM_BENCH_LIVE_PROFILE: {error}") from error
     return Trial(
         profile=name,
-        regimes=_regimes(),
+        regimes=_chosen("REGIMES", "regimes", REGIMES),
         seconds=seconds,
-        warm_seconds=_number("WARM_SECONDS", 120.0),
+        warm_seconds={regime: _number("WARM_SECONDS", usual) for regime, usual in WARM_SECONDS.items()},
+        ways=_ways(),
         rate=_number("RATE", 0.0),
         s0_ratio=_number("S0", profile.emb_ratio_start),
         nodes=int(_number("NODES", 4.0)),
     )
 
 
-def _regimes() -> tuple[str, ...]:
-    named = tuple(os.environ.get("HELM_BENCH_LIVE_REGIMES", ",".join(REGIMES)).split(","))
-    if not set(named) <= set(REGIMES) or len(set(named)) < len(named):
-        raise BenchError(f"HELM_BENCH_LIVE_REGIMES: {','.join(named)!r} names other regimes than {' and '.join(REGIMES)}, or one twice")
+def _ways() -> tuple[Way, ...]:
+    against = _chosen("AGAINST", "ways", (S0.name, HASH.name))
+    return tuple(way for way in WAYS if way is AUTO or way.name in against)
+
+
+def _chosen(name: str, kind: str, all_of: tuple[str, ...]) -> tuple[str, ...]:
+    named = tuple(os.environ.get(f"HELM_BENCH_LIVE_{name}", ",".join(all_of)).split(","))
+    if not set(named) <= set(all_of) or len(set(named)) < len(named):
+        raise BenchError(f"HELM_BENCH_LIVE_{name}: {','.join(named)!r} names other {kind} than {' and '.join(all_of)}, or one twice")
     return named
 
 
