@@ -2,10 +2,9 @@
 
 Each run starts a fleet of its own, plays a seeded stream through the router and measures the part after the
 warm-up, in which caches fill: one cycle of the trend, whose next rise is measured, and of the burst stream the calm
-before it. Three ways are compared: `auto` (joint
-routing, the nodes' own controller), `s0` (joint routing, every node pinned to one ratio) and `hash`
-(consistent hashing, the nodes' own controller). They take turns as auto's neighbours, S P H, H P S, so that a
-machine that drifts favours nobody. Every run pairs with the same block's auto.
+before it. Three ways are compared: `auto` (joint routing, the nodes' own controller), `s0` (joint routing, every node
+pinned to one ratio) and `hash` (consistent hashing, the nodes' own controller). They take turns as auto's neighbours,
+s0 auto hash, hash auto s0, so that a machine that drifts favours nobody. Every run pairs with the same block's auto.
 
 Nodes are of the paced profile: all that they do is real, but compute ends when an accelerator of its own for each
 would have ended. Four nodes that share two cores are else one queue for these, whichever node a request is sent to.

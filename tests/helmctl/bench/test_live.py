@@ -1,11 +1,21 @@
 """What the environment may say about the live comparison, and what it may not."""
 
+from collections import Counter
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import MagicMock
+
+import msgspec
+import numpy as np
 import pytest
 
+from agents.profiles import Profile
 from agents.sim.scenario import Scenario, SimResult
 from agents.workloads.demo import DemoParameters, keyframes
 from helmctl.bench.fleet import BenchError
-from helmctl.bench.live import AUTO, HASH, S0, Figures, _pairs, _predicted, _trial
+from helmctl.bench.live import AUTO, HASH, S0, Figures, Trial, Way, _live_run, _pairs, _predicted, _trial, measure
+from helmctl.bench.live_play import Played
 
 
 def test_a_trial_is_of_both_regimes_on_paced_nodes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +62,51 @@ def test_every_run_pairs_with_the_same_blocks_auto_and_a_prediction_with_predict
     assert pairs["live_p99_ratio_vs_hash"] == [(10.0, 40.0), (11.0, 41.0)]
     assert pairs["live_mean_ratio_vs_s0"] == [(5.0, 10.0), (5.0, 10.0)]
     assert not [name for name in pairs if name.startswith("predicted_")]
-    del found[HASH.name]
-    assert sorted(_pairs(found)) == ["live_mean_ratio_vs_s0", "live_p99_ratio_vs_s0"]
+    assert sorted(_pairs({AUTO.name: found[AUTO.name], S0.name: found[S0.name]})) == ["live_mean_ratio_vs_s0", "live_p99_ratio_vs_s0"]
+    assert list(_pairs({AUTO.name: found[AUTO.name], HASH.name: found[HASH.name]})) == ["live_p99_ratio_vs_hash"]
+
+
+def test_ways_take_turns_block_by_block_and_only_those_asked_for_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, str, int]] = []
+
+    def live_run(regime: str, seed: int, way: Way, _trial: Trial) -> Figures:
+        ran.append((way.name, regime, seed))
+        return Figures(10.0, 5.0, "helm")
+
+    monkeypatch.setattr("helmctl.bench.live._live_run", live_run)
+    monkeypatch.setattr("helmctl.bench.live._predicted", lambda *_: None)
+    for name, value in (("REGIMES", "trend"), ("RATE", "40"), ("AGAINST", "s0")):
+        monkeypatch.setenv(f"HELM_BENCH_LIVE_{name}", value)
+    results = measure(2, lambda _: None)
+    assert ran == [("s0", "trend", 1), ("auto", "trend", 1), ("auto", "trend", 2), ("s0", "trend", 2)]
+    assert [one.name for one in results][:2] == ["live_p99_ratio_vs_s0", "live_mean_ratio_vs_s0"]
+    assert not [one.name for one in results if "hash" in one.name]
+    ran.clear()
+    monkeypatch.delenv("HELM_BENCH_LIVE_AGAINST")
+    measure(2, lambda _: None)
+    assert [way for way, _, _ in ran] == ["s0", "auto", "hash", "hash", "auto", "s0"]
+
+
+def test_a_live_run_leaves_out_its_regimes_warm_up_and_pins_nodes_only_for_the_static_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = MagicMock()
+    fleet.file.nodes = [SimpleNamespace(name="node-0"), SimpleNamespace(name="node-1")]
+    fleet.call.return_value = b'{"controller": "helm"}'
+    plays: list[tuple[str, int, float, float, float]] = []
+
+    async def play(_fleet: Any, regime: str, seed: int, _profile: Profile, rate: float, seconds: float, settle: float) -> Played:
+        plays.append((regime, seed, rate, seconds, settle))
+        return Played(np.array([1.0]), np.array([7.0]), Counter())
+
+    monkeypatch.setattr("helmctl.bench.live.bench_fleet", lambda nodes, profile: nullcontext(fleet))
+    monkeypatch.setattr("helmctl.bench.live.play", play)
+    trial = _trial(90.0)._replace(rate=40.0)
+    assert _live_run("trend", 3, AUTO, trial) == Figures(7.0, 7.0, "helm")
+    assert [call.args for call in fleet.call.call_args_list] == [("node-0", "/v1/status")]
+    _live_run("burst", 2, S0, trial)
+    assert plays == [("trend", 3, 40.0, 90.0, 250.0), ("burst", 2, 40.0, 90.0, 120.0)]
+    pinned = [call.args for call in fleet.call.call_args_list if call.args[1] == "/v1/control"]
+    assert [node for node, _, _, _ in pinned] == ["node-0", "node-1"]
+    assert msgspec.json.decode(pinned[0][2]) == {"mode": "pin", "emb_ratio": 0.5, "reason": "bench"}
 
 
 def test_the_simulator_is_asked_of_the_same_run_from_empty_caches(monkeypatch: pytest.MonkeyPatch) -> None:
