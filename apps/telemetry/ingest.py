@@ -16,6 +16,7 @@ from apps.fleet import observing
 from apps.fleet.queries import from_unix_ns
 from apps.telemetry.frames import point_of
 from apps.telemetry.models import Decision, Point
+from apps.telemetry.sentences import sentence
 
 logger = logging.getLogger(__name__)
 FRAMES_MAX = 20_000  # a minute of three hundred nodes while the database is away; then the oldest gauges go
@@ -121,8 +122,6 @@ def _decision(received: Received, record: DecisionRecord) -> Decision:
 
 
 def _announce(received: Received, frame: EventFrame) -> None:
-    """The detail keeps whole digests; what people read has as much of one as tells versions apart. The reason is shown beside it."""
-    shown = {key: value[:12] if key == "policy_digest" else value for key, value in frame.detail.items() if key != "reason"}
-    words = " ".join(f"{key}={value}" for key, value in sorted(shown.items()))
-    text = f"{received.node_name}: {frame.kind.replace('_', ' ')}" + (f" ({words})" if words else "")
+    """The detail keeps every fact whole; the sentence is for people."""
+    text = sentence(received.node_name, frame)
     announce(frame.kind[:48], received.node_name, text, detail=dict(frame.detail), now=from_unix_ns(frame.at_unix_ns))
