@@ -8,6 +8,8 @@ s0 auto hash, hash auto s0, so that a machine that drifts favours nobody. Every 
 
 Nodes are of the paced profile: all that they do is real, but compute ends when an accelerator of its own for each
 would have ended. Four nodes that share two cores are else one queue for these, whichever node a request is sent to.
+How busy the machine was in the mean, and in the busiest tenth of its seconds, stands beside: where that comes near to
+1, it is the machine that is compared, whatever the way.
 
 HELM_BENCH_LIVE_WARM_SECONDS (of every regime), HELM_BENCH_LIVE_RATE (requests/s; found for the machine when left out),
 HELM_BENCH_LIVE_REGIMES ("trend,burst"), HELM_BENCH_LIVE_AGAINST ("s0,hash"), HELM_BENCH_LIVE_PROFILE (cpu-paced),
@@ -62,11 +64,12 @@ class Trial(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Milliseconds of one run's measured part; `controller` is what moved its nodes."""
+    """Milliseconds of one run's measured part; `controller` is what moved its nodes, `host_busy` the seconds' shares."""
 
     p99: float
     mean: float
     controller: str = ""
+    host_busy: tuple[float, ...] = ()
 
 
 def measure(runs: int, say: Say, seconds: float = 90.0) -> Sequence[Result]:
@@ -80,12 +83,22 @@ def measure(runs: int, say: Say, seconds: float = 90.0) -> Sequence[Result]:
     ratios: dict[str, list[tuple[float, float]]] = {}
     for regime in trial.regimes:
         found = _blocks(regime, runs, trial, say)
-        results += [result_of(f"live_p99_ms_{regime}_{way}", [one.p99 for one in figures], "ms") for way, figures in found.items()]
+        for way, figures in found.items():
+            results += _of_one_way(f"{regime}_{way}", figures)
         for name, pairs in _pairs(found).items():
             ratios.setdefault(name, []).extend(pairs)
             results.append(ratio_of(f"{name}_{regime}", pairs))
     overall = [ratio_of(name, pairs) for name, pairs in ratios.items()]
     return [*overall, *results, result_of("live_requests_per_second", [trial.rate], "1/s")]
+
+
+def _of_one_way(name: str, figures: list[Figures]) -> list[Result]:
+    results = [result_of(f"live_p99_ms_{name}", [one.p99 for one in figures], "ms")]
+    shares = [np.array(one.host_busy) for one in figures if one.host_busy]  # the simulator has no host
+    if shares:
+        results.append(result_of(f"live_host_busy_{name}", [float(seconds.mean()) for seconds in shares], "share"))
+        results.append(result_of(f"live_host_busy_p90_{name}", [float(np.quantile(seconds, 0.9)) for seconds in shares], "share"))
+    return results
 
 
 def _blocks(regime: str, runs: int, trial: Trial, say: Say) -> dict[str, list[Figures]]:
@@ -95,7 +108,7 @@ def _blocks(regime: str, runs: int, trial: Trial, say: Say) -> dict[str, list[Fi
         for way in trial.ways if block % 2 == 0 else trial.ways[::-1]:
             live = _live_run(regime, block + 1, way, trial)
             found.setdefault(way.name, []).append(live)
-            say(f"{regime} {way.name:4} P99 {live.p99:.1f} ms, mean {live.mean:.1f} ms")
+            say(f"{regime} {way.name:4} P99 {live.p99:.1f} ms, mean {live.mean:.1f} ms, host {np.mean(live.host_busy or np.nan):.0%} busy")
             told = _predicted(regime, block + 1, way, live.controller, trial, say)
             if told is not None:
                 found.setdefault(f"predicted_{way.name}", []).append(told)
@@ -138,7 +151,7 @@ def _live_run(regime: str, seed: int, way: Way, trial: Trial) -> Figures:
         played = uvloop.run(play(fleet, regime, seed, profile, trial.rate, trial.seconds, settle=warm_seconds))
         played.require_answered()
         controller = str(msgspec.json.decode(fleet.call(fleet.file.nodes[0].name, "/v1/status"))["controller"])
-    return Figures(float(np.quantile(played.took_ms, 0.99)), float(played.took_ms.mean()), controller)
+    return Figures(float(np.quantile(played.took_ms, 0.99)), float(played.took_ms.mean()), controller, tuple(played.host_busy))
 
 
 def _pin(fleet: BenchFleet, ratio: float) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agents.profiles import Profile
 from agents.runtime.load.client import INFER_PATH, encode_request
+from agents.runtime.load.host import HostCpu
 from agents.workloads.demo import DemoParameters, synthetic_workload
 from agents.workloads.request import Request
 from helmctl.bench.fleet import BenchError, BenchFleet
@@ -31,6 +32,7 @@ class Played(NamedTuple):
     due_seconds: NDArray[np.float64]  # [answered] since the stream's begin
     took_ms: NDArray[np.float64]  # [answered] from when each was due
     refused: Counter[str]  # by status and sentence, numbers left out
+    host_busy: NDArray[np.float64]  # [seconds] share of the machine's cores that was busy, 0..1, this process included
 
     def between(self, first: float, end: float) -> NDArray[np.float64]:
         """Milliseconds of the answers to requests that were due in these seconds."""
@@ -61,6 +63,7 @@ async def play(
         idle.put_nowait(connection)
     answered: list[tuple[float, float]] = []
     refused: Counter[str] = Counter()
+    busy: list[float] = []
     begin = time.monotonic()
 
     async def ask(connection: Connection, request: bytes, due_seconds: float) -> None:
@@ -73,6 +76,7 @@ async def play(
         idle.put_nowait(connection)
 
     async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_watch_host(begin + settle, busy))
         for request in workload.requests():
             due_seconds = request.at_ns / 1e9
             if due_seconds > settle + seconds or (enough is not None and enough.is_set()):
@@ -80,10 +84,11 @@ async def play(
             body = _bytes_of(request)
             await asyncio.sleep(max(0.0, begin + due_seconds - time.monotonic()))
             group.create_task(ask(await idle.get(), body, due_seconds))
+        watch.cancel()
     for connection in connections:
         connection.close()
     found = np.array(answered).reshape(-1, 2)
-    return Played(found[:, 0], found[:, 1], refused)
+    return Played(found[:, 0], found[:, 1], refused, np.array(busy))
 
 
 async def find_pace(fleet: BenchFleet, profile: Profile, paces: Sequence[float]) -> float:
@@ -96,6 +101,16 @@ async def find_pace(fleet: BenchFleet, profile: Profile, paces: Sequence[float])
         if not played.refused and len(played.took_ms) and np.quantile(played.took_ms, 0.99) <= profile.slo_ms:
             return rate
     raise BenchError(f"not even {paces[-1]:.0f} requests/s are answered within {profile.slo_ms:.0f} ms: this machine is too busy")
+
+
+async def _watch_host(first_seconds: float, busy: list[float]) -> None:
+    """Append every second's share from `first_seconds` of the monotonic clock on, until cancelled."""
+    await asyncio.sleep(max(0.0, first_seconds - time.monotonic()))
+    host = HostCpu()
+    host.read(time.monotonic_ns())
+    while True:
+        await asyncio.sleep(1.0)
+        busy.append(host.read(time.monotonic_ns()))
 
 
 def _said(body: bytes) -> str:

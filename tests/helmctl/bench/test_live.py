@@ -71,7 +71,7 @@ def test_ways_take_turns_block_by_block_and_only_those_asked_for_run(monkeypatch
 
     def live_run(regime: str, seed: int, way: Way, _trial: Trial) -> Figures:
         ran.append((way.name, regime, seed))
-        return Figures(10.0, 5.0, "helm")
+        return Figures(10.0, 5.0, "helm", (0.25, 0.75))
 
     monkeypatch.setattr("helmctl.bench.live._live_run", live_run)
     monkeypatch.setattr("helmctl.bench.live._predicted", lambda *_: None)
@@ -81,6 +81,12 @@ def test_ways_take_turns_block_by_block_and_only_those_asked_for_run(monkeypatch
     assert ran == [("s0", "trend", 1), ("auto", "trend", 1), ("auto", "trend", 2), ("s0", "trend", 2)]
     assert [one.name for one in results][:2] == ["live_p99_ratio_vs_s0", "live_mean_ratio_vs_s0"]
     assert not [one.name for one in results if "hash" in one.name]
+    assert [(one.name, round(one.median or 0.0, 2)) for one in results if "host" in one.name] == [
+        ("live_host_busy_trend_s0", 0.5),
+        ("live_host_busy_p90_trend_s0", 0.7),
+        ("live_host_busy_trend_auto", 0.5),
+        ("live_host_busy_p90_trend_auto", 0.7),
+    ]
     ran.clear()
     monkeypatch.delenv("HELM_BENCH_LIVE_AGAINST")
     measure(2, lambda _: None)
@@ -95,12 +101,12 @@ def test_a_live_run_leaves_out_its_regimes_warm_up_and_pins_nodes_only_for_the_s
 
     async def play(_fleet: Any, regime: str, seed: int, _profile: Profile, rate: float, seconds: float, settle: float) -> Played:
         plays.append((regime, seed, rate, seconds, settle))
-        return Played(np.array([1.0]), np.array([7.0]), Counter())
+        return Played(np.array([1.0]), np.array([7.0]), Counter(), np.array([0.25, 0.75]))
 
     monkeypatch.setattr("helmctl.bench.live.bench_fleet", lambda nodes, profile: nullcontext(fleet))
     monkeypatch.setattr("helmctl.bench.live.play", play)
     trial = _trial(90.0)._replace(rate=40.0)
-    assert _live_run("trend", 3, AUTO, trial) == Figures(7.0, 7.0, "helm")
+    assert _live_run("trend", 3, AUTO, trial) == Figures(7.0, 7.0, "helm", (0.25, 0.75))
     assert [call.args for call in fleet.call.call_args_list] == [("node-0", "/v1/status")]
     _live_run("burst", 2, S0, trial)
     assert plays == [("trend", 3, 40.0, 90.0, 250.0), ("burst", 2, 40.0, 90.0, 120.0)]
