@@ -66,7 +66,9 @@ def test_picks_are_listed_and_each_is_explained_node_by_node(sign_in: SignIn, st
         "aria-label", re.compile(r"Queue ahead .* ms, KV recompute 1\.\d+ ms, EMB misses")
     )
     expect(why).to_contain_text(re.compile("as good as equal|won over|a user's hash decides"))
-    expect(panel(page, "Predicted against observed")).to_contain_text("3 answers")
+    attribution = panel(page, "Predicted against observed")
+    expect(attribution).to_contain_text("3 answers")
+    expect(attribution.get_by_role("row", name=re.compile("Network and hop"))).to_contain_text(re.compile(r"not predicted\d"))
 
 
 def test_a_steered_pick_says_why_each_other_node_was_left_out(sign_in: SignIn, stage: Stage, routed: RoutedFleet) -> None:

@@ -5,6 +5,9 @@ import { grouped, milliseconds } from "../../format/number";
 const HEIGHT = 200;
 const LABELS: Record<string, string> = { queue: "Queue", emb: "EMB misses", compute: "Compute", hop: "Network and hop", total: "Whole request" };
 
+/** What lies between router and node is nobody's prediction: the router predicts a node's own time. */
+const UNPREDICTED = "hop";
+
 /** Where predictions go wrong, component by component. */
 export function AttributionPanel({ className }: { className: string }) {
   const query = useRouting();
@@ -35,7 +38,7 @@ export function AttributionPanel({ className }: { className: string }) {
               {found.attribution.components.map((entry) => (
                 <tr key={entry.component}>
                   <td>{LABELS[entry.component] ?? entry.component}</td>
-                  <td className="num">{milliseconds(entry.predicted_ms)}</td>
+                  <td className="num">{entry.component === UNPREDICTED ? <span className="dim">not predicted</span> : milliseconds(entry.predicted_ms)}</td>
                   <td className="num">{milliseconds(entry.observed_ms)}</td>
                   <td className="num">{milliseconds(entry.error_ms)}</td>
                 </tr>
