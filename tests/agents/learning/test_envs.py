@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 from agents.learning.fleet_env import FleetVecEnv, Streams
 from agents.learning.node_env import NodeEnv
 from agents.learning.rewards import Reference, rewards_of
-from agents.learning.streams import SEED_MIN, draw_streams
+from agents.learning.streams import draw_streams
 from agents.learning.teacher import unit_statistics
 from tests.agents.learning import tiny
 
@@ -106,18 +106,3 @@ def test_a_shipped_configuration_can_be_met_one_node_at_a_time(variant: str) -> 
 
     config = load_config(variant)
     assert NodeEnv(config).observation_space.shape == (len(config.feature_names),)
-
-
-def test_streams_of_training_are_no_streams_of_suites() -> None:
-    streams = draw_streams(tiny.helm().episodes, 4)
-    assert min(stream.scenario.seed for stream in streams) >= SEED_MIN
-    assert len({stream.scenario.seed for stream in streams}) == len(streams)
-
-
-def test_every_workload_meets_every_admission_and_machine() -> None:
-    from agents.learning.config import load_config
-
-    streams = draw_streams(load_config("helm").episodes, 1)
-    met = {(stream.scenario.workload, stream.scenario.admission) for stream in streams}
-    assert (len(met), len(streams)) == (24, 60)
-    assert {stream.scenario.profile for stream in streams} == {"a100-80g", "h100-80g"}
