@@ -1,5 +1,6 @@
 """What the environment may say about the live comparison, and what it may not."""
 
+import asyncio
 from collections import Counter
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from agents.sim.scenario import Scenario, SimResult
 from agents.workloads.demo import DemoParameters, keyframes
 from helmctl.bench.fleet import BenchError
 from helmctl.bench.live import AUTO, HASH, S0, Figures, Trial, Way, _live_run, _pairs, _predicted, _trial, measure
-from helmctl.bench.live_play import Played
+from helmctl.bench.live_play import Played, _watch_host
 
 
 def test_a_trial_is_of_both_regimes_on_paced_nodes_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,3 +131,23 @@ def test_the_simulator_is_asked_of_the_same_run_from_empty_caches(monkeypatch: p
     assert [(one.method, one.router) for one in asked] == [("helm", "joint"), ("static-0.50", "joint"), ("helm", "consistent-hash")]
     assert {(one.profile, one.workload, one.seed, one.settled) for one in asked} == {("cpu-paced", "burst", 3, False)}
     assert {(one.duration_seconds, one.warmup_seconds, one.rate_per_second) for one in asked} == {(210.0, 120.0, 40.0)}
+
+
+async def test_the_machine_is_watched_every_second_of_the_measured_part_and_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    shares = iter([float("nan"), 0.25, 0.75])  # the first reading has nothing to compare with
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 4:
+            raise asyncio.CancelledError
+
+    host = SimpleNamespace(read=lambda _now_ns: next(shares))
+    monkeypatch.setattr("helmctl.bench.live_play.HostCpu", lambda: host)
+    monkeypatch.setattr("helmctl.bench.live_play.asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("helmctl.bench.live_play.time", SimpleNamespace(monotonic=lambda: 100.0, monotonic_ns=lambda: 0))
+    busy: list[float] = []
+    with pytest.raises(asyncio.CancelledError):
+        await _watch_host(130.0, busy)
+    assert slept == [30.0, 1.0, 1.0, 1.0]
+    assert busy == [0.25, 0.75]
