@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from agents.controller.features import DEVIATIONS_MAX
 from agents.learning.clairvoyant import teach_clairvoyant
@@ -162,7 +163,7 @@ def new_model(config: TrainingConfig, env: FleetVecEnv, seed: int) -> PPO:
     whole episode. White noise would walk it to and fro, and every move empties what it shrinks.
     """
     ppo = config.ppo
-    return PPO(
+    model = PPO(
         "MlpPolicy",
         env,
         learning_rate=ppo.learning_rate,
@@ -182,6 +183,8 @@ def new_model(config: TrainingConfig, env: FleetVecEnv, seed: int) -> PPO:
         seed=seed,
         device="cpu",
     )
+    model.set_logger(Logger(folder=None, output_formats=[]))  # the curve is ours; its own logger leaves a temporary folder a run
+    return model
 
 
 def _warm_start(

@@ -1,5 +1,8 @@
 """A run in small: deterministic, exported as it acts, and its configuration refused by field."""
 
+import tempfile
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -52,6 +55,12 @@ def test_the_card_says_how_it_was_trained(trained: Trained) -> None:
     assert card.training["steps"] == 20
     assert card.training["config"]["episodes"]["workloads"] == {"steady": 10.0, "burst": 10.0}
     assert card.mean == pytest.approx(trained.mean.tolist())
+
+
+def test_a_run_leaves_no_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    train(tiny.helm(), 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cancelled_run_still_has_a_policy() -> None:
