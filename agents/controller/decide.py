@@ -43,6 +43,7 @@ _SURGE = int(Phase.SURGE)
 _WARM, _ROOMY, _COLD, _FILLING = (int(warmth) for warmth in Warmth)
 _MANY_PER_SECOND = 50.0  # a policy's `hold_ratio` is for nodes of so many requests, as those that it was taught on, or more
 _WAVERING_MAX = 2.0
+_ONSET_NS = 10_000_000_000  # of a surge: queues build in seconds, so the base is asked at every look and not in its own time
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
 
 RULES = np.dtype([("rails", RAILS), ("head", HEAD), ("base", "i8"), ("adapter_on", "i8"), ("recovery_on", "i8")], align=True)
@@ -125,12 +126,15 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     warmth = caches if rules.base == _POLICY else _WARM  # a rule's curves do not depend on what is resident
     judged = rules.recovery_on and caches != _FILLING
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
+    onset = phase == _SURGE and moment.now_ns - recovery.since_ns < _ONSET_NS
+    if onset and recovery.since_ns == moment.now_ns:
+        memory.wished = 0  # what was wished in the calm counts no more
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
     based = 0
     if moment.holding == 1:
         memory.goal_ratio, memory.wished = present - offset, 0  # the base goes on from wherever this leaves the node
-    elif moment.now_ns >= memory.base_due_ns:
+    elif moment.now_ns >= memory.base_due_ns or onset:
         based = 1
         _move_goal(rules, weights, memory, moment, present - offset, warmth)
     if rules.adapter_on:

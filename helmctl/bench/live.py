@@ -1,10 +1,11 @@
 """Live, not simulated: what routing and allocation bring on four CPU nodes, against one ratio for all and against user hashing.
 
-Each run starts a fleet of its own, plays a seeded stream through the router and measures the part after the
-warm-up, in which caches fill: one cycle of the trend, whose next rise is measured, and of the burst stream the calm
-before it. Three ways are compared: `auto` (joint routing, the nodes' own controller), `s0` (joint routing, every node
-pinned to one ratio) and `hash` (consistent hashing, the nodes' own controller). They take turns as auto's neighbours,
-s0 auto hash, hash auto s0, so that a machine that drifts favours nobody. Every run pairs with the same block's auto.
+Each run starts a fleet of its own, plays a seeded stream through the router and measures the part after the warm-up,
+in which caches fill and a whole cycle of the stream goes by: of the trend the next rise is measured, of the burst
+stream as much calm as burst around the begin of the next burst. Three ways are compared: `auto` (joint routing, the
+nodes' own controller), `s0` (joint routing, every node pinned to one ratio) and `hash` (consistent hashing, the nodes'
+own controller). They take turns as auto's neighbours, s0 auto hash, hash auto s0, so that a machine that drifts favours
+nobody. Every run pairs with the same block's auto.
 
 Nodes are of the paced profile: all that they do is real, but compute ends when an accelerator of its own for each
 would have ended. Four nodes that share two cores are else one queue for these, whichever node a request is sent to.
@@ -32,7 +33,7 @@ from helmctl.bench.live_play import find_pace, play
 from helmctl.bench.report import Result, Say, ratio_of, result_of
 
 PROFILE = "cpu-paced"
-WARM_SECONDS = {"trend": 250.0, "burst": 120.0}  # a cycle of the trend; the burst begins at its second
+WARM_SECONDS = {"trend": 250.0, "burst": 459.0}  # a cycle of 250 s; one of 384 s, and on to 45 s before the second burst
 REGIMES = tuple(WARM_SECONDS)
 PACES = (40.0, 20.0, 10.0)  # requests/s: half of what four paced nodes can do, and less where a machine is too busy
 START_SECONDS = 20.0  # of a run: processes, models, the pool

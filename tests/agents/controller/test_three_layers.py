@@ -149,6 +149,25 @@ def test_wishes_are_followed_half_way_and_forgotten_under_an_operator() -> None:
     assert method.propose(observe(now_ns=20 * SECOND, emb_ratio=0.3)).emb_ratio == pytest.approx(0.4)
 
 
+def test_for_ten_seconds_of_a_surge_the_base_is_asked_at_every_look_and_its_calm_wish_is_forgotten() -> None:
+    """It wants 0.1 less than the node has, every five seconds in the calm; the node has 0.001 less at every look."""
+    action = Action(kind="step", period_seconds=5.0, step_ratio_max=0.1, follow_share=0.5)
+    method = ThreeLayers(RAILS, policy=constant_policy([-20.0], action))
+    bases: dict[int, float] = {}
+    for second in range(1, 90):
+        rate = 100.0 if second <= 60 else 300.0
+        scene = observe(
+            now_ns=second * SECOND, emb_ratio=0.5 - 0.001 * second, requests_per_second_fast=rate, requests_per_second_slow=100.0
+        )
+        bases[second] = method.propose(scene).layers["base"]
+        if second in (60, 61):
+            assert method.phase is (Phase.CALM if second == 60 else Phase.SURGE)
+    asked = [second for second in range(50, 90) if bases[second] != bases[second - 1]]
+    assert asked == [51, 56, *range(61, 71), 75, 80, 85]
+    assert bases[61] == pytest.approx(0.5 - 0.061 - 0.1)
+    assert bases[62] == pytest.approx(bases[61] - 0.0005)
+
+
 def test_a_node_that_starts_cold_holds_until_its_measures_have_forgotten_the_empty_caches() -> None:
     """KV is full after half a minute; hit ratios and tails are of the last minute."""
     method = ThreeLayers(RAILS, policy=constant_policy([math.atanh(-0.5)]))

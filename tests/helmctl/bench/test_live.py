@@ -30,10 +30,11 @@ def test_a_trial_is_of_both_regimes_on_paced_nodes_unless_told_otherwise(monkeyp
     assert told.ways == (S0, AUTO)
 
 
-def test_a_trend_is_measured_after_a_whole_cycle_and_a_burst_from_its_begin_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = DemoParameters()
-    cycle = keyframes("trend", parameters)[-1].at_seconds
-    assert _trial(90.0).warm_seconds == {"trend": cycle, "burst": parameters.steady_seconds}
+def test_a_whole_cycle_goes_by_unmeasured_and_as_much_calm_as_burst_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters, seconds = DemoParameters(), 90.0
+    trend_cycle, burst_cycle = (keyframes(regime, parameters)[-1].at_seconds for regime in ("trend", "burst"))
+    second_burst = burst_cycle + parameters.steady_seconds
+    assert _trial(seconds).warm_seconds == {"trend": trend_cycle, "burst": second_burst - seconds / 2}
     monkeypatch.setenv("HELM_BENCH_LIVE_WARM_SECONDS", "45")
     assert _trial(90.0).warm_seconds == {"trend": 45.0, "burst": 45.0}
 
@@ -110,7 +111,7 @@ def test_a_live_run_leaves_out_its_regimes_warm_up_and_pins_nodes_only_for_the_s
     assert _live_run("trend", 3, AUTO, trial) == Figures(7.0, 7.0, "helm", (0.25, 0.75))
     assert [call.args for call in fleet.call.call_args_list] == [("node-0", "/v1/status")]
     _live_run("burst", 2, S0, trial)
-    assert plays == [("trend", 3, 40.0, 90.0, 250.0), ("burst", 2, 40.0, 90.0, 120.0)]
+    assert plays == [("trend", 3, 40.0, 90.0, 250.0), ("burst", 2, 40.0, 90.0, 459.0)]
     pinned = [call.args for call in fleet.call.call_args_list if call.args[1] == "/v1/control"]
     assert [node for node, _, _, _ in pinned] == ["node-0", "node-1"]
     assert msgspec.json.decode(pinned[0][2]) == {"mode": "pin", "emb_ratio": 0.5, "reason": "bench"}
@@ -130,7 +131,7 @@ def test_the_simulator_is_asked_of_the_same_run_from_empty_caches(monkeypatch: p
     assert told == [Figures(120.0, 50.0)] * 3
     assert [(one.method, one.router) for one in asked] == [("helm", "joint"), ("static-0.50", "joint"), ("helm", "consistent-hash")]
     assert {(one.profile, one.workload, one.seed, one.settled) for one in asked} == {("cpu-paced", "burst", 3, False)}
-    assert {(one.duration_seconds, one.warmup_seconds, one.rate_per_second) for one in asked} == {(210.0, 120.0, 40.0)}
+    assert {(one.duration_seconds, one.warmup_seconds, one.rate_per_second) for one in asked} == {(549.0, 459.0, 40.0)}
 
 
 async def test_the_machine_is_watched_every_second_of_the_measured_part_and_of_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
