@@ -25,7 +25,7 @@ from agents.controller.features import SIGHT, look, look_as_paper, normalise
 from agents.controller.frozen import ACTIVATIONS_SHAPE, HEAD, act
 from agents.controller.guard import GUARD, RAILS, limit
 from agents.controller.guard import reset as reset_guards
-from agents.controller.recovery import RECOVERY, REFILL_SHARES, Phase, judge
+from agents.controller.recovery import RECOVERY, REFILL_SHARES, Phase, is_onset, judge
 from agents.controller.value import Curve
 from agents.numerics.jit import kernel
 
@@ -43,7 +43,6 @@ _SURGE = int(Phase.SURGE)
 _WARM, _ROOMY, _COLD, _FILLING = (int(warmth) for warmth in Warmth)
 _MANY_PER_SECOND = 50.0  # a policy's `hold_ratio` is for nodes of so many requests, as those that it was taught on, or more
 _WAVERING_MAX = 2.0
-_ONSET_NS = 10_000_000_000  # of a surge: queues build in seconds, so the base is asked at every look and not in its own time
 _LOST_RATIO = 0.15  # further from its goal than this, somebody else has moved the node
 
 RULES = np.dtype([("rails", RAILS), ("head", HEAD), ("base", "i8"), ("adapter_on", "i8"), ("recovery_on", "i8")], align=True)
@@ -125,10 +124,11 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     caches = watch(memory.cold_start, moment)
     warmth = caches if rules.base == _POLICY else _WARM  # a rule's curves do not depend on what is resident
     judged = rules.recovery_on and caches != _FILLING
+    was_surging = recovery.phase == _SURGE
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
-    onset = phase == _SURGE and moment.now_ns - recovery.since_ns < _ONSET_NS
-    if onset and recovery.since_ns == moment.now_ns:
-        memory.wished = 0  # what was wished in the calm counts no more
+    onset = judged and is_onset(recovery, moment.now_ns)
+    if onset and not was_surging:
+        memory.wished = 0  # what was wished before the surge counts no more
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
     slope = sight.slope_per_ms
     based = 0

@@ -6,7 +6,8 @@ two of a real burst. What is calm is learned in calm alone, for ten seconds at l
 and the second of two bursts stands out as the first did. Latency alarms when ln(P99 / SLO) stands three deviations above
 its mean, and above the SLO, twice in a row.
 
-    calm -> surge    the base may leave EMB no more than the safe split, refill gets a quarter of its budget
+    calm -> surge    the base may leave EMB no more than the safe split, refill gets a quarter of its budget; for ten
+                     seconds, the onset, the base is asked at every look
     surge -> easing  after ten seconds at least, when both are back in their bands, or after three minutes
     easing -> calm   after twenty seconds in which the base decides again and refill has half its budget
 
@@ -49,6 +50,7 @@ _SILENT_PER_SECOND = 0.5
 _BAND_SIGMAS, _BAND_MIN, _BAND_HALF_LIFE_SECONDS = 3.0, 0.25, 60.0
 _BAND_SAMPLES_MIN = 30
 _LATE_TURNS = 2
+_ONSET_SECONDS = 10.0  # queues build in seconds: a base in its own time would be asked after the tail is made
 _SURGE_SECONDS_MIN, _SURGE_SECONDS_MAX, _EASING_SECONDS = 10.0, 180.0, 20.0
 _KV_WEIGHT_MIN, _KV_WEIGHT_MAX = 1.5, 3.0
 _REVISIT_HALF_LIFE_SECONDS = 300.0
@@ -107,6 +109,12 @@ def judge(recovery: Any, moment: Any, emb_value: Curve, kv_value: Curve, emb_rat
     elif recovery.phase == _EASING and moment.now_ns - recovery.since_ns >= _EASING_SECONDS * 1e9:
         recovery.phase, recovery.since_ns = _CALM, moment.now_ns
     return int(recovery.phase)
+
+
+@kernel
+def is_onset(recovery: Any, now_ns: int) -> bool:
+    """Whether a surge began so lately that its queues are still building."""
+    return bool(recovery.phase == _SURGE and now_ns - recovery.since_ns < _ONSET_SECONDS * 1e9)
 
 
 @kernel
