@@ -28,13 +28,13 @@ import uvloop
 from agents.profiles import load_profile, profile_reference
 from agents.sim.scenario import Scenario
 from agents.sim.scenario import run as simulate
+from agents.workloads.demo import DemoParameters, keyframes
 from helmctl.bench.fleet import BenchError, BenchFleet, bench_fleet
 from helmctl.bench.live_play import find_pace, play
 from helmctl.bench.report import Result, Say, ratio_of, result_of
 
 PROFILE = "cpu-paced"
-WARM_SECONDS = {"trend": 250.0, "burst": 459.0}  # a cycle of 250 s; one of 384 s, and on to 45 s before the second burst
-REGIMES = tuple(WARM_SECONDS)
+REGIMES = ("trend", "burst")
 PACES = (40.0, 20.0, 10.0)  # requests/s: half of what four paced nodes can do, and less where a machine is too busy
 START_SECONDS = 20.0  # of a run: processes, models, the pool
 
@@ -199,12 +199,19 @@ def _trial(seconds: float) -> Trial:
         profile=name,
         regimes=_chosen("REGIMES", "regimes", REGIMES),
         seconds=seconds,
-        warm_seconds={regime: _number("WARM_SECONDS", usual) for regime, usual in WARM_SECONDS.items()},
+        warm_seconds={regime: _number("WARM_SECONDS", _warm_seconds(regime, seconds)) for regime in REGIMES},
         ways=_ways(),
         rate=_number("RATE", 0.0),
         s0_ratio=_number("S0", profile.emb_ratio_start),
         nodes=int(_number("NODES", 4.0)),
     )
+
+
+def _warm_seconds(regime: str, seconds: float) -> float:
+    """A cycle of the stream; of the burst stream on, until half of what is measured is left before the second burst."""
+    parameters = DemoParameters()
+    cycle = keyframes(regime, parameters)[-1].at_seconds
+    return cycle if regime == "trend" else cycle + max(0.0, parameters.steady_seconds - seconds / 2)
 
 
 def _ways() -> tuple[Way, ...]:

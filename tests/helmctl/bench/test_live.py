@@ -13,7 +13,6 @@ import pytest
 
 from agents.profiles import Profile
 from agents.sim.scenario import Scenario, SimResult
-from agents.workloads.demo import DemoParameters, keyframes
 from helmctl.bench.fleet import BenchError
 from helmctl.bench.live import AUTO, HASH, S0, Figures, Trial, Way, _live_run, _pairs, _predicted, _trial, measure
 from helmctl.bench.live_play import Played, _watch_host
@@ -30,13 +29,14 @@ def test_a_trial_is_of_both_regimes_on_paced_nodes_unless_told_otherwise(monkeyp
     assert told.ways == (S0, AUTO)
 
 
-def test_a_whole_cycle_goes_by_unmeasured_and_as_much_calm_as_burst_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters, seconds = DemoParameters(), 90.0
-    trend_cycle, burst_cycle = (keyframes(regime, parameters)[-1].at_seconds for regime in ("trend", "burst"))
-    second_burst = burst_cycle + parameters.steady_seconds
-    assert _trial(seconds).warm_seconds == {"trend": trend_cycle, "burst": second_burst - seconds / 2}
+@pytest.mark.parametrize(("seconds", "burst"), [(90.0, 459.0), (30.0, 489.0), (400.0, 384.0)])
+def test_a_whole_cycle_goes_by_unmeasured_and_as_much_calm_as_burst_is_measured(
+    seconds: float, burst: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cycle of the trend takes 250 s, one of the burst stream 384; the second burst begins at 504."""
+    assert _trial(seconds).warm_seconds == {"trend": 250.0, "burst": burst}
     monkeypatch.setenv("HELM_BENCH_LIVE_WARM_SECONDS", "45")
-    assert _trial(90.0).warm_seconds == {"trend": 45.0, "burst": 45.0}
+    assert _trial(seconds).warm_seconds == {"trend": 45.0, "burst": 45.0}
 
 
 @pytest.mark.parametrize(
