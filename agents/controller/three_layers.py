@@ -89,7 +89,8 @@ class ThreeLayers:
         )
         self._phase = _PHASES[phase]
         layers = {"base": goal, "residual": offset, "recovery": proposed - goal - offset, "phase": float(phase), "frozen": float(frozen)}
-        return Proposal(proposed, _WARMTH_REASONS[warmth] or _PHASE_REASONS[phase] or reason, layers)
+        own = _WARMTH_REASONS[warmth] or _PHASE_REASONS[phase] or reason
+        return Proposal(proposed, "held_by_operator" if self.held else own, layers)
 
     def _ask_rule(self, observation: Observation) -> tuple[float, bool, str]:
         """The rule's word when it is due, seen from where the node would be without the adapter's offset."""

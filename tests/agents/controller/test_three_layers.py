@@ -144,7 +144,7 @@ def test_wishes_are_followed_half_way_and_forgotten_under_an_operator() -> None:
     assert method.propose(observe(now_ns=5 * SECOND, emb_ratio=0.4)).emb_ratio == pytest.approx(0.5)
     assert method.propose(observe(now_ns=10 * SECOND, emb_ratio=0.5)).emb_ratio == pytest.approx(0.55)
     method.held = True
-    method.propose(observe(now_ns=15 * SECOND, emb_ratio=0.3))
+    assert method.propose(observe(now_ns=15 * SECOND, emb_ratio=0.3)).reason == "held_by_operator"
     method.held = False
     assert method.propose(observe(now_ns=20 * SECOND, emb_ratio=0.3)).emb_ratio == pytest.approx(0.4)
 
