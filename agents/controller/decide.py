@@ -126,7 +126,7 @@ def propose(rules: Any, weights: NDArray[np.float32], memory: Any, moment: Any, 
     judged = rules.recovery_on and caches != _FILLING
     was_surging = recovery.phase == _SURGE
     phase = judge(recovery, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max) if judged else 0
-    onset = judged and is_onset(recovery, moment.now_ns)
+    onset = is_onset(recovery, moment.now_ns)
     if onset and not was_surging:
         memory.wished = 0  # what was wished before the surge counts no more
     look(sight, moment, emb_value, kv_value, rails.emb_ratio_min, rails.emb_ratio_max, present - offset)
